@@ -1,0 +1,282 @@
+"""Task 1: captions from a one-layer RNN, and all that the later tasks share.
+
+Letters in the comments: B = batch, T = time steps, V = vocabulary_size, E = embedding_size, D = number_of_cnn_features,
+M = nnmapsize, H = hidden_state_size, L = number of layers, k = vectors of size H in a cell's state (2 for LSTM, else 1).
+"""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+CAPTION_STEPS = 40  # words of a free-running caption; the longest human one in COCO has 50, 99.9 % have at most 25
+
+
+class RecurrentCell(nn.Module):
+    """What every cell shares. A cell defines its named parameters, `stacked_parameters` and `step`, its equations.
+
+    The products of the equations, [x, h] W + b, are sums of two: x times the upper rows of W plus h times the lower rows.
+    All words of a given caption are known at once, so x's part is one product for the whole caption and all gates
+    (`unrolled`), and only h's part is left to each step.
+
+    Args:
+        hidden_state_size: H.
+        input_size: length of x.
+    """
+    state_vectors = 1  # k
+
+    def __init__(self, hidden_state_size, input_size):
+        super().__init__()
+        self.hidden_state_size = hidden_state_size
+        self.input_size = input_size
+
+    def new_weight(self):
+        """A weight [input_size + H, H] of zero mean and variance 1/n, n its rows: x's rows first, then the state's."""
+        n = self.input_size + self.hidden_state_size
+        return nn.Parameter(torch.randn(n, self.hidden_state_size) / n ** 0.5)
+
+    def new_bias(self, value=0.0):
+        """A bias [1, H], every element `value`."""
+        return nn.Parameter(torch.full((1, self.hidden_state_size), value))
+
+    def stacked_parameters(self):
+        """The weights and the biases of all G gates side by side: [input_size + H, G·H] and [1, G·H]."""
+        raise NotImplementedError
+
+    def step(self, xW, state, W_h):
+        """The cell's equations for one time step.
+
+        Args:
+            xW: [B, G·H], the input's share of every gate's sum, bias included.
+            state: the old state's k vectors, each [B, H].
+            W_h: [H, G·H], the state's rows of the stacked weight.
+
+        Returns:
+            The new state's k vectors, each [B, H], the hidden state first.
+        """
+        raise NotImplementedError
+
+    def unrolled(self, constant_input=None):
+        """This cell as a function over time, with everything that stays the same from step to step computed once.
+
+        Args:
+            constant_input: [B, C] or None, the last C elements of x where these are the same at every step.
+
+        Returns:
+            `run(x, state)`, which takes x [B, T, input_size - C] and the state [B, k·H] before it, and returns the states
+            after each of the T steps, a list of tuples as `step` returns them.
+        """
+        weight, bias = self.stacked_parameters()                                 # [input_size + H, G·H], [1, G·H]
+        W_x, W_h = weight.split([self.input_size, self.hidden_state_size])
+        if constant_input is not None:
+            varying_size = self.input_size - constant_input.shape[1]
+            bias = bias + constant_input @ W_x[varying_size:]                    # [B, G·H]
+            W_x = W_x[:varying_size]
+
+        def run(x, state):
+            xW = x @ W_x + bias.unsqueeze(1)                                     # [B, T, G·H]
+            state = state.chunk(self.state_vectors, dim=1)
+            states = []
+            for xW_t in xW.unbind(1):
+                state = self.step(xW_t, state, W_h)
+                states.append(state)
+            return states
+
+        return run
+
+    def next_state(self, x, state):
+        """One step from x [B, input_size] and the state [B, k·H] to the new state [B, k·H]."""
+        new_state, = self.unrolled()(x.unsqueeze(1), state)
+        return torch.cat(new_state, dim=1)
+
+
+class RNNsimpleCell(RecurrentCell):
+    """The simple recurrent cell, h' = tanh([x, h] W + b)."""
+
+    def __init__(self, hidden_state_size, input_size):
+        super().__init__(hidden_state_size, input_size)
+        self.weight = self.new_weight()
+        self.bias = self.new_bias()
+
+    def forward(self, x, state_old):
+        """The new state [B, H] from the input x [B, input_size] and the old state [B, H]."""
+        return self.next_state(x, state_old)
+
+    def stacked_parameters(self):
+        return self.weight, self.bias
+
+    def step(self, xW, state, W_h):
+        h, = state
+        return torch.tanh(xW + h @ W_h),
+
+
+def decode(advance, tokens, hidden_state, output_layer, embedding_layer, is_train):
+    """Teacher forcing over the given words, or free running from the first of them; both take their steps by `advance`.
+
+    Args:
+        advance: takes embedded words [B, T, E] and the layers' state [L, B, k·H]; returns the last layer's hidden
+            states [B, T, H] and the state after the last word.
+        tokens: [B, T] integers.
+        hidden_state: [L, B, k·H].
+        is_train: True for teacher forcing, False for free running, which needs only tokens[:, 0].
+
+    Returns:
+        logits [B, T, V] (T = 40 when running free) and the last state [L, B, k·H].
+    """
+    if is_train:
+        hidden, hidden_state = advance(embedding_layer(tokens), hidden_state)    # [B, T, H], [L, B, k·H]
+        return output_layer(hidden), hidden_state
+    logits = []
+    word = tokens[:, :1]                                                         # [B, 1]
+    for _ in range(CAPTION_STEPS):
+        hidden, hidden_state = advance(embedding_layer(word), hidden_state)      # [B, 1, H], [L, B, k·H]
+        logits.append(output_layer(hidden))                                      # [B, 1, V]
+        word = logits[-1].argmax(dim=-1)                                         # [B, 1]
+    return torch.cat(logits, dim=1), hidden_state
+
+
+def hidden_over_time(states):
+    """The hidden states [B, T, H] from the list of T states that an unrolled cell returns."""
+    return torch.stack([state[0] for state in states], dim=1)
+
+
+class RecurrentLayers(nn.Module):
+    """Cells one above the other: each takes the hidden state of the one below; the image enters the first.
+
+    Args:
+        cells: list of `RecurrentCell`, the first layer's cell first.
+    """
+
+    def __init__(self, cells):
+        super().__init__()
+        self.cells = nn.ModuleList(cells)
+
+    def forward(self, tokens, processed_cnn_features, initial_hidden_state, output_layer, embedding_layer, is_train=True):
+        """Logits and state of a caption, or of a truncated part of one.
+
+        Args:
+            tokens: [B, T] integers; free running looks at tokens[:, 0] only.
+            processed_cnn_features: [B, M].
+            initial_hidden_state: [L, B, k·H].
+            output_layer: from [.., H] to [.., V].
+            embedding_layer: from integers [..] to [.., E].
+            is_train: True for teacher forcing, False for free running over 40 steps.
+
+        Returns:
+            logits [B, T, V] and the state after the last step [L, B, k·H].
+        """
+        return decode(self.advance_from(processed_cnn_features), tokens, initial_hidden_state, output_layer,
+                      embedding_layer, is_train)
+
+    def advance_from(self, image, last_layer_input=hidden_over_time):
+        """The function `advance` that `decode` takes its steps by.
+
+        Args:
+            image: [B, M], the image's share of the first layer's input.
+            last_layer_input: what the last layer of several sees, [B, T, ..], from the list of states of the one below.
+        """
+        layers = [cell.unrolled(image if number == 0 else None) for number, cell in enumerate(self.cells)]
+
+        def advance(x, hidden_state):
+            states, last_states = None, []
+            for number, (layer, state) in enumerate(zip(layers, hidden_state)):
+                if number > 0:
+                    x = (last_layer_input if number == len(layers) - 1 else hidden_over_time)(states)
+                states = layer(x, state)
+                last_states.append(torch.cat(states[-1], dim=1))                 # [B, k·H]
+            return hidden_over_time(states), torch.stack(last_states)            # [B, T, H], [L, B, k·H]
+
+        return advance
+
+
+class RNNOneLayerSimplified(RecurrentLayers):
+    """One layer of `RNNsimpleCell`.
+
+    Args:
+        input_size: E + M.
+        hidden_state_size: H.
+    """
+
+    def __init__(self, input_size, hidden_state_size):
+        super().__init__([RNNsimpleCell(hidden_state_size, input_size)])
+
+
+class ImageCaptionModel(nn.Module):
+    """From an image's features and the words so far to the next word's logits.
+
+    Args:
+        config: dict with `vocabulary_size`, `embedding_size`, `number_of_cnn_features`, `hidden_state_sizes`,
+            `num_rnn_layers` (integers) and `cellType`.
+
+    Raises:
+        ValueError: the simplified RNN is asked for with another cell than 'RNN' or with more than one layer.
+    """
+    simplifiedrnn = True
+
+    def __init__(self, config):
+        super().__init__()
+        self.vocabulary_size = config['vocabulary_size']
+        self.embedding_size = config['embedding_size']
+        self.number_of_cnn_features = config['number_of_cnn_features']
+        self.hidden_state_sizes = config['hidden_state_sizes']
+        self.num_rnn_layers = config['num_rnn_layers']
+        self.cell_type = config['cellType']
+        self.nnmapsize = 512
+        if self.simplifiedrnn and (self.cell_type != 'RNN' or self.num_rnn_layers != 1):
+            raise ValueError(f"the simplified RNN has one layer of cell type 'RNN', not {self.num_rnn_layers} of "
+                             f'{self.cell_type!r}; the models of the other tasks have those')
+        self.embedding_layer = nn.Embedding(self.vocabulary_size, self.embedding_size)
+        self.output_layer = nn.Linear(self.hidden_state_sizes, self.vocabulary_size)
+        self.inputLayer = self.build_input_layer()
+        self.rnn = self.build_rnn(self.embedding_size + self.nnmapsize)
+
+    def build_input_layer(self):
+        """The layer from an image's features to the vector that the first cell sees."""
+        return nn.Sequential(nn.Dropout(0.25), nn.Linear(self.number_of_cnn_features, self.nnmapsize), nn.LeakyReLU())
+
+    def build_rnn(self, input_size):
+        """The recurrent layers over inputs [word embedding, processed image] of length `input_size` = E + M."""
+        return RNNOneLayerSimplified(input_size, self.hidden_state_sizes)
+
+    def process_features(self, cnn_features):
+        """The processed features [B, M] of the images' pooled features [B, D]."""
+        return self.inputLayer(cnn_features)
+
+    def layers_for_rnn(self):
+        """The layers that the model owns and its RNN only uses, in the order of the RNN's arguments."""
+        return self.output_layer, self.embedding_layer
+
+    def forward(self, cnn_features, x_tokens, is_train, current_hidden_state=None):
+        """Logits and state of a caption, or of a truncated part of one.
+
+        Args:
+            cnn_features: [B, D] (task 4: [B, 10, D]).
+            x_tokens: [B, T] integers, a caption's words from the start token on.
+            is_train: True for teacher forcing over x_tokens; False starts from x_tokens[:, 0] and feeds back the most
+                likely word at each of 40 steps.
+            current_hidden_state: [L, B, k·H] to go on from, or None for zeros.
+
+        Returns:
+            logits [B, T, V] and the state after the last step [L, B, k·H].
+        """
+        processed_cnn_features = self.process_features(cnn_features)
+        if current_hidden_state is None:
+            state_size = self.rnn.cells[0].state_vectors * self.hidden_state_sizes
+            current_hidden_state = processed_cnn_features.new_zeros(
+                self.num_rnn_layers, len(x_tokens), state_size)                  # [L, B, k·H]
+        return self.rnn(x_tokens, processed_cnn_features, current_hidden_state, *self.layers_for_rnn(),
+                        is_train=is_train)
+
+
+def loss_fn(logits, y_tokens, y_weights):
+    """The weighted softmax cross entropy.
+
+    Args:
+        logits: [B, T, V].
+        y_tokens: [B, T] integers, the right words.
+        y_weights: [B, T], 1 where there is a word and 0 where there is padding.
+
+    Returns:
+        The sum over all words, and the mean over the weights, both in nats.
+    """
+    losses = F.cross_entropy(logits.flatten(0, 1), y_tokens.flatten(), reduction='none')  # [B·T]
+    sum_loss = (losses * y_weights.flatten()).sum()
+    return sum_loss, sum_loss / y_weights.sum()
