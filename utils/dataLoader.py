@@ -1,0 +1,200 @@
+"""Batches of image features and captions, from one pickle per image."""
+import os
+import random
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from utils.dataFolder import IMAGE_FOLDERS, featureFiles
+from utils.files import UserError
+from utils.generateVocabulary import END, START, UNKNOWN, loadVocabulary
+from utils.safePickle import loadPickle
+
+CAPTION_KEYS = ('original_captions', 'captions', 'captionsAsTokens')
+
+
+def loadImage(path, number_of_cnn_features):
+    """One image's file.
+
+    Returns:
+        dict of `cnn_features` (float32 tensor [D] or [10, D]), `imgPath`, `original_captions` (list of str), `captions`
+        (list of word lists), `captionsAsTokens` (list of token lists, plain integers), and `boxes` where the file has them
+        (float32 [10, 4], x1 y1 x2 y2 in pixels).
+
+    Raises:
+        UserError: the file is broken, lacks a key, or its features have another shape or are not finite.
+    """
+    def fault(what):
+        return UserError(f'The feature file {path} cannot be used: {what}. Copy it again from where the data came from.')
+
+    try:
+        image = loadPickle(path)
+        features = torch.from_numpy(np.array(image['cnn_features'], dtype=np.float32))
+        image = {**image, 'cnn_features': features, 'imgPath': str(image['imgPath']),
+                 'original_captions': [str(caption) for caption in image['original_captions']],
+                 'captionsAsTokens': [[int(token) for token in caption] for caption in image['captionsAsTokens']]}
+        captions = {len(image[key]) for key in CAPTION_KEYS}
+    except KeyError as error:
+        raise fault(f'it has no {error}') from None
+    except Exception as error:
+        raise fault(f'{type(error).__name__}: {error}') from error
+    if features.dim() not in (1, 2) or features.shape[-1] != number_of_cnn_features:
+        raise fault(f'its features have the shape {list(features.shape)}, not [{number_of_cnn_features}] or '
+                    f'[10, {number_of_cnn_features}]')
+    if not torch.isfinite(features).all():
+        raise fault('its features hold values that are not finite')
+    if captions == {0} or len(captions) != 1:
+        raise fault(f'its lists {", ".join(CAPTION_KEYS)} are empty or of different lengths')
+    return image
+
+
+class CaptionDataset(Dataset):
+    """The images of one feature folder, in order of their file names.
+
+    An item is asked for by its index alone, and comes with its first caption, or by (index, epoch), and comes with one of
+    its captions drawn from (seed, epoch, file name) alone, whichever process reads it.
+
+    Args:
+        paths: the feature files.
+        number_of_cnn_features: D.
+        vocabulary_size: V; larger tokens become `UNK`.
+        empty_tokens: the tokens of words without a letter, which captions are freed of.
+        seed: integer.
+    """
+
+    def __init__(self, paths, number_of_cnn_features, vocabulary_size, empty_tokens, seed):
+        self.paths = paths
+        self.number_of_cnn_features = number_of_cnn_features
+        self.vocabulary_size = vocabulary_size
+        self.empty_tokens = empty_tokens
+        self.seed = seed
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, key):
+        index, epoch = key if isinstance(key, tuple) else (key, None)
+        image = loadImage(self.paths[index], self.number_of_cnn_features)
+        number = 0
+        if epoch is not None:
+            draw = random.Random(f'{self.seed} {epoch} {os.path.basename(self.paths[index])}')
+            number = draw.randrange(len(image['captions']))
+        image['drawn'] = number
+        image['tokens'] = self.tokensToLearn(image['captionsAsTokens'][number])
+        return image
+
+    def tokensToLearn(self, caption):
+        """A caption's tokens from the start to the end token, the end put back where the file lacks it."""
+        tokens = [token if token < self.vocabulary_size else UNKNOWN
+                  for token in caption if token not in self.empty_tokens]
+        return tokens + [END] * (tokens[-1:] != [END])
+
+
+class EpochSampler(Sampler):
+    """Every index of a data set once, in an order that (seed, epoch) alone decides; yields (index, epoch)."""
+
+    def __init__(self, length, seed):
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch):
+        """Chooses the order of the next pass."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        order = list(range(self.length))
+        random.Random(f'{self.seed} {self.epoch}').shuffle(order)
+        return ((index, self.epoch) for index in order)
+
+
+class Collate:
+    """Makes a batch of items, the captions in truncated parts of at most `truncated_backprop_length` steps."""
+
+    def __init__(self, truncated_backprop_length):
+        self.truncated_backprop_length = truncated_backprop_length
+
+    def __call__(self, images):
+        batch = self.captionTensors([image['tokens'] for image in images])
+        batch['cnn_features'] = torch.stack([image['cnn_features'] for image in images])  # [B, D] or [B, 10, D]
+        batch['orig_captions'] = [image['original_captions'][image['drawn']] for image in images]
+        batch['captions'] = [image['captions'][image['drawn']] for image in images]
+        batch['captionsAsTokens'] = [image['captionsAsTokens'][image['drawn']] for image in images]
+        batch['allcaptions'] = [image['captions'] for image in images]
+        batch['allcaptionsAsTokens'] = [image['captionsAsTokens'] for image in images]
+        batch['imgPaths'] = [image['imgPath'] for image in images]
+        return batch
+
+    def captionTensors(self, captions):
+        """xTokens, yTokens, yWeights [B, T, N], N = numbOfTruncatedSequences, from B lists of tokens, start to end.
+
+        T is the longest caption's number of steps, or truncated_backprop_length where that is less. yTokens are xTokens one
+        step later; yWeights are 1 where yTokens has a word or an end, 0 where it is padded.
+        """
+        longest = max(len(caption) for caption in captions) - 1
+        T = min(longest, self.truncated_backprop_length)
+        N = -(-longest // T)
+        tokens = torch.full((len(captions), N * T + 1), END)
+        weights = torch.zeros(len(captions), N * T)
+        for row, caption in enumerate(captions):
+            tokens[row, :len(caption)] = torch.tensor(caption)
+            weights[row, :len(caption) - 1] = 1
+
+        def parts(rows):                                                         # [B, N·T] to [B, T, N]
+            return rows.reshape(-1, N, T).transpose(1, 2)
+
+        return {'xTokens': parts(tokens[:, :-1]), 'yTokens': parts(tokens[:, 1:]), 'yWeights': parts(weights),
+                'numbOfTruncatedSequences': N}
+
+
+def availableCores():
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+class DataLoaderWrapper:
+    """The loaders of the modes in `modelParam['modeSetups']`: `myDataDicts['train']` and `myDataDicts['val']`.
+
+    Attributes:
+        config: the configuration with `vocabulary_size` no larger than the vocabulary, so that no token is without a word.
+        vocabulary: dict as `loadVocabulary` returns it.
+
+    Raises:
+        UserError: something that the task needs is missing in the data folder, or unusable.
+    """
+
+    def __init__(self, config, modelParam):
+        self.modelParam = modelParam
+        self.vocabulary = loadVocabulary(modelParam['data_dir'])
+        token_to_word = self.vocabulary['TokenToWord']
+        self.config = {**config, 'vocabulary_size': min(config['vocabulary_size'], len(token_to_word))}
+        empty_tokens = frozenset(token for token, word in token_to_word.items() if not word.strip())
+        self.myDataDicts = {}
+        for mode, _ in modelParam['modeSetups']:
+            paths = featureFiles(modelParam['data_dir'], mode, config['featurepathstub'])
+            dataset = CaptionDataset(paths, config['number_of_cnn_features'], self.config['vocabulary_size'],
+                                     empty_tokens, config['seed'])
+            self.myDataDicts[mode] = self._loader(dataset, mode)
+
+    def _loader(self, dataset, mode):
+        batch_size = self.modelParam['batch_size']
+        workers = min(self.modelParam['numbOfCPUThreadsUsed'], availableCores(), -(-len(dataset) // batch_size))
+        return DataLoader(dataset, batch_size,
+                          sampler=EpochSampler(len(dataset), self.config['seed']) if mode == 'train' else None,
+                          collate_fn=Collate(self.config['truncated_backprop_length']),
+                          num_workers=workers, persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(),
+                          generator=torch.Generator())  # its own, so that loading never moves the global one
+
+    def imageFile(self, mode, imgPath):
+        """The path of an image; the file may be missing."""
+        return os.path.join(self.modelParam['data_dir'], IMAGE_FOLDERS[mode], imgPath)
+
+    def wordsOf(self, tokens):
+        """The caption that predicted tokens spell: a string of words up to the end token."""
+        tokens = tokens[:tokens.index(END)] if END in tokens else tokens
+        words = (self.vocabulary['TokenToWord'][token].strip() for token in tokens if token != START)
+        return ' '.join(word for word in words if word)

@@ -1,0 +1,63 @@
+"""The vocabulary file of a data folder: made from captions, and read."""
+import collections
+import os
+
+import numpy as np
+
+from utils.files import UserError
+from utils.safePickle import loadPickle
+
+END, START, UNKNOWN = 0, 1, 2  # tokens; END also pads
+MARKS = ['eeee', 'ssss', 'UNK']
+
+
+def wordsOfCaption(caption):
+    """A caption's words as the course counts them: lower case, letters and digits only, split at spaces."""
+    words = (''.join(letter for letter in piece if letter.isalnum()) for piece in caption.lower().split(' '))
+    return [word for word in words if word]
+
+
+def generateVocabulary(captions):
+    """A vocabulary in the form of the course's `vocabulary.pickle`.
+
+    Args:
+        captions: list of word lists, without start and end marks.
+
+    Returns:
+        dict of `wordCounter` (integers [V]), `sentenceLen` (integers, one per caption), `vocabulary` (words: the three marks,
+        then the most frequent first), `tokens` (0 … V - 1), `wordToToken`, `TokenToWord`.
+    """
+    count = collections.Counter(word for caption in captions for word in caption)
+    ranked = [word for word, _ in count.most_common()]
+    words = MARKS + ranked
+    tokens = np.arange(len(words))
+    return {'wordCounter': np.array([0] * len(MARKS) + [count[word] for word in ranked]),
+            'sentenceLen': np.array([len(caption) for caption in captions]),
+            'vocabulary': words, 'tokens': tokens,
+            'wordToToken': dict(zip(words, tokens)), 'TokenToWord': dict(zip(tokens, words))}
+
+
+def loadVocabulary(data_dir):
+    """The vocabulary of a data folder.
+
+    Returns:
+        dict as in the file, with plain integers in `wordToToken` and `TokenToWord`.
+
+    Raises:
+        UserError: the file is missing, broken, or its tokens are not 0 … V - 1.
+    """
+    path = os.path.join(data_dir, 'vocabulary', 'vocabulary.pickle')
+    try:
+        vocabulary = loadPickle(path)
+        token_to_word = {int(token): str(word) for token, word in vocabulary['TokenToWord'].items()}
+        word_to_token = {str(word): int(token) for word, token in vocabulary['wordToToken'].items()}
+    except FileNotFoundError:
+        raise UserError(f'There is no vocabulary file {path}. Set DATA_ROOT in utils/dataRoot.py to the folder that '
+                        'holds "vocabulary" and the feature folders.') from None
+    except Exception as error:
+        raise UserError(f'The vocabulary file {path} cannot be read: {type(error).__name__}: {error}. '
+                        'Copy it again from where the data came from.') from error
+    if sorted(token_to_word) != list(range(len(token_to_word))):
+        raise UserError(f'The vocabulary file {path} has {len(token_to_word)} words, but their tokens do not run from '
+                        f'0 to {len(token_to_word) - 1}. Copy it again from where the data came from.')
+    return {**vocabulary, 'TokenToWord': token_to_word, 'wordToToken': word_to_token}

@@ -1,0 +1,87 @@
+"""A network with its loss, optimizer and learning-rate schedule, for any of the tasks."""
+import random
+import sys
+
+import numpy as np
+import torch
+
+from utils.files import UserError
+
+OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch.optim.SGD,
+              'RMSprop': torch.optim.RMSprop}
+
+
+def seedEverything(seed, epoch=0):
+    """Seeds python, numpy and torch (CPU and GPU) for one epoch, so that a run resumed there goes on as it would have."""
+    seed = random.Random(f'{seed} {epoch}').getrandbits(32)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def chooseDevice(modelParam):
+    """The torch.device that `modelParam['cuda']` asks for; the CPU where there is no CUDA.
+
+    Raises:
+        UserError: CUDA is there, but not a GPU of that number.
+    """
+    cuda = modelParam['cuda']
+    if not cuda['use_cuda'] or not torch.cuda.is_available():
+        return torch.device('cpu')
+    if not 0 <= cuda['device_idx'] < torch.cuda.device_count():
+        raise UserError(f"modelParam['cuda']['device_idx'] is {cuda['device_idx']}, but the GPUs that this process sees are "
+                        f'numbered from 0 to {torch.cuda.device_count() - 1}. Leave it at 0 and choose the GPU by '
+                        'CUDA_VISIBLE_DEVICES.')
+    return torch.device('cuda', cuda['device_idx'])
+
+
+class Model:
+    """What is trained and validated.
+
+    Attributes:
+        net: the `imageCaptionModel`, on `device`.
+        loss_fn: the `loss_fn` of the file that defines `imageCaptionModel`.
+        optimizer, scheduler: absent when `modelParam['inference']`; the scheduler counts epochs.
+        start_epoch: the number of epochs that are done, 0 for a new model.
+        history: one dict of losses and scores per done epoch.
+
+    Raises:
+        UserError: the configuration names an unknown optimizer, or a GPU that does not exist.
+    """
+
+    def __init__(self, config, modelParam, imageCaptionModel):
+        self.device = chooseDevice(modelParam)
+        seedEverything(config['seed'])
+        self.net = imageCaptionModel(config).to(self.device)
+        self.loss_fn = sys.modules[imageCaptionModel.__module__].loss_fn
+        self.start_epoch = 0
+        self.history = []
+        if not modelParam['inference']:
+            if config['optimizer'] not in OPTIMIZERS:
+                raise UserError(f"config['optimizer'] is {config['optimizer']!r}; known are {', '.join(OPTIMIZERS)}.")
+            self.optimizer = OPTIMIZERS[config['optimizer']](
+                self.net.parameters(), weight_decay=config['weight_decay'], **config['learningRate'])
+            self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
+                self.optimizer, config['scheduler_milestones'], config['scheduler_factor'])
+
+    def lossOfParts(self, batch):
+        """Yields the teacher-forced loss of each truncated part of a batch, summed over its words, in nats.
+
+        The state is carried from part to part, and detached: the gradient of a part stays within it.
+        """
+        cnn_features, x, y, weights = (batch[key].to(self.device, non_blocking=True)
+                                       for key in ('cnn_features', 'xTokens', 'yTokens', 'yWeights'))
+        state = None
+        for part in range(batch['numbOfTruncatedSequences']):
+            logits, state = self.net(cnn_features, x[:, :, part], True, state)
+            state = state.detach()
+            sum_loss, _ = self.loss_fn(logits, y[:, :, part], weights[:, :, part])
+            yield sum_loss
+
+    def greedyTokens(self, batch):
+        """The free-running captions of a batch: B lists of tokens, an end token among them or not."""
+        cnn_features = batch['cnn_features'].to(self.device, non_blocking=True)
+        start = batch['xTokens'][:, :1, 0].to(self.device)                       # [B, 1]
+        with torch.no_grad():
+            logits, _ = self.net(cnn_features, start, False)                     # [B, 40, V]
+        return logits.argmax(dim=-1).tolist()

@@ -1,0 +1,45 @@
+"""The curves of a run: losses, METEOR and BLEU-4 over the epochs."""
+import os
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from utils.files import runFolder, writeAtomically
+
+CURVES = ((('train_loss', 'training', 'o-'), ('val_loss', 'validation, teacher-forced', 's--')),
+          (('meteor', 'METEOR (words)', 'o-'), ('bleu_4', 'BLEU-4', 's--')))
+Y_LABELS = ('loss per word [nats]', 'score, greedy free-running captions')
+
+
+def saveFigure(figure, path):
+    """Writes a figure as a PNG that is replaced as a whole; needs no display."""
+    FigureCanvasAgg(figure)
+    writeAtomically(path, lambda partial_path: figure.savefig(partial_path, dpi=120))
+
+
+class Plotter:
+    """Draws a run's history into `img_dir + modelName`, as curves.png."""
+
+    def __init__(self, modelParam, config):
+        self.path = os.path.join(runFolder(modelParam, 'img_dir'), 'curves.png')
+        self.title = f"{modelParam['modelName'].strip(os.sep)}: {config['num_rnn_layers']}-layer {config['cellType']}"
+        self.in_notebook = modelParam['inNotebook']
+
+    def plot(self, history):
+        """Draws the history, a list of one dict per epoch; in a notebook the picture is shown as well."""
+        figure = Figure(figsize=(10, 4), layout='constrained')
+        epochs = [entry['epoch'] for entry in history]
+        for axes, curves, label in zip(figure.subplots(1, 2), CURVES, Y_LABELS):
+            for key, name, style in curves:
+                if key in history[-1]:
+                    axes.plot(epochs, [entry[key] for entry in history], style, markersize=3, label=name)
+            axes.set(xlabel='epoch', ylabel=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.3)
+            axes.legend()
+        figure.suptitle(self.title)
+        saveFigure(figure, self.path)
+        if self.in_notebook:
+            from IPython.display import Image, display
+            display(Image(self.path))

@@ -1,0 +1,97 @@
+"""Trains a model of any of the tasks."""
+import contextlib
+import os
+import time
+
+from utils.files import readJson, runFolder, writeJson
+from utils.model import seedEverything
+from utils.plotter import Plotter
+from utils.validate_metrics import CaptionValidator, progressBar, teacherForcedLoss
+
+
+class Trainer:
+    """Trains, validates, scores and saves, epoch by epoch.
+
+    Args:
+        model: a `Model`, as the `SaverRestorer` left it.
+        modelParam, config: dicts.
+        dataLoader: a `DataLoaderWrapper`.
+        saveRestorer: a `SaverRestorer`.
+    """
+
+    def __init__(self, model, modelParam, config, dataLoader, saveRestorer):
+        self.model = model
+        self.modelParam = modelParam
+        self.config = config
+        self.dataLoader = dataLoader
+        self.saveRestorer = saveRestorer
+        self.plotter = Plotter(modelParam, config)
+
+    def train(self):
+        """Trains from `model.start_epoch` to `numbOfEpochs`. After each epoch the run's folder holds its checkpoint,
+        history.json, times.json and captions_epoch{n}.json, and the plots' folder the curves."""
+        epochs = self.modelParam['numbOfEpochs']
+        if self.model.start_epoch < epochs:
+            with contextlib.closing(CaptionValidator(self.modelParam, self.dataLoader)) as validator:
+                for epoch in range(self.model.start_epoch + 1, epochs + 1):
+                    self._train_epoch(epoch, validator)
+
+    def _train_epoch(self, epoch, validator):
+        model, folder = self.model, runFolder(self.modelParam)
+        seedEverything(self.config['seed'], epoch)
+        start = time.time()
+        learning_rate = model.optimizer.param_groups[0]['lr']
+        losses = {f'{mode}_loss': self.run_epoch(mode, model, is_train, epoch)
+                  for mode, is_train in self.modelParam['modeSetups']}
+        model.scheduler.step()
+        trained = time.time()
+        results = validator.caption(model)
+        writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), results)
+        scores = validator.score(results)
+        scored = time.time()
+
+        model.history.append({'epoch': epoch, 'learning_rate': learning_rate, **losses, **scores})
+        self.saveRestorer.save(epoch, -scores['meteor'], model)
+        writeJson(os.path.join(folder, 'history.json'), model.history)
+        self._note_times(epoch, {'training_seconds': trained - start, 'scoring_seconds': scored - trained})
+        self.plotter.plot(model.history)
+        print(f"epoch {epoch}/{self.modelParam['numbOfEpochs']}  "
+              + '  '.join(f"{name.replace('_', ' ')} {loss:.3f}" for name, loss in losses.items())
+              + f"  METEOR {scores['meteor']:.4f}  BLEU-4 {scores['bleu_4']:.4f}  {scored - start:.0f} s", flush=True)
+
+    def run_epoch(self, mode, model, is_train, cur_epoch):
+        """One teacher-forced pass over the images: 'train' with optimizer steps, 'val' without.
+
+        Args:
+            mode: 'train' or 'val'.
+            model: the `Model`.
+            is_train: True; captions that run free have no loss, `CaptionValidator` scores them.
+            cur_epoch: integer, which decides the order of the images and the captions drawn.
+
+        Returns:
+            The loss per word, in nats.
+        """
+        if not is_train:
+            raise ValueError("a pass with is_train False has no loss; 'val' is scored running free after every epoch")
+        loader = self.dataLoader.myDataDicts[mode]
+        batches = progressBar(loader, f'epoch {cur_epoch} {mode}', self.modelParam)
+        if mode == 'val':
+            return teacherForcedLoss(model, batches)
+        model.net.train()
+        loader.sampler.set_epoch(cur_epoch)
+        total, words = 0.0, 0.0
+        for batch in batches:
+            words_of_batch = float(batch['yWeights'].sum())
+            model.optimizer.zero_grad()
+            for sum_loss in model.lossOfParts(batch):
+                (sum_loss / words_of_batch).backward()
+                total += float(sum_loss)
+            model.optimizer.step()
+            words += words_of_batch
+        return total / words
+
+    def _note_times(self, epoch, seconds):
+        """Keeps the times apart from the history, which is the same in every run of the same seed."""
+        path = os.path.join(runFolder(self.modelParam), 'times.json')
+        times = [entry for entry in readJson(path, []) if entry['epoch'] < epoch]
+        writeJson(path, times + [{'epoch': epoch, **seconds}])

@@ -1,0 +1,48 @@
+"""Example images with what the model and people say about them."""
+import os
+import textwrap
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from utils.files import runFolder
+from utils.plotter import saveFigure
+
+EXAMPLES = 5
+
+
+def plotImagesAndCaptions(model, modelParam, config, dataLoader):
+    """Draws the first five validation images whose files exist, with predicted and human captions, as examples.png.
+
+    Returns:
+        The picture's path, or None where no image file exists.
+    """
+    loader = dataLoader.myDataDicts['val']
+    examples = []
+    for index, path in enumerate(loader.dataset.paths):
+        image = loader.dataset[index]
+        file = dataLoader.imageFile('val', image['imgPath'])
+        if os.path.isfile(file):
+            examples.append((file, image))
+        if len(examples) == EXAMPLES:
+            break
+    if not examples:
+        print(f"No example pictures: {dataLoader.imageFile('val', '')} holds none of the validation images.")
+        return None
+    model.net.eval()
+    predictions = model.greedyTokens(loader.collate_fn([image for _, image in examples]))
+    figure = Figure(figsize=(10, 2.3 * len(examples)), layout='constrained')
+    rows = figure.subplots(len(examples), 2, width_ratios=(1, 2), squeeze=False)
+    for (picture, text), (file, image), tokens in zip(rows, examples, predictions):
+        with Image.open(file) as pixels:
+            picture.imshow(pixels.convert('RGB'))
+        picture.axis('off')
+        text.axis('off')
+        text.text(0, 1, textwrap.fill(dataLoader.wordsOf(tokens), 60), va='top', fontsize=13, weight='bold')
+        people = '\n'.join(textwrap.fill(' '.join(caption.split()), 90, initial_indent='– ', subsequent_indent='   ')
+                           for caption in image['original_captions'])
+        text.text(0, 0.66, people, va='top', fontsize=9)
+    figure.suptitle('bold: predicted, greedy and running free; below: five people')
+    path = os.path.join(runFolder(modelParam, 'img_dir'), 'examples.png')
+    saveFigure(figure, path)
+    return path

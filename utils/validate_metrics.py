@@ -1,0 +1,96 @@
+"""Free-running captions of the validation images, their scores, and the teacher-forced validation loss."""
+import contextlib
+import os
+
+import torch
+from tqdm.auto import tqdm
+
+from utils.dataLoader import loadImage
+from utils.files import runFolder, writeJson
+from utils.metrics import METEOR, CaptionScorer
+
+
+def progressBar(iterable, description, modelParam):
+    """A bar in a terminal or a notebook; nothing where the output goes to a file."""
+    return tqdm(iterable, desc=description, leave=False, disable=False if modelParam['inNotebook'] else None)
+
+
+def imageId(imgPath):
+    """COCO's image id, the number in an image's file name; the name itself where it is no number."""
+    stem = os.path.splitext(os.path.basename(imgPath))[0]
+    return int(stem) if stem.isdigit() else stem
+
+
+def teacherForcedLoss(model, batches):
+    """The loss per word in nats over all words of the batches, each image's first caption given word by word."""
+    model.net.eval()
+    total, words = 0.0, 0.0
+    with torch.no_grad():
+        for batch in batches:
+            total += float(sum(model.lossOfParts(batch)))
+            words += float(batch['yWeights'].sum())
+    return total / words
+
+
+class CaptionValidator:
+    """Captions the validation images and scores the captions; one for a whole run.
+
+    Args:
+        modelParam: dict.
+        dataLoader: a `DataLoaderWrapper` with the mode 'val'.
+    """
+
+    def __init__(self, modelParam, dataLoader):
+        self.modelParam = modelParam
+        self.dataLoader = dataLoader
+        self.loader = dataLoader.myDataDicts['val']
+        annotations = {'images': [], 'annotations': []}
+        self.token_references = {}
+        for path in self.loader.dataset.paths:
+            image = loadImage(path, self.loader.dataset.number_of_cnn_features)
+            image_id = imageId(image['imgPath'])
+            annotations['images'].append({'id': image_id, 'file_name': image['imgPath']})
+            annotations['annotations'] += [
+                {'id': len(annotations['annotations']) + number, 'image_id': image_id, 'caption': caption}
+                for number, caption in enumerate(image['original_captions'])]
+            # as the course has it: a caption without an end token loses its last word, unknown tokens stay as they are
+            self.token_references[image_id] = [' '.join(map(str, caption[1:-1])) for caption in image['captionsAsTokens']]
+        self.scorer = CaptionScorer(annotations)
+
+    def close(self):
+        """Ends the scorer's processes."""
+        self.scorer.close()
+
+    def caption(self, model):
+        """Free-running greedy captions in COCO results form: list of dicts of `image_id` and `caption`."""
+        model.net.eval()
+        return [{'image_id': imageId(imgPath), 'caption': self.dataLoader.wordsOf(tokens)}
+                for batch in progressBar(self.loader, 'captions', self.modelParam)
+                for imgPath, tokens in zip(batch['imgPaths'], model.greedyTokens(batch))]
+
+    def score(self, results):
+        """The COCO protocol's scores on words: dict of `bleu_1` … `bleu_4`, `meteor`, `cider`, `rouge`, plain floats."""
+        return self.scorer.score(results)
+
+    def meteorOnTokens(self, results):
+        """The course's METEOR, on strings of token numbers, where stems and synonyms never match."""
+        token = self.dataLoader.vocabulary['wordToToken']
+        predicted = {result['image_id']: [' '.join(str(token[word]) for word in result['caption'].split())]
+                     for result in results}
+        with contextlib.closing(METEOR()) as meteor:
+            score, _ = meteor.compute_score(self.token_references, predicted)
+        return score
+
+
+def validateCaptions(model, modelParam, config, dataLoader):
+    """Captions and scores the validation images; the captions are written to `captions_validation.json`.
+
+    Returns:
+        dict of floats: `bleu_1` … `bleu_4`, `meteor`, `cider`, `rouge` by the COCO protocol on words, `meteor_tokens`
+        as the course scores it, all of greedy free-running captions; and `loss`, teacher-forced, in nats per word.
+    """
+    with contextlib.closing(CaptionValidator(modelParam, dataLoader)) as validator:
+        results = validator.caption(model)
+        writeJson(os.path.join(runFolder(modelParam), 'captions_validation.json'), results)
+        loss = teacherForcedLoss(model, progressBar(validator.loader, 'validation loss', modelParam))
+        return {'loss': loss, **validator.score(results), 'meteor_tokens': validator.meteorOnTokens(results)}
