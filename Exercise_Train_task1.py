@@ -1,0 +1,64 @@
+"""Task 1: trains the one-layer RNN.
+
+    CUDA_VISIBLE_DEVICES=x TMP=./tmp python Exercise_Train_task1.py
+
+Which data: utils/dataRoot.py. Started again, it goes on where it stopped.
+"""
+from cocoSource_xcnnfused import ImageCaptionModel
+from utils.dataFolder import dataDir, isDemo
+from utils.dataLoader import DataLoaderWrapper
+from utils.model import Model
+from utils.saverRestorer import SaverRestorer
+from utils.start import announce, prepare, runScript
+from utils.trainer import Trainer
+
+demo = isDemo(dataDir())  # 2,000 drawn scenes with some 200 words, against COCO's 118,287 photos
+
+config = {
+    'optimizer': 'adamW',                   # 'adamW', 'adam', 'SGD' or 'RMSprop'
+    'learningRate': {'lr': 0.001},
+    'weight_decay': 1e-5,
+    'number_of_cnn_features': 2048,
+    'embedding_size': 300,
+    'vocabulary_size': 10000,               # fewer where the vocabulary has fewer words
+    'truncated_backprop_length': 25,        # longer captions are learned in parts
+    'hidden_state_sizes': 512,
+    'num_rnn_layers': 1,
+    'cellType': 'RNN',
+    # epochs after which the learning rate falls: at three quarters and nine tenths of the training
+    'scheduler_milestones': [15, 18] if demo else [75, 90],
+    'scheduler_factor': 0.2,
+    'featurepathstub': 'detectron2_lim10maxfeatures',  # pooled
+    'seed': 1,
+}
+
+modelParam = {
+    'batch_size': 64 if demo else 128,      # the demo data are few: smaller batches give enough optimizer steps
+    'cuda': {'use_cuda': True, 'device_idx': 0},
+    'numbOfCPUThreadsUsed': 10,             # processes that read files, at most one per core
+    'numbOfEpochs': 20 if demo else 100,   # the demo's captions are learned by then
+    'data_dir': dataDir(),                  # set in utils/dataRoot.py
+    'img_dir': 'lossImages/',
+    'modelsDir': 'storedModels/',
+    'modelName': 'task1_rnn/',            # the name of the data is added
+    'restoreModelLast': 0,                  # 1 goes on from the last epoch even if the configuration has changed
+    'restoreModelBest': 0,                  # 1 goes on from the best epoch
+    'modeSetups': [['train', True], ['val', True]],
+    'inNotebook': False,
+    'inference': False,
+}
+
+
+def main():
+    parameters = prepare(modelParam)                                  # folders, data and Java
+    dataLoader = DataLoaderWrapper(config, parameters)                # batches of features and captions
+    fittedConfig = dataLoader.config                                  # with the vocabulary's size
+    model = Model(fittedConfig, parameters, ImageCaptionModel)        # network, optimizer and schedule
+    announce(parameters, dataLoader, model)
+    saveRestorer = SaverRestorer(fittedConfig, parameters)            # checkpoints
+    saveRestorer.restore(model)
+    Trainer(model, parameters, fittedConfig, dataLoader, saveRestorer).train()
+
+
+if __name__ == '__main__':
+    runScript(main)

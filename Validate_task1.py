@@ -1,0 +1,47 @@
+"""Task 1: validates the one-layer RNN that Exercise_Train_task1.py has trained.
+
+    TMP=./tmp python Validate_task1.py
+
+Prints validation loss and scores, writes the captions and a picture of five examples. Which data: utils/dataRoot.py.
+"""
+from cocoSource_xcnnfused import ImageCaptionModel
+from utils.dataFolder import dataDir
+from utils.dataLoader import DataLoaderWrapper
+from utils.model import Model
+from utils.saverRestorer import SaverRestorer, loadForValidation
+from utils.start import announce, prepare, runScript
+from utils.validate import plotImagesAndCaptions
+from utils.validate_metrics import validateCaptions
+
+modelParam = {
+    'batch_size': 128,
+    'cuda': {'use_cuda': True, 'device_idx': 0},
+    'numbOfCPUThreadsUsed': 10,             # processes that read files, at most one per core
+    'data_dir': dataDir(),                  # set in utils/dataRoot.py
+    'img_dir': 'lossImages/',
+    'modelsDir': 'storedModels/',
+    'modelName': 'task1_rnn/',            # the name of the data is added
+    'trainingScript': 'Exercise_Train_task1.py',
+    'restoreModelLast': 0,                  # 1 validates the last epoch's model instead of the best one
+    'restoreModelBest': 1,
+    'modeSetups': [['val', False]],
+    'inNotebook': False,
+    'inference': True,
+}
+
+
+def main():
+    parameters = prepare(modelParam)                                  # folders, data and Java
+    config = loadForValidation(parameters)['config']                  # every size is the checkpoint's
+    dataLoader = DataLoaderWrapper(config, parameters)                # batches of features and captions
+    model = Model(config, parameters, ImageCaptionModel)
+    announce(parameters, dataLoader, model)
+    SaverRestorer(config, parameters).restore(model)
+    scores = validateCaptions(model, parameters, config, dataLoader)
+    for name, score in scores.items():
+        print(f'{name:14s}{score:.4f}')
+    print(plotImagesAndCaptions(model, parameters, config, dataLoader))
+
+
+if __name__ == '__main__':
+    runScript(main)
