@@ -58,7 +58,7 @@ def test_random_parameters(seed):
     check(random_parameters(seed), seed)
 
 
-@pytest.mark.parametrize('forget, write', itertools.product((-100.0, 100.0), repeat=2))
+@pytest.mark.parametrize('forget, write', list(itertools.product((-100.0, 100.0), repeat=2)))
 def test_gates_shut_and_open(forget, write):
     x, state = random_input(2)
     parameters = {**random_parameters(2), 'bias_f': torch.full((1, HIDDEN), forget),

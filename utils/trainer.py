@@ -85,7 +85,7 @@ class Trainer:
             model.optimizer.zero_grad()
             for sum_loss in model.lossOfParts(batch):
                 (sum_loss / words_of_batch).backward()
-                total += float(sum_loss)
+                total += float(sum_loss.detach())
             model.optimizer.step()
             words += words_of_batch
         return total / words
