@@ -1,0 +1,78 @@
+"""A tiny data folder in the course's layout, with the quirks of the real files."""
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+D = 16  # features per detection
+CAPTIONS = [
+    ['A red house. ', 'a house that is red', 'The red house stands there .', 'Red house\n', 'One house, red.', 'a house', 'house'],
+    ['Two dogs run.', 'dogs running fast', 'A pair of dogs', 'two dogs', 'Dogs!', 'some dogs are running'],
+    ['a boat on the lake', 'Boat on a lake ', 'blue boat', 'The boat\nfloats.', 'one boat ' + 'far away and ' * 20 + 'gone'],
+    ['A tree.', 'a green tree', 'the tree', 'tall tree', 'big tree'],
+]
+
+
+def words(caption):
+    pieces = (''.join(letter for letter in piece if letter.isalnum()) for piece in caption.lower().split(' '))
+    return [piece for piece in pieces if piece]
+
+
+def marked(caption):
+    """Words between marks; no end mark where nothing is left of the last space-separated piece, as in the real files."""
+    last = ''.join(letter for letter in caption.split(' ')[-1] if letter.isalnum())
+    return ['ssss'] + words(caption) + (['eeee'] if last else [])
+
+
+def write_pickle(path, value):
+    with open(path, 'wb') as f:
+        pickle.dump(value, f, protocol=4)
+
+
+@pytest.fixture
+def course_folder(tmp_path):
+    """A function that lays out `n_train` and `n_val` images; returns the folder's path, ending in a separator."""
+    def make(n_train=10, n_val=5, name='data'):
+        root = os.path.join(str(tmp_path), name)
+        os.makedirs(os.path.join(root, 'vocabulary'))
+        vocabulary = ['eeee', 'ssss', 'UNK'] + sorted({word for group in CAPTIONS for c in group for word in words(c)})
+        tokens = np.arange(len(vocabulary))
+        word_to_token = dict(zip(vocabulary, tokens))
+        write_pickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), {
+            'wordCounter': np.ones(len(vocabulary)), 'sentenceLen': np.array([1]), 'vocabulary': vocabulary,
+            'tokens': tokens, 'wordToToken': word_to_token, 'TokenToWord': dict(zip(tokens, vocabulary))})
+        rng = np.random.default_rng(1)
+        for split, first, count in (('Train', 0, n_train), ('Val', n_train, n_val)):
+            for stub in ('detectron2_lim10features', 'detectron2_lim10maxfeatures'):
+                os.makedirs(os.path.join(root, f'{split}2017_{stub}'))
+            for number in range(first, first + count):
+                group = CAPTIONS[number % len(CAPTIONS)]
+                features = rng.random((10, D)).astype(np.float32)
+                features[:, number % len(CAPTIONS)] += 5
+                record = {'imgPath': f'{number:012d}.jpg', 'original_captions': group,
+                          'captions': [marked(c) for c in group],
+                          'captionsAsTokens': [[word_to_token[w] for w in marked(c)] for c in group]}
+                for stub, values in (('', features), ('max', features.max(0))):
+                    folder = os.path.join(root, f'{split}2017_detectron2_lim10{stub}features')
+                    write_pickle(os.path.join(folder, f'{number:012d}.pickle'), {**record, 'cnn_features': values})
+        return os.path.join(root, '')
+
+    return make
+
+
+@pytest.fixture
+def config():
+    return {'optimizer': 'adamW', 'learningRate': {'lr': 0.01}, 'weight_decay': 1e-5, 'number_of_cnn_features': D,
+            'embedding_size': 8, 'vocabulary_size': 10000, 'truncated_backprop_length': 25, 'hidden_state_sizes': 12,
+            'num_rnn_layers': 2, 'cellType': 'GRU', 'scheduler_milestones': [2], 'scheduler_factor': 0.2,
+            'featurepathstub': 'detectron2_lim10maxfeatures', 'seed': 1}
+
+
+@pytest.fixture
+def model_param(tmp_path):
+    return {'batch_size': 4, 'cuda': {'use_cuda': False, 'device_idx': 0}, 'numbOfCPUThreadsUsed': 0, 'numbOfEpochs': 3,
+            'data_dir': os.path.join(str(tmp_path), 'data', ''), 'img_dir': os.path.join(str(tmp_path), 'plots', ''),
+            'modelsDir': os.path.join(str(tmp_path), 'models', ''), 'modelName': 'm/', 'restoreModelLast': 0,
+            'restoreModelBest': 0, 'modeSetups': [['train', True], ['val', True]], 'inNotebook': False,
+            'inference': False}
