@@ -30,7 +30,8 @@ def loadImage(path, number_of_cnn_features):
 
     try:
         image = loadPickle(path)
-        features = torch.from_numpy(np.array(image['cnn_features'], dtype=np.float32))
+        features = image['cnn_features']
+        features = (features if torch.is_tensor(features) else torch.from_numpy(np.array(features))).float()
         image = {**image, 'cnn_features': features, 'imgPath': str(image['imgPath']),
                  'original_captions': [str(caption) for caption in image['original_captions']],
                  'captionsAsTokens': [[int(token) for token in caption] for caption in image['captionsAsTokens']]}

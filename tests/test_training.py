@@ -1,0 +1,234 @@
+"""Whole runs on a tiny data set: what they leave, how they go on, and what they refuse."""
+import json
+import os
+
+import pytest
+import torch
+
+import cocoSource_task2_gru
+import cocoSource_task4_attention
+from utils import model as model_module
+from utils.dataLoader import DataLoaderWrapper
+from utils.files import UserError, writeAtomically
+from utils.model import Model
+from utils.saverRestorer import SaverRestorer, loadForValidation
+from utils.trainer import Trainer
+from utils.validate import plotImagesAndCaptions
+from utils.validate_metrics import CaptionValidator, teacherForcedLoss, validateCaptions
+
+
+def build(config, model_param, image_caption_model=cocoSource_task2_gru.ImageCaptionModel):
+    loader = DataLoaderWrapper(config, model_param)
+    model = Model(loader.config, model_param, image_caption_model)
+    saver = SaverRestorer(loader.config, model_param)
+    saver.restore(model)
+    return Trainer(model, model_param, loader.config, loader, saver)
+
+
+def read(model_param, name):
+    with open(os.path.join(model_param['modelsDir'], 'm', name)) as f:
+        return json.load(f)
+
+
+def checkpoints(model_param):
+    return sorted(name for name in os.listdir(os.path.join(model_param['modelsDir'], 'm')) if name.endswith('.pt'))
+
+
+def weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.net.parameters()])
+
+
+def test_a_run_leaves_what_the_readme_says(course_folder, config, model_param, capsys):
+    course_folder()
+    trainer = build(config, model_param)
+    trainer.train()
+    history = read(model_param, 'history.json')
+    assert [entry['epoch'] for entry in history] == [1, 2, 3]
+    assert {'train_loss', 'val_loss', 'meteor', 'bleu_4', 'learning_rate'} <= set(history[0])
+    assert [round(entry['learning_rate'], 4) for entry in history] == [0.01, 0.01, 0.002]  # milestones count epochs
+    assert [entry['epoch'] for entry in read(model_param, 'times.json')] == [1, 2, 3]
+    results = read(model_param, 'captions_epoch3.json')
+    assert [result['image_id'] for result in results] == list(range(10, 15)) and set(results[0]) == {'image_id', 'caption'}
+    best = max(history, key=lambda entry: entry['meteor'])['epoch']
+    assert checkpoints(model_param) == [f'best_epoch{best}.pt', 'last_epoch3.pt']
+    assert os.path.getsize(os.path.join(model_param['img_dir'], 'm', 'curves.png')) > 10000
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all('METEOR' in line and 'BLEU-4' in line for line in lines)
+
+
+def test_two_runs_and_a_resumed_one_are_the_same(course_folder, config, model_param, capsys):
+    course_folder()
+    whole = build(config, model_param)
+    whole.train()
+
+    param = {**model_param, 'modelsDir': model_param['modelsDir'] + 'again'}
+    again = build(config, param)
+
+    class Killed(Exception):
+        pass
+
+    def stop_after_the_second_epoch(epoch, loss, model, save=again.saveRestorer.save):
+        save(epoch, loss, model)
+        if epoch == 2:
+            raise Killed
+
+    again.saveRestorer.save = stop_after_the_second_epoch
+    with pytest.raises(Killed):
+        again.train()
+    resumed = build(config, param)
+    assert resumed.model.start_epoch == 2 and 'Going on from' in capsys.readouterr().out
+    resumed.train()
+    assert torch.equal(weights(resumed), weights(whole))
+    assert read(param, 'history.json') == read(model_param, 'history.json')
+
+
+def test_a_finished_run_is_kept(course_folder, config, model_param, capsys):
+    course_folder()
+    build(config, model_param).train()
+    before = {name: os.path.getmtime(os.path.join(model_param['modelsDir'], 'm', name))
+              for name in checkpoints(model_param)}
+    capsys.readouterr()
+    build(config, model_param).train()
+    assert 'is trained' in capsys.readouterr().out
+    assert before == {name: os.path.getmtime(os.path.join(model_param['modelsDir'], 'm', name))
+                      for name in checkpoints(model_param)}
+
+
+def test_a_changed_configuration_is_named(course_folder, config, model_param):
+    course_folder()
+    build(config, {**model_param, 'numbOfEpochs': 1}).train()
+    for change, named in (({'hidden_state_sizes': 13}, 'hidden_state_sizes'), ({'seed': 2}, 'seed')):
+        with pytest.raises(UserError, match=named):
+            build({**config, **change}, {**model_param, 'numbOfEpochs': 1})
+    with pytest.raises(UserError, match='numbOfEpochs'):
+        build(config, model_param)
+    forced = build(config, {**model_param, 'restoreModelLast': 1})
+    assert forced.model.start_epoch == 1
+    with pytest.raises(UserError, match='does not fit'):
+        build({**config, 'hidden_state_sizes': 13}, {**model_param, 'restoreModelLast': 1})
+
+
+def test_another_vocabulary_is_refused(course_folder, config, model_param):
+    course_folder()
+    build(config, {**model_param, 'numbOfEpochs': 1}).train()
+    checkpoint = torch.load(os.path.join(model_param['modelsDir'], 'm', 'last_epoch1.pt'))
+    torch.save({**checkpoint, 'vocabulary': 'other'}, os.path.join(model_param['modelsDir'], 'm', 'last_epoch1.pt'))
+    with pytest.raises(UserError, match='another vocabulary'):
+        build(config, {**model_param, 'numbOfEpochs': 1})
+
+
+def test_validation_takes_every_size_from_the_checkpoint(course_folder, config, model_param):
+    course_folder()
+    trainer = build(config, model_param)
+    trainer.train()
+    param = {**model_param, 'inference': True, 'modeSetups': [['val', False]], 'trainingScript': 'Exercise_Train_task2.py'}
+    saved = loadForValidation(param)['config']
+    loader = DataLoaderWrapper(saved, param)
+    model = Model(saved, param, cocoSource_task2_gru.ImageCaptionModel)
+    SaverRestorer(saved, param).restore(model)
+    assert not hasattr(model, 'optimizer') and set(loader.myDataDicts) == {'val'}
+    scores = validateCaptions(model, param, saved, loader)
+    best = max(read(model_param, 'history.json'), key=lambda entry: entry['meteor'])
+    for key in ('meteor', 'bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'cider', 'rouge'):
+        assert scores[key] == best[key]
+    assert abs(scores['loss'] - best['val_loss']) < 1e-5 and 0 <= scores['meteor_tokens'] <= 1
+    assert read(model_param, 'captions_validation.json') == read(model_param, f"captions_epoch{best['epoch']}.json")
+
+
+def test_example_pictures(course_folder, config, model_param, capsys):
+    from PIL import Image
+    root = course_folder()
+    trainer = build(config, model_param)
+    arguments = trainer.model, model_param, config, trainer.dataLoader
+    assert plotImagesAndCaptions(*arguments) is None and 'val2017' in capsys.readouterr().out
+    os.makedirs(os.path.join(root, 'val2017'))
+    Image.new('L', (64, 48), 100).save(os.path.join(root, 'val2017', f'{12:012d}.jpg'))  # grey, the others missing
+    with Image.open(plotImagesAndCaptions(*arguments)) as picture:
+        assert picture.size[0] > 500
+
+
+def test_without_a_checkpoint_the_script_that_makes_one_is_named(model_param):
+    with pytest.raises(UserError, match='Exercise_Train_task2.py'):
+        loadForValidation({**model_param, 'trainingScript': 'Exercise_Train_task2.py'})
+
+
+def test_losses_are_averaged_over_words_and_parts(course_folder, config, model_param):
+    """With parts of 4 words and the state carried, the loss of every image alone adds up to that of the batches."""
+    course_folder()
+    trainer = build({**config, 'truncated_backprop_length': 4}, model_param)
+    loss = teacherForcedLoss(trainer.model, trainer.dataLoader.myDataDicts['val'])
+    whole = build(config, {**model_param, 'modelName': 'other/', 'batch_size': 1})
+    whole.model.net.load_state_dict(trainer.model.net.state_dict())
+    assert abs(teacherForcedLoss(whole.model, whole.dataLoader.myDataDicts['val']) - loss) < 1e-5
+
+
+def test_attention_learns_in_the_trainer(course_folder, config, model_param):
+    course_folder()
+    config = {**config, 'featurepathstub': 'detectron2_lim10features', 'cellType': 'LSTM'}
+    trainer = build(config, {**model_param, 'numbOfEpochs': 2}, cocoSource_task4_attention.ImageCaptionModel)
+    trainer.train()
+    losses = [entry['train_loss'] for entry in trainer.model.history]
+    assert losses[1] < losses[0]
+
+
+def test_a_model_file_with_the_interface_alone_is_trained(course_folder, config, model_param, monkeypatch):
+    """Another student's model: only forward and a loss_fn beside it."""
+    course_folder()
+
+    class Theirs(torch.nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.words = torch.nn.Embedding(config['vocabulary_size'], config['vocabulary_size'])
+
+        def forward(self, cnn_features, x_tokens, is_train, current_hidden_state=None):
+            if not is_train:
+                x_tokens = x_tokens[:, :1].expand(-1, 40)
+            return self.words(x_tokens), torch.zeros(1, len(x_tokens), 1)
+
+    trainer = build(config, {**model_param, 'numbOfEpochs': 2}, Theirs) if 'loss_fn' in globals() else None
+    assert trainer is not None
+    trainer.train()
+    assert trainer.model.history[1]['train_loss'] < trainer.model.history[0]['train_loss']
+
+
+def loss_fn(logits, y_tokens, y_weights):
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), y_tokens, reduction='none') * y_weights
+    return losses.sum(), losses.sum() / y_weights.sum()
+
+
+def test_tokens_are_scored_as_the_course_builds_them(course_folder, model_param, config):
+    course_folder()
+    loader = DataLoaderWrapper(config, model_param)
+    validator = CaptionValidator(model_param, loader)
+    try:
+        raw = loader.myDataDicts['val'].dataset[0]['captionsAsTokens']
+        assert validator.token_references[10] == [' '.join(map(str, caption[1:-1])) for caption in raw]
+        results = [{'image_id': image_id, 'caption': loader.wordsOf([int(token) for token in references[1].split()])}
+                   for image_id, references in validator.token_references.items()]
+        assert validator.meteorOnTokens(results) > 0.5
+    finally:
+        validator.close()
+
+
+def test_an_interrupted_write_keeps_the_old_file(tmp_path):
+    path = str(tmp_path / 'file.json')
+    writeAtomically(path, lambda partial: open(partial, 'w').write('old'))
+
+    def broken(partial):
+        with open(partial, 'w') as f:
+            f.write('ne')
+        raise OSError('disk full')
+
+    with pytest.raises(OSError):
+        writeAtomically(path, broken)
+    assert open(path).read() == 'old' and os.listdir(str(tmp_path)) == ['file.json']
+
+
+def test_device(model_param, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    cuda = {'use_cuda': True, 'device_idx': 5}
+    with pytest.raises(UserError, match='numbered from 0 to 1'):
+        model_module.chooseDevice({**model_param, 'cuda': cuda})
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert model_module.chooseDevice({**model_param, 'cuda': cuda}).type == 'cpu'
