@@ -85,6 +85,37 @@ def javaCommand(*arguments):
     return [findJava(), *OPTIONS, *arguments]
 
 
+def runJava(name, lines, *arguments):
+    """Runs a Java program that writes a line for every line it reads.
+
+    Args:
+        name: the program's, for messages.
+        lines: list of str, each without a line break.
+        arguments: Java's, after our options.
+
+    Returns:
+        list of str, as many.
+
+    Raises:
+        JavaError: there is no Java, it failed or took far too long, or lines were lost.
+    """
+    command = javaCommand(*arguments)
+    seconds = ANSWER_SECONDS + len(lines) // 100  # the tokenizer takes a hundredth of that
+    text = ''.join(line + '\n' for line in lines).encode('utf-8', 'replace')  # half a surrogate pair becomes '?'
+    try:
+        answer = subprocess.run(command, env=javaEnvironment(), input=text, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        said = lastWords((error.stderr or b'').decode('utf-8', 'replace').splitlines())
+        raise JavaError(f'{name}, run by {command[0]}, has not ended after {seconds} seconds. {said}') from None
+    *answers, rest = answer.stdout.decode('utf-8', 'replace').replace('\r\n', '\n').split('\n')
+    if answer.returncode or len(answers) != len(lines) or rest:
+        said = lastWords(answer.stderr.decode('utf-8', 'replace').splitlines())
+        raise JavaError(f'{name}, run by {command[0]}, wrote {len(answers)} lines for {len(lines)} and ended with exit '
+                        f'status {answer.returncode}. {said}')
+    return answers
+
+
 def _forward(stream, put):
     """Reads a stream to its end in a thread, so that the other side never waits for us; None is the end."""
     with stream:

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import re
-import subprocess
 
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
@@ -13,7 +12,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer as tokenizer_package
 from pycocotools.coco import COCO
 
-from utils.java import ANSWER_SECONDS, JavaError, JavaProcess, javaCommand, javaEnvironment, lastWords
+from utils.java import JavaProcess, runJava
 
 METEOR_FOLDER = os.path.dirname(os.path.abspath(meteor_package.__file__))
 TOKENIZER_FOLDER = os.path.dirname(os.path.abspath(tokenizer_package.__file__))
@@ -147,19 +146,8 @@ def tokenize(captions):
     """
     lines = [_oneLine(caption) for of_image in captions.values() for caption in of_image]
     jar = os.path.join(TOKENIZER_FOLDER, tokenizer_package.STANFORD_CORENLP_3_4_1_JAR)
-    command = javaCommand('-cp', jar, 'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase')
-    text = ''.join(line + '\n' for line in lines).encode('utf-8', 'replace')  # half a surrogate pair becomes '?'
-    seconds = ANSWER_SECONDS + len(lines) // 100  # a hundred times what it takes
-    try:
-        answer = subprocess.run(command, env=javaEnvironment(), input=text, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise JavaError(f'The tokenizer, run by {command[0]}, has not ended after {seconds} seconds.') from None
-    *tokenized, rest = answer.stdout.decode('utf-8', 'replace').replace('\r\n', '\n').split('\n')
-    if answer.returncode or len(tokenized) != len(lines) or rest:
-        said = lastWords(answer.stderr.decode('utf-8', 'replace').splitlines())
-        raise JavaError(f'The tokenizer, run by {command[0]}, gave {len(tokenized)} lines for {len(lines)} captions and '
-                        f'ended with exit status {answer.returncode}. {said}')
+    tokenized = runJava('The tokenizer', lines, '-cp', jar, 'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines',
+                        '-lowerCase')
     words = iter(' '.join(word for word in line.rstrip().split(' ') if word not in tokenizer_package.PUNCTUATIONS)
                  for line in tokenized)
     return {image: [next(words) for _ in of_image] for image, of_image in captions.items()}
