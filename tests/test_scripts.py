@@ -1,0 +1,89 @@
+"""The scripts as a user starts them, on a tiny data set: train, go on, validate; one task in a folder of its own."""
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from utils.files import PROJECT
+
+TASKS = (1, 2, 3, 4)
+SMALL = {'number_of_cnn_features': 16, 'embedding_size': 8, 'hidden_state_sizes': 12}
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_train_and_validate(task, course_folder, tmp_path, monkeypatch, capsys):
+    root = course_folder(n_train=8, n_val=4)
+    folders = {'data_dir': root, 'modelsDir': str(tmp_path / 'models'), 'img_dir': str(tmp_path / 'plots'),
+               'numbOfCPUThreadsUsed': 1}
+    training = importlib.import_module(f'Exercise_Train_task{task}')
+    validation = importlib.import_module(f'Validate_task{task}')
+    for key, value in SMALL.items():
+        monkeypatch.setitem(training.config, key, value)
+    for script in (training, validation):
+        for key, value in folders.items():
+            monkeypatch.setitem(script.modelParam, key, value)
+    monkeypatch.setitem(training.modelParam, 'numbOfEpochs', 1)
+
+    with pytest.raises(Exception, match=f'Exercise_Train_task{task}.py'):
+        validation.main()
+    capsys.readouterr()
+    training.main()
+    out = capsys.readouterr().out.splitlines()
+    assert '8 training and 4 validation images' in out[0] and root in out[0] and 'Device: ' in out[0]
+    assert out[1].startswith('epoch 1/1')
+    training.main()
+    assert 'is trained' in capsys.readouterr().out
+    validation.main()
+    out = capsys.readouterr().out
+    assert '4 validation images' in out.splitlines()[0]
+    run, = os.listdir(folders['modelsDir'])
+    assert run.startswith(training.modelParam['modelName'].rstrip('/') + '_data-')
+    with open(os.path.join(folders['modelsDir'], run, 'history.json')) as f:
+        history = json.load(f)
+    assert f"meteor        {history[0]['meteor']:.4f}" in out and 'meteor_tokens' in out and 'loss' in out
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_validation_imports_no_training_code(task):
+    code = f'import sys, Validate_task{task}; print([m for m in sys.modules if "rainer" in m or "Exercise" in m])'
+    assert subprocess.run([sys.executable, '-c', code], cwd=PROJECT, stdout=subprocess.PIPE, check=True,
+                          universal_newlines=True).stdout.strip() == '[]'
+
+
+def test_a_script_started_elsewhere_in_a_folder_with_a_space(course_folder, tmp_path):
+    """As a process of its own: another working directory, an output file, TMP=./tmp that nobody has made."""
+    root = course_folder(n_train=8, n_val=4, name='my øl data')
+    project = tmp_path / 'my project'
+    shutil.copytree(os.path.join(PROJECT, 'utils'), str(project / 'utils'))
+    for name in os.listdir(PROJECT):
+        if name.endswith('.py'):
+            shutil.copy(os.path.join(PROJECT, name), str(project))
+    (project / 'utils' / 'dataRoot.py').write_text(f'DATA_ROOT = {root!r}\n', encoding='utf-8')
+    script = project / 'Exercise_Train_task1.py'
+    text = script.read_text(encoding='utf-8')
+    for old, new in ((': 2048,', ': 16,'), ("'hidden_state_sizes': 512", "'hidden_state_sizes': 12"), ('else 100', 'else 1')):
+        assert old in text
+        text = text.replace(old, new)
+    script.write_text(text, encoding='utf-8')
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    environment = {**os.environ, 'TMP': './tmp', 'PYTHONIOENCODING': 'utf-8'}
+    for name in ('Exercise_Train_task1.py', 'Validate_task1.py'):
+        done = subprocess.run([sys.executable, str(project / name)], cwd=str(elsewhere), env=environment,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert done.returncode == 0, done.stderr.decode()
+        assert b'\r' not in done.stdout + done.stderr
+    assert (elsewhere / 'tmp').is_dir() and 'meteor_tokens' in done.stdout.decode('utf-8')
+    assert [path.name for path in (project / 'storedModels').iterdir()][0].startswith('task1_rnn_my øl data-')
+
+
+def test_a_missing_data_folder_ends_in_a_sentence(tmp_path, monkeypatch):
+    from utils.start import runScript
+    import Exercise_Train_task1
+    monkeypatch.setitem(Exercise_Train_task1.modelParam, 'data_dir', str(tmp_path / 'nowhere'))
+    with pytest.raises(SystemExit, match='nowhere does not exist'):
+        runScript(Exercise_Train_task1.main)
