@@ -40,7 +40,7 @@ def main():
     scores = validateCaptions(model, parameters, config, dataLoader)
     for name, score in scores.items():
         print(f'{name:14s}{score:.4f}')
-    print(plotImagesAndCaptions(model, parameters, config, dataLoader))
+    plotImagesAndCaptions(model, parameters, config, dataLoader)
 
 
 if __name__ == '__main__':

@@ -45,4 +45,5 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
     figure.suptitle('bold: predicted, greedy and running free; below: five people')
     path = os.path.join(runFolder(modelParam, 'img_dir'), 'examples.png')
     saveFigure(figure, path)
+    print(f'Examples with captions: {path}')
     return path
