@@ -135,6 +135,8 @@ def _checked(answer):
 def tokenize(captions):
     """Words by the Penn Treebank's rules (Stanford's PTBTokenizer, as in the COCO protocol), lower case, no punctuation.
 
+    Brackets stay, as -lrb- and so on: the protocol's list of punctuation names them in capitals, after lower-casing.
+
     Args:
         captions: dict image id → list of str.
 
