@@ -4,7 +4,7 @@ from torch import nn
 
 import cocoSource_task3_lstm
 from cocoSource_task3_lstm import LSTMCell, loss_fn  # noqa: F401 (loss_fn is offered)
-from cocoSource_xcnnfused import RecurrentLayers, decode, hidden_over_time
+from cocoSource_xcnnfused import RecurrentLayers, decode, hidden_of_words
 
 DETECTIONS = 10
 ATTENTION_SIZE = 50  # hidden units of the attention layer
@@ -14,18 +14,18 @@ def attend(states, detections, attention_layer):
     """The last layer's input: the hidden state of the layer below and the attention-weighted sum of the detections.
 
     Args:
-        states: list of T pairs (hidden state, memory), each [B, H], of the layer below.
+        states: list of T pairs (hidden state, memory) of the layer below, each [B_t, H] for the first B_t captions.
         detections: [B, M, 10], processed features.
         attention_layer: from [.., 2H] to weights [.., 10] that sum to one.
 
     Returns:
-        [B, T, H + M]
+        [N, H + M], N the sum of all B_t.
     """
-    # stack copies, so that nothing done to the copy changes the layer below; gradients flow back through it
-    state_over_time = torch.stack([torch.cat(state, dim=1) for state in states], dim=1)  # [B, T, 2H]
-    weights = attention_layer(state_over_time)                                   # [B, T, 10]
-    attended = weights @ detections.transpose(1, 2)                              # [B, T, M]
-    return torch.cat([hidden_over_time(states), attended], dim=2)                # [B, T, H + M]
+    # cat copies, so that nothing done to the copy changes the layer below; gradients flow back through it
+    weights = attention_layer(torch.cat([torch.cat(state, dim=1) for state in states]))  # [N, 10]
+    attended = [(detections[:len(weight)] @ weight.unsqueeze(2)).squeeze(2)              # [B_t, M]
+                for weight in weights.split([len(hidden) for hidden, _ in states])]
+    return torch.cat([hidden_of_words(states), torch.cat(attended)], dim=1)              # [N, H + M]
 
 
 class RNN(RecurrentLayers):
@@ -54,12 +54,15 @@ class RNN(RecurrentLayers):
     def forward(self, tokens, processed_cnn_features, initial_hidden_state, output_layer, embedding_layer,
                 attention_layer, is_train=True):
         """As in the earlier tasks, with processed_cnn_features [B, M, 10] and `attention_layer` from [.., 2H] to [.., 10]."""
+        return decode(self.advance_from(processed_cnn_features, attention_layer), tokens, initial_hidden_state,
+                      output_layer, embedding_layer, is_train)
+
+    def advance_from(self, processed_cnn_features, attention_layer):
+        """`layers_over_words`, with the max over the detections for the first layer and the attention for the last."""
         def last_layer_input(states):
             return attend(states, processed_cnn_features, attention_layer)
 
-        image = processed_cnn_features.max(dim=2).values                         # [B, M]
-        return decode(self.advance_from(image, last_layer_input), tokens, initial_hidden_state, output_layer,
-                      embedding_layer, is_train)
+        return self.layers_over_words(processed_cnn_features.max(dim=2).values, last_layer_input)
 
 
 class ImageCaptionModel(cocoSource_task3_lstm.ImageCaptionModel):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+END = 0             # the token that ends a caption
 CAPTION_STEPS = 40  # words of a free-running caption; the longest human one in COCO has 50, 99.9 % have at most 25
 
 
@@ -61,8 +62,10 @@ class RecurrentCell(nn.Module):
             constant_input: [B, C] or None, the last C elements of x where these are the same at every step.
 
         Returns:
-            `run(x, state)`, which takes x [B, T, input_size - C] and the state [B, k·H] before it, and returns the states
-            after each of the T steps, a list of tuples as `step` returns them.
+            `run(x, state, sizes)`, which takes the inputs x [N, input_size - C] of all N words, one step's after the
+            other's, the state [B, k·H] before them, and how many captions have a word at each step (N in sum; never
+            growing: the longest captions come first). It returns the states after each step, a list of tuples as `step`
+            returns them, each for the captions that have a word there.
         """
         weight, bias = self.stacked_parameters()                                 # [input_size + H, G·H], [1, G·H]
         W_x, W_h = weight.split([self.input_size, self.hidden_state_size])
@@ -71,12 +74,11 @@ class RecurrentCell(nn.Module):
             bias = bias + constant_input @ W_x[varying_size:]                    # [B, G·H]
             W_x = W_x[:varying_size]
 
-        def run(x, state):
-            xW = x @ W_x + bias.unsqueeze(1)                                     # [B, T, G·H]
+        def run(x, state, sizes):
             state = state.chunk(self.state_vectors, dim=1)
             states = []
-            for xW_t in xW.unbind(1):
-                state = self.step(xW_t, state, W_h)
+            for size, xW in zip(sizes, (x @ W_x).split(sizes)):                  # [size, G·H]
+                state = self.step(xW + bias[:size], tuple(vector[:size] for vector in state), W_h)
                 states.append(state)
             return states
 
@@ -84,7 +86,7 @@ class RecurrentCell(nn.Module):
 
     def next_state(self, x, state):
         """One step from x [B, input_size] and the state [B, k·H] to the new state [B, k·H]."""
-        new_state, = self.unrolled()(x.unsqueeze(1), state)
+        new_state, = self.unrolled()(x, state, [len(x)])
         return torch.cat(new_state, dim=1)
 
 
@@ -112,8 +114,7 @@ def decode(advance, tokens, hidden_state, output_layer, embedding_layer, is_trai
     """Teacher forcing over the given words, or free running from the first of them; both take their steps by `advance`.
 
     Args:
-        advance: takes embedded words [B, T, E] and the layers' state [L, B, k·H]; returns the last layer's hidden
-            states [B, T, H] and the state after the last word.
+        advance: as `RecurrentLayers.layers_over_words` returns it.
         tokens: [B, T] integers.
         hidden_state: [L, B, k·H].
         is_train: True for teacher forcing, False for free running, which needs only tokens[:, 0].
@@ -121,21 +122,23 @@ def decode(advance, tokens, hidden_state, output_layer, embedding_layer, is_trai
     Returns:
         logits [B, T, V] (T = 40 when running free) and the last state [L, B, k·H].
     """
+    B, T = tokens.shape
     if is_train:
-        hidden, hidden_state = advance(embedding_layer(tokens), hidden_state)    # [B, T, H], [L, B, k·H]
-        return output_layer(hidden), hidden_state
+        x = embedding_layer(tokens.t()).flatten(0, 1)                            # [T·B, E], step after step
+        hidden, hidden_state = advance(x, hidden_state, [B] * T)                 # [T·B, H], [L, B, k·H]
+        return output_layer(hidden.unflatten(0, (T, B)).transpose(0, 1)), hidden_state
     logits = []
-    word = tokens[:, :1]                                                         # [B, 1]
+    word = tokens[:, 0]                                                          # [B]
     for _ in range(CAPTION_STEPS):
-        hidden, hidden_state = advance(embedding_layer(word), hidden_state)      # [B, 1, H], [L, B, k·H]
-        logits.append(output_layer(hidden))                                      # [B, 1, V]
-        word = logits[-1].argmax(dim=-1)                                         # [B, 1]
-    return torch.cat(logits, dim=1), hidden_state
+        hidden, hidden_state = advance(embedding_layer(word), hidden_state, [B])  # [B, H], [L, B, k·H]
+        logits.append(output_layer(hidden))                                      # [B, V]
+        word = logits[-1].argmax(dim=-1)                                         # [B]
+    return torch.stack(logits, dim=1), hidden_state
 
 
-def hidden_over_time(states):
-    """The hidden states [B, T, H] from the list of T states that an unrolled cell returns."""
-    return torch.stack([state[0] for state in states], dim=1)
+def hidden_of_words(states):
+    """The hidden states [N, H] of all words, step after step, from the list of states that an unrolled cell returns."""
+    return torch.cat([state[0] for state in states])
 
 
 class RecurrentLayers(nn.Module):
@@ -166,23 +169,32 @@ class RecurrentLayers(nn.Module):
         return decode(self.advance_from(processed_cnn_features), tokens, initial_hidden_state, output_layer,
                       embedding_layer, is_train)
 
-    def advance_from(self, image, last_layer_input=hidden_over_time):
-        """The function `advance` that `decode` takes its steps by.
+    def advance_from(self, processed_cnn_features):
+        """`layers_over_words` for the image's processed features, as `forward` takes them."""
+        return self.layers_over_words(processed_cnn_features)
+
+    def layers_over_words(self, image, last_layer_input=hidden_of_words):
+        """The function that takes all layers over words: layer by layer, each over the whole of the words it is given.
 
         Args:
             image: [B, M], the image's share of the first layer's input.
-            last_layer_input: what the last layer of several sees, [B, T, ..], from the list of states of the one below.
+            last_layer_input: what the last layer of several sees, [N, ..], from the list of states of the one below.
+
+        Returns:
+            `advance(x, hidden_state, sizes)`, which takes embedded words x [N, E], the layers' state [L, B, k·H] and
+            `sizes` as in `RecurrentCell.unrolled`; returns the last layer's hidden states [N, H] and the state after the
+            last step [L, sizes[-1], k·H].
         """
         layers = [cell.unrolled(image if number == 0 else None) for number, cell in enumerate(self.cells)]
 
-        def advance(x, hidden_state):
+        def advance(x, hidden_state, sizes):
             states, last_states = None, []
             for number, (layer, state) in enumerate(zip(layers, hidden_state)):
                 if number > 0:
-                    x = (last_layer_input if number == len(layers) - 1 else hidden_over_time)(states)
-                states = layer(x, state)
-                last_states.append(torch.cat(states[-1], dim=1))                 # [B, k·H]
-            return hidden_over_time(states), torch.stack(last_states)            # [B, T, H], [L, B, k·H]
+                    x = (last_layer_input if number == len(layers) - 1 else hidden_of_words)(states)
+                states = layer(x, state, sizes)
+                last_states.append(torch.cat(states[-1], dim=1))                 # [sizes[-1], k·H]
+            return hidden_of_words(states), torch.stack(last_states)             # [N, H], [L, sizes[-1], k·H]
 
         return advance
 
@@ -259,11 +271,66 @@ class ImageCaptionModel(nn.Module):
         """
         processed_cnn_features = self.process_features(cnn_features)
         if current_hidden_state is None:
-            state_size = self.rnn.cells[0].state_vectors * self.hidden_state_sizes
-            current_hidden_state = processed_cnn_features.new_zeros(
-                self.num_rnn_layers, len(x_tokens), state_size)                  # [L, B, k·H]
+            current_hidden_state = self.zero_state(processed_cnn_features)
         return self.rnn(x_tokens, processed_cnn_features, current_hidden_state, *self.layers_for_rnn(),
                         is_train=is_train)
+
+    def zero_state(self, processed_cnn_features):
+        """The state [L, B, k·H] before the first word."""
+        state_size = self.rnn.cells[0].state_vectors * self.hidden_state_sizes
+        return processed_cnn_features.new_zeros(self.num_rnn_layers, len(processed_cnn_features), state_size)
+
+    def advance_from(self, processed_cnn_features):
+        """The RNN's function of that name, for processed features."""
+        _, _, *further_layers = self.layers_for_rnn()
+        return self.rnn.advance_from(processed_cnn_features, *further_layers)
+
+    def logits_of_words(self, cnn_features, words, sizes, current_hidden_state=None):
+        """As `forward` with is_train=True, at the steps that have a word and nowhere else.
+
+        Args:
+            cnn_features: as in `forward`, the images of the longest captions first.
+            words: [N] integers, the captions' words to start from: the first of each, the second of each and so on.
+            sizes: list of T integers, how many captions have a word at each step.
+            current_hidden_state: [L, at least sizes[0], k·H] to go on from, or None for zeros.
+
+        Returns:
+            logits [N, V], and the state after the last step of the captions that have a word there [L, sizes[-1], k·H].
+        """
+        processed_cnn_features = self.process_features(cnn_features)
+        if current_hidden_state is None:
+            current_hidden_state = self.zero_state(processed_cnn_features)
+        advance = self.advance_from(processed_cnn_features)
+        hidden, state = advance(self.embedding_layer(words), current_hidden_state, sizes)
+        return self.output_layer(hidden), state
+
+    def greedy_tokens(self, cnn_features, start_tokens):
+        """The words that `forward` with is_train=False finds most likely, up to each caption's end token.
+
+        Args:
+            cnn_features: as in `forward`.
+            start_tokens: [B] integers.
+
+        Returns:
+            [B, at most 40] integers, end tokens from each caption's end on.
+        """
+        image = self.process_features(cnn_features)
+        state, word, advance = self.zero_state(image), start_tokens, self.advance_from(image)
+        tokens = start_tokens.new_full((len(start_tokens), CAPTION_STEPS), END)
+        rows = torch.arange(len(start_tokens), device=start_tokens.device)       # the captions that are computed …
+        going = torch.ones_like(rows, dtype=torch.bool)                          # … and have not ended
+        for step in range(CAPTION_STEPS):
+            hidden, state = advance(self.embedding_layer(word), state, [len(rows)])
+            word = self.output_layer(hidden).argmax(dim=-1)
+            tokens[rows, step] = word.masked_fill(~going, END)
+            going = going & (word != END)
+            left = int(going.sum())
+            if left == 0:
+                break
+            if left <= len(rows) // 2:                                           # go on with those alone
+                rows, word, state, going = rows[going], word[going], state[:, going], going[going]
+                advance = self.advance_from(image[rows])
+        return tokens[:, :step + 1]
 
 
 def loss_fn(logits, y_tokens, y_weights):

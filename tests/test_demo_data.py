@@ -11,7 +11,7 @@ from utils.demoData import FeatureExtractor, cropsOf, makeDemoData
 from utils.demoScenes import COLOURS, GROUNDS, HEIGHT, KINDS, SKY_KINDS, WIDTH, Scene
 from utils.safePickle import loadPickle
 
-N_TRAIN, N_VAL = 120, 40
+N_TRAIN, N_VAL = 60, 20
 
 
 @pytest.fixture(scope='module')

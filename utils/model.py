@@ -67,21 +67,35 @@ class Model:
     def lossOfParts(self, batch):
         """Yields the teacher-forced loss of each truncated part of a batch, summed over its words, in nats.
 
-        The state is carried from part to part, and detached: the gradient of a part stays within it.
+        The state is carried from part to part, and detached: the gradient of a part stays within it. A network with
+        `logits_of_words` computes where there are words alone, any other all steps through `forward`.
         """
-        cnn_features, x, y, weights = (batch[key].to(self.device, non_blocking=True)
-                                       for key in ('cnn_features', 'xTokens', 'yTokens', 'yWeights'))
+        weights = batch['yWeights']                                              # [B, T, N]
+        longest_first = weights.sum((1, 2)).sort(descending=True, stable=True).indices
+        cnn_features, x, y, weights = (batch[key][longest_first] for key in ('cnn_features', 'xTokens', 'yTokens', 'yWeights'))
+        cnn_features = cnn_features.to(self.device, non_blocking=True)
         state = None
         for part in range(batch['numbOfTruncatedSequences']):
-            logits, state = self.net(cnn_features, x[:, :, part], True, state)
+            part_of_each = (x[:, :, part], y[:, :, part], weights[:, :, part])   # [B, T]
+            if hasattr(self.net, 'logits_of_words'):
+                has_word = part_of_each[2].t() > 0                               # [T, B]
+                sizes = [size for size in has_word.sum(1).tolist() if size > 0]
+                words, right, ones = (rows.t()[has_word].to(self.device) for rows in part_of_each)
+                logits, state = self.net.logits_of_words(cnn_features, words, sizes, state)
+                sum_loss, _ = self.loss_fn(logits.unsqueeze(0), right.unsqueeze(0), ones.unsqueeze(0))
+            else:
+                tokens, right, weight = (rows.to(self.device) for rows in part_of_each)
+                logits, state = self.net(cnn_features, tokens, True, state)
+                sum_loss, _ = self.loss_fn(logits, right, weight)
             state = state.detach()
-            sum_loss, _ = self.loss_fn(logits, y[:, :, part], weights[:, :, part])
             yield sum_loss
 
     def greedyTokens(self, batch):
         """The free-running captions of a batch: B lists of tokens, an end token among them or not."""
         cnn_features = batch['cnn_features'].to(self.device, non_blocking=True)
-        start = batch['xTokens'][:, :1, 0].to(self.device)                       # [B, 1]
+        start = batch['xTokens'][:, 0, 0].to(self.device)                        # [B]
         with torch.no_grad():
-            logits, _ = self.net(cnn_features, start, False)                     # [B, 40, V]
+            if hasattr(self.net, 'greedy_tokens'):
+                return self.net.greedy_tokens(cnn_features, start).tolist()
+            logits, _ = self.net(cnn_features, start.unsqueeze(1), False)        # [B, 40, V]
         return logits.argmax(dim=-1).tolist()
