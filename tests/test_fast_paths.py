@@ -59,6 +59,7 @@ def test_greedy_words(module, cell, layers):
     features = 40 * torch.rand_like(features) ** 3
     with torch.no_grad():
         net.output_layer.weight *= 30
+        net.output_layer.bias[0] += 10
     start = torch.ones(16, 1, dtype=torch.long)
     batch = {'cnn_features': features, 'xTokens': start.unsqueeze(1)}
     fast, slow = (model_of(each, module).greedyTokens(batch) for each in (net, plain(net)))
