@@ -5,9 +5,15 @@
 Captions have the lengths of COCO's. *Plain* is a loop over 25 steps that calls every cell with [x, h], one product per
 gate, and the output layer at each step. Prints medians over the repetitions, and ratios.
 """
+import os
+import pickle
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 
+import numpy as np
 import torch
 from pycocoevalcap.meteor.meteor import Meteor
 from torch import nn
@@ -18,6 +24,8 @@ import cocoSource_task4_attention
 import cocoSource_xcnnfused
 from utils.dataLoader import Collate
 from utils.demoScenes import Scene
+from utils.files import PROJECT
+from utils.generateVocabulary import generateVocabulary
 from utils.metrics import CaptionScorer, tokenize
 from utils.model import Model
 
@@ -31,6 +39,11 @@ TASKS = {1: (cocoSource_xcnnfused, 'RNN', 1), 2: (cocoSource_task2_gru, 'GRU', 2
 TORCHS = {'GRU': nn.GRU, 'LSTM': nn.LSTM}
 # Captions that an earlier epoch gave the same image: the mean over epochs 2 to 10 of task 3 on 1,000 real photos.
 UNCHANGED = 0.23
+
+
+def save(path, value):
+    with open(path, 'wb') as f:
+        pickle.dump(value, f, protocol=4)
 
 
 def plain_cell(cell, x, state):
@@ -181,7 +194,7 @@ def end_like_people(net, features):
     """Trains the net for a moment on lengths alone, so that its captions end as COCO's do."""
     optimizer = torch.optim.AdamW(net.parameters(), 0.002)
     collate = Collate(PADDED)
-    for _ in range(12):
+    for _ in range(60):
         lengths = torch.multinomial(torch.tensor(list(LENGTHS.values()), dtype=torch.float), len(features), replacement=True)
         batch = collate.captionTensors([[1] + list(range(3, 3 + list(LENGTHS)[index])) + [0] for index in lengths])
         x, y, weights = (batch[key][:, :, 0].to(features.device) for key in ('xTokens', 'yTokens', 'yWeights'))
@@ -197,7 +210,7 @@ def captioning():
         net = model.net.eval()
         batches = [batch_of(task)['cnn_features'][:n].to(model.device) for n in (128, 128, 128, 116)]
         start = torch.ones(BATCH, dtype=torch.long, device=model.device)
-        end_like_people(net, batches[0])
+        end_like_people(net, batches[0][:32])
 
         @torch.no_grad()
         def ours():
@@ -229,7 +242,7 @@ def scoring(images=5000):
     captions = {result['image_id']: [result['caption']] for result in second}
 
     start = time.perf_counter()
-    score = scorer.score(second)['meteor']
+    score, _ = scorer.meteor.compute_score(scorer.references, tokenize(captions))
     ours = time.perf_counter() - start
     start = time.perf_counter()
     meteor = Meteor()
@@ -237,8 +250,54 @@ def scoring(images=5000):
     meteor.meteor_p.kill()
     plain = time.perf_counter() - start
     scorer.close()
-    print(f'scoring {images} captions, METEOR started anew: {plain / ours:.2f} × ours, which has BLEU, CIDEr and ROUGE-L as '
-          f'well; METEOR {score:.4f} and {anew:.4f}', flush=True)
+    print(f'METEOR of {images} captions, tokenizing included: {plain / ours:.2f} × one started anew; {score:.4f} and {anew:.4f}',
+          flush=True)
+
+
+def memory(images):
+    """Peak of the memory of task 4's training, loaders and scorers included, with so many unpooled files. Linux only."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [f'word{number}' for number in range(V)]
+        os.makedirs(os.path.join(folder, 'vocabulary'))
+        save(os.path.join(folder, 'vocabulary', 'vocabulary.pickle'), generateVocabulary([words]))
+        for split, numbers in (('Train', range(images)), ('Val', range(images, images + 500))):
+            os.makedirs(os.path.join(folder, f'{split}2017_detectron2_lim10features'))
+            for number in numbers:
+                tokens = [[1] + [3 + (number * k) % V for k in range(1, 11)] + [0]] * 5
+                save(os.path.join(folder, f'{split}2017_detectron2_lim10features', f'{number:012d}.pickle'), {
+                    'cnn_features': np.random.rand(10, D).astype(np.float32), 'imgPath': f'{number:012d}.jpg',
+                    'original_captions': ['some words'] * 5, 'captions': [['ssss', 'some', 'words', 'eeee']] * 5,
+                    'captionsAsTokens': tokens})
+        code = ('import Exercise_Train_task4 as task\n'
+                f'task.modelParam.update(data_dir={folder + os.sep!r}, modelsDir={folder!r}, img_dir={folder!r}, numbOfEpochs=1)\n'
+                'task.main()')
+        process = subprocess.Popen([sys.executable, '-c', code], cwd=PROJECT, stdout=subprocess.DEVNULL)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, sum(map(proportional_set_size, family(process.pid))))
+            time.sleep(.2)
+        if process.returncode:
+            raise RuntimeError('the training failed')
+    return peak
+
+
+def family(pid):
+    """A process and all that descend from it."""
+    try:
+        with open(f'/proc/{pid}/task/{pid}/children') as f:
+            children = f.read().split()
+    except OSError:
+        return []
+    return [pid] + [descendant for child in children for descendant in family(child)]
+
+
+def proportional_set_size(pid):
+    """A process's memory in kB, its part of what it shares."""
+    try:
+        with open(f'/proc/{pid}/smaps_rollup') as f:
+            return next((int(line.split()[1]) for line in f if line.startswith('Pss:')), 0)
+    except OSError:
+        return 0
 
 
 if __name__ == '__main__':
@@ -248,3 +307,5 @@ if __name__ == '__main__':
     training()
     captioning()
     scoring()
+    few, many = memory(2000), memory(10000)
+    print(f'peak memory, task 4: {few / 1e6:.2f} GB with 2,000 files, {many / 1e6:.2f} GB with 10,000')
