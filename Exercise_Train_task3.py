@@ -12,7 +12,7 @@ from utils.saverRestorer import SaverRestorer
 from utils.start import announce, prepare, runScript
 from utils.trainer import Trainer
 
-demo = isDemo(dataDir())  # 2,000 drawn scenes with some 200 words, against COCO's 118,287 photos
+demo = isDemo(dataDir())  # 2,000 drawn scenes with 130 different words, against COCO's 118,287 photos
 
 config = {
     'optimizer': 'adamW',                   # 'adamW', 'adam', 'SGD' or 'RMSprop'
@@ -36,11 +36,11 @@ modelParam = {
     'batch_size': 64 if demo else 128,      # the demo data are few: smaller batches give enough optimizer steps
     'cuda': {'use_cuda': True, 'device_idx': 0},
     'numbOfCPUThreadsUsed': 10,             # processes that read files, at most one per core
-    'numbOfEpochs': 20 if demo else 80,   # the demo's captions are learned by then
+    'numbOfEpochs': 20 if demo else 80,     # the demo's captions are learned by then
     'data_dir': dataDir(),                  # set in utils/dataRoot.py
     'img_dir': 'lossImages/',
     'modelsDir': 'storedModels/',
-    'modelName': 'task3_lstm/',            # the name of the data is added
+    'modelName': 'task3_lstm/',             # the name of the data is added
     'restoreModelLast': 0,                  # 1 goes on from the last epoch even if the configuration has changed
     'restoreModelBest': 0,                  # 1 goes on from the best epoch
     'modeSetups': [['train', True], ['val', True]],

@@ -20,7 +20,7 @@ modelParam = {
     'data_dir': dataDir(),                  # set in utils/dataRoot.py
     'img_dir': 'lossImages/',
     'modelsDir': 'storedModels/',
-    'modelName': 'task4_attention/',            # the name of the data is added
+    'modelName': 'task4_attention/',        # the name of the data is added
     'trainingScript': 'Exercise_Train_task4.py',
     'restoreModelLast': 0,                  # 1 validates the last epoch's model instead of the best one
     'restoreModelBest': 1,
