@@ -50,7 +50,7 @@ modelParam = {
 
 
 def main():
-    parameters = prepare(modelParam)                                  # folders, data and Java
+    parameters = prepare(modelParam, config)                          # settings, folders, data and Java
     dataLoader = DataLoaderWrapper(config, parameters)                # batches of features and captions
     fittedConfig = dataLoader.config                                  # with the vocabulary's size
     model = Model(fittedConfig, parameters, ImageCaptionModel)        # network, optimizer and schedule

@@ -3,8 +3,10 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -54,10 +56,8 @@ def test_validation_imports_no_training_code(task):
                           universal_newlines=True).stdout.strip() == '[]'
 
 
-def test_a_script_started_elsewhere_in_a_folder_with_a_space(course_folder, tmp_path):
-    """As a process of its own: another working directory, an output file, TMP=./tmp that nobody has made."""
-    root = course_folder(n_train=8, n_val=4, name='my øl data')
-    project = tmp_path / 'my project'
+def copy_of_project(project, root, epochs):
+    """A copy that trains a small task 1 on the data in `root`."""
     shutil.copytree(os.path.join(PROJECT, 'utils'), str(project / 'utils'))
     for name in os.listdir(PROJECT):
         if name.endswith('.py'):
@@ -65,10 +65,37 @@ def test_a_script_started_elsewhere_in_a_folder_with_a_space(course_folder, tmp_
     (project / 'utils' / 'dataRoot.py').write_text(f'DATA_ROOT = {root!r}\n', encoding='utf-8')
     script = project / 'Exercise_Train_task1.py'
     text = script.read_text(encoding='utf-8')
-    for old, new in ((': 2048,', ': 16,'), ("'hidden_state_sizes': 512", "'hidden_state_sizes': 12"), ('else 100', 'else 1')):
+    for old, new in ((': 2048,', ': 16,'), ("'hidden_state_sizes': 512", "'hidden_state_sizes': 12"), ('else 100', f'else {epochs}')):
         assert old in text
         text = text.replace(old, new)
     script.write_text(text, encoding='utf-8')
+    return str(script)
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGHUP'])
+def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, course_folder, tmp_path):
+    script = copy_of_project(tmp_path / 'project', course_folder(n_train=8, n_val=4), epochs=10000)
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               universal_newlines=True, start_new_session=True)
+    for line in process.stdout:
+        if line.startswith('epoch 1/'):
+            break
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1 and 'Traceback' not in errors and 'started again' in errors
+    time.sleep(1)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    kept = os.listdir(os.path.join(str(tmp_path), 'project', 'storedModels'))
+    assert any(file.startswith('last_epoch') for run in kept
+               for file in os.listdir(os.path.join(str(tmp_path), 'project', 'storedModels', run)))
+
+
+def test_a_script_started_elsewhere_in_a_folder_with_a_space(course_folder, tmp_path):
+    """As a process of its own: another working directory, an output file, TMP=./tmp that nobody has made."""
+    project = tmp_path / 'my project'
+    copy_of_project(project, course_folder(n_train=8, n_val=4, name='my øl data'), epochs=1)
     elsewhere = tmp_path / 'elsewhere'
     elsewhere.mkdir()
     environment = {**os.environ, 'TMP': './tmp', 'PYTHONIOENCODING': 'utf-8'}

@@ -231,3 +231,16 @@ def test_device(model_param, monkeypatch):
         model_module.chooseDevice({**model_param, 'cuda': cuda})
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert model_module.chooseDevice({**model_param, 'cuda': cuda}).type == 'cpu'
+
+
+def test_a_loss_that_is_not_finite_stops_before_anything_is_lost(course_folder, config, model_param):
+    course_folder()
+    trainer = build(config, {**model_param, 'numbOfEpochs': 1})
+    trainer.train()
+    trainer = build(config, {**model_param, 'restoreModelLast': 1})
+    before = checkpoints(model_param)
+    with torch.no_grad():
+        trainer.model.net.output_layer.bias[3] = float('nan')
+    with pytest.raises(UserError, match=r'nan in epoch 2, batch 1, images 0000000000'):
+        trainer.train()
+    assert checkpoints(model_param) == before == ['best_epoch1.pt', 'last_epoch1.pt']

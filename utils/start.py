@@ -1,5 +1,6 @@
 """What every script does first and around everything: find data and Java, announce them, end in sentences."""
 import os
+import signal
 import sys
 import tempfile
 
@@ -7,15 +8,21 @@ from utils.dataFolder import dataName, isDemo, provideData
 from utils.dataLoader import availableCores
 from utils.files import UserError, inProject
 from utils.java import JavaError, findJava
+from utils.settings import checkSettings
 
 
-def prepare(modelParam):
+def prepare(modelParam, config=None):
     """The parameters as this machine has them: absolute folders, the data in place, the model's name ending in theirs.
 
+    Args:
+        modelParam: dict.
+        config: dict, which is only checked, or None where it comes from a checkpoint.
+
     Raises:
-        UserError: the data folder does not exist.
+        UserError: a setting is impossible, or the data folder does not exist.
         JavaError: there is no Java, which the scores need.
     """
+    checkSettings(modelParam, config)
     for variable in ('TMPDIR', 'TEMP', 'TMP'):  # TMP=./tmp may name a folder that nobody has made yet
         if os.environ.get(variable):
             os.makedirs(os.environ[variable], exist_ok=True)
@@ -44,8 +51,14 @@ def announce(modelParam, dataLoader, model):
 
 
 def runScript(main):
-    """Runs a script's `main`; what the user can mend ends it as a sentence instead of a stack trace."""
+    """Runs a script's `main`; what the user can mend ends it as a sentence instead of a stack trace, and so do Ctrl-C, the
+    server's SIGTERM, and SIGHUP where nohup does not ignore it."""
+    for name in ('SIGTERM', 'SIGHUP'):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), signal.default_int_handler)  # raises KeyboardInterrupt, as Ctrl-C does
     try:
         main()
     except (UserError, JavaError) as error:
         sys.exit(f'\n{error}')
+    except KeyboardInterrupt:
+        sys.exit('\nStopped. What was finished is kept; started again, training goes on after the last finished epoch.')

@@ -1,9 +1,10 @@
 """Trains a model of any of the tasks."""
 import contextlib
+import math
 import os
 import time
 
-from utils.files import readJson, runFolder, writeJson
+from utils.files import UserError, readJson, runFolder, writeJson
 from utils.model import seedEverything
 from utils.plotter import Plotter
 from utils.validate_metrics import CaptionValidator, progressBar, teacherForcedLoss
@@ -70,6 +71,9 @@ class Trainer:
 
         Returns:
             The loss per word, in nats.
+
+        Raises:
+            UserError: the loss is not finite.
         """
         if not is_train:
             raise ValueError("a pass with is_train False has no loss; 'val' is scored running free after every epoch")
@@ -80,12 +84,17 @@ class Trainer:
         model.net.train()
         loader.sampler.set_epoch(cur_epoch)
         total, words = 0.0, 0.0
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
             words_of_batch = float(batch['yWeights'].sum())
             model.optimizer.zero_grad()
             for sum_loss in model.lossOfParts(batch):
                 (sum_loss / words_of_batch).backward()
-                total += float(sum_loss.detach())
+                loss = float(sum_loss.detach())
+                if not math.isfinite(loss):
+                    raise UserError(f'The loss is {loss} in epoch {cur_epoch}, batch {number}, images '
+                                    f"{', '.join(batch['imgPaths'])}. Nothing of this epoch is kept. If the images' features "
+                                    "are sound, start again with a smaller config['learningRate'].")
+                total += loss
             model.optimizer.step()
             words += words_of_batch
         return total / words

@@ -42,7 +42,7 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
         people = '\n'.join(textwrap.fill(' '.join(caption.split()), 90, initial_indent='– ', subsequent_indent='   ')
                            for caption in image['original_captions'])
         text.text(0, 0.66, people, va='top', fontsize=9)
-    figure.suptitle('bold: predicted, greedy and running free; below: the image's own captions')
+    figure.suptitle("bold: predicted, greedy and running free; below: the image's own captions")
     path = os.path.join(runFolder(modelParam, 'img_dir'), 'examples.png')
     saveFigure(figure, path)
     print(f'Examples with captions: {path}')
