@@ -10,6 +10,7 @@ import cocoSource_task4_attention
 from utils import model as model_module
 from utils.dataLoader import DataLoaderWrapper
 from utils.files import UserError, writeAtomically
+from utils.java import JavaError
 from utils.model import Model
 from utils.saverRestorer import SaverRestorer, loadForValidation
 from utils.trainer import Trainer
@@ -244,3 +245,21 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_lost(course_folder, 
     with pytest.raises(UserError, match=r'nan in epoch 2, batch 1, images 0000000000'):
         trainer.train()
     assert checkpoints(model_param) == before == ['best_epoch1.pt', 'last_epoch1.pt']
+
+
+def test_an_epoch_without_scores_is_saved_and_the_run_goes_on(course_folder, config, model_param, monkeypatch, capsys):
+    course_folder()
+    score, calls = CaptionValidator.score, []
+
+    def fail_at_first(self, results):
+        calls.append(results)
+        if len(calls) == 1:
+            raise JavaError('METEOR has ended. It said: out of paper')
+        return score(self, results)
+
+    monkeypatch.setattr(CaptionValidator, 'score', fail_at_first)
+    build(config, model_param).train()
+    first, second, third = read(model_param, 'history.json')
+    assert 'meteor' not in first and first['val_loss'] > 0 and 'meteor' in second and 'meteor' in third
+    assert 'Epoch 1 stays without scores. METEOR has ended. It said: out of paper' in capsys.readouterr().out
+    assert 'last_epoch3.pt' in checkpoints(model_param) and 'best_epoch1.pt' not in checkpoints(model_param)

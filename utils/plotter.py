@@ -29,15 +29,16 @@ class Plotter:
     def plot(self, history):
         """Draws the history, a list of one dict per epoch; in a notebook the picture is shown as well."""
         figure = Figure(figsize=(10, 4), layout='constrained')
-        epochs = [entry['epoch'] for entry in history]
         for axes, curves, label in zip(figure.subplots(1, 2), CURVES, Y_LABELS):
             for key, name, style in curves:
-                if key in history[-1]:
-                    axes.plot(epochs, [entry[key] for entry in history], style, markersize=3, label=name)
+                points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
+                if points:
+                    axes.plot(*zip(*points), style, markersize=3, label=name)
             axes.set(xlabel='epoch', ylabel=label)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.3)
-            axes.legend()
+            if axes.lines:
+                axes.legend()
         figure.suptitle(self.title)
         saveFigure(figure, self.path)
         if self.in_notebook:

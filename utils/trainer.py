@@ -5,6 +5,7 @@ import os
 import time
 
 from utils.files import UserError, readJson, runFolder, writeJson
+from utils.java import JavaError
 from utils.model import seedEverything
 from utils.plotter import Plotter
 from utils.validate_metrics import CaptionValidator, progressBar, teacherForcedLoss
@@ -48,17 +49,22 @@ class Trainer:
         trained = time.time()
         results = validator.caption(model)
         writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), results)
-        scores = validator.score(results)
+        try:
+            scores = validator.score(results)
+        except JavaError as error:  # training is never lost to a scorer
+            print(f'Epoch {epoch} stays without scores. {error}', flush=True)
+            scores = {}
         scored = time.time()
 
         model.history.append({'epoch': epoch, 'learning_rate': learning_rate, **losses, **scores})
-        self.saveRestorer.save(epoch, -scores['meteor'], model)
+        self.saveRestorer.save(epoch, -scores.get('meteor', -math.inf), model)
         writeJson(os.path.join(folder, 'history.json'), model.history)
         self._note_times(epoch, {'training_seconds': trained - start, 'scoring_seconds': scored - trained})
         self.plotter.plot(model.history)
         print(f"epoch {epoch}/{self.modelParam['numbOfEpochs']}  "
               + '  '.join(f"{name.replace('_', ' ')} {loss:.3f}" for name, loss in losses.items())
-              + f"  METEOR {scores['meteor']:.4f}  BLEU-4 {scores['bleu_4']:.4f}  {scored - start:.0f} s", flush=True)
+              + ''.join(f'  {name} {scores[key]:.4f}' for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')) if scores)
+              + f'  {scored - start:.0f} s', flush=True)
 
     def run_epoch(self, mode, model, is_train, cur_epoch):
         """One teacher-forced pass over the images: 'train' with optimizer steps, 'val' without.
