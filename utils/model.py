@@ -46,7 +46,7 @@ class Model:
         history: one dict of losses and scores per done epoch.
 
     Raises:
-        UserError: the configuration names an unknown optimizer, or a GPU that does not exist.
+        UserError: there is no GPU of the number asked for.
     """
 
     def __init__(self, config, modelParam, imageCaptionModel):
@@ -57,8 +57,6 @@ class Model:
         self.start_epoch = 0
         self.history = []
         if not modelParam['inference']:
-            if config['optimizer'] not in OPTIMIZERS:
-                raise UserError(f"config['optimizer'] is {config['optimizer']!r}; known are {', '.join(OPTIMIZERS)}.")
             self.optimizer = OPTIMIZERS[config['optimizer']](
                 self.net.parameters(), weight_decay=config['weight_decay'], **config['learningRate'])
             self.scheduler = torch.optim.lr_scheduler.MultiStepLR(

@@ -1,5 +1,6 @@
 """Checks `config` and `modelParam` before anything is loaded, and names what is wrong in them."""
 from utils.files import UserError
+from utils.model import OPTIMIZERS
 
 
 def _number(low, high=float('inf'), whole=False):
@@ -42,7 +43,7 @@ SIZE = _number(1, whole=True)
 FLAG = _one_of(0, 1)
 # key → (whether a value is possible, what is)
 CONFIG = {
-    'optimizer': _one_of('adamW', 'adam', 'SGD', 'RMSprop'),
+    'optimizer': _one_of(*OPTIMIZERS),
     'learningRate': (_learning_rate, "a dictionary such as {'lr': 0.001} with a rate above 0"),
     'weight_decay': _number(0),
     'number_of_cnn_features': SIZE,
