@@ -1,4 +1,5 @@
 """The scripts as a user starts them, on a tiny data set: train, go on, validate; one task in a folder of its own."""
+import contextlib
 import importlib
 import json
 import os
@@ -72,21 +73,35 @@ def copy_of_project(project, root, epochs):
     return str(script)
 
 
+def no_process_is_left(group):
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
 @pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGHUP'])
 def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, course_folder, tmp_path):
     script = copy_of_project(tmp_path / 'project', course_folder(n_train=8, n_val=4), epochs=10000)
+    number = getattr(signal, name)
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               universal_newlines=True, start_new_session=True)
-    for line in process.stdout:
-        if line.startswith('epoch 1/'):
-            break
-    process.send_signal(getattr(signal, name))
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 1 and 'Traceback' not in errors and 'started again' in errors
-    time.sleep(1)
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+                               universal_newlines=True, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # nohup and & ignore some
+    try:
+        for line in process.stdout:
+            if line.startswith('epoch 1/'):
+                break
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1 and 'Traceback' not in errors and 'started again' in errors
+        assert no_process_is_left(process.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     kept = os.listdir(os.path.join(str(tmp_path), 'project', 'storedModels'))
     assert any(file.startswith('last_epoch') for run in kept
                for file in os.listdir(os.path.join(str(tmp_path), 'project', 'storedModels', run)))
