@@ -97,6 +97,8 @@ def makeDemoData(root, n_train=N_TRAIN, n_val=N_VAL):
     if os.path.exists(root):
         return
     partial_root = f'{os.path.normpath(root)}.partial{os.getpid()}'
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the steps are small: more threads would wait for each other, above all on a busy machine
     try:
         _fill(partial_root, n_train, n_val)
         os.replace(partial_root, root)
@@ -104,6 +106,7 @@ def makeDemoData(root, n_train=N_TRAIN, n_val=N_VAL):
         if not os.path.exists(root):  # else another process was faster
             raise
     finally:
+        torch.set_num_threads(threads)
         shutil.rmtree(partial_root, ignore_errors=True)
 
 
