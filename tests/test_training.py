@@ -1,12 +1,15 @@
 """Whole runs on a tiny data set: what they leave, how they go on, and what they refuse."""
 import json
 import os
+import pickle
 
+import numpy as np
 import pytest
 import torch
 
 import cocoSource_task2_gru
 import cocoSource_task4_attention
+from conftest import CAPTIONS, write_pickle
 from utils import model as model_module
 from utils.dataLoader import DataLoaderWrapper
 from utils.files import UserError, writeAtomically
@@ -134,6 +137,52 @@ def test_validation_takes_every_size_from_the_checkpoint(course_folder, config, 
         assert scores[key] == best[key]
     assert abs(scores['loss'] - best['val_loss']) < 1e-5 and 0 <= scores['meteor_tokens'] <= 1
     assert read(model_param, 'captions_validation.json') == read(model_param, f"captions_epoch{best['epoch']}.json")
+
+
+def test_details_of_the_validation_images(course_folder, config, model_param):
+    """What pages show: captions as scored, human ones as they are, a row of attention per word, the boxes of the file."""
+    root = course_folder()
+    path = os.path.join(root, 'Val2017_detectron2_lim10features', f'{10:012d}.pickle')
+    with open(path, 'rb') as f:
+        record = pickle.load(f)
+    write_pickle(path, {**record, 'boxes': np.arange(40, dtype=np.float32).reshape(10, 4)})
+    config = {**config, 'featurepathstub': 'detectron2_lim10features', 'cellType': 'LSTM'}
+    trainer = build(config, model_param, cocoSource_task4_attention.ImageCaptionModel)
+    with torch.no_grad():
+        trainer.model.net.output_layer.bias[0] = -9  # never the end: captions of 40 words
+    scores = validateCaptions(trainer.model, model_param, config, trainer.dataLoader)
+    details, results = read(model_param, 'details_validation.json'), read(model_param, 'captions_validation.json')
+    assert [{key: detail[key] for key in ('image_id', 'caption')} for detail in details] == results
+    assert all(20 < len(detail['caption'].split()) <= 40 for detail in details)
+    for detail in details:
+        assert detail['references'] == CAPTIONS[detail['image_id'] % len(CAPTIONS)] and 0 <= detail['meteor'] <= 1
+        assert len(detail['attention']) == len(detail['caption'].split())
+        assert all(len(row) == 10 and abs(sum(row) - 1) < 0.01 for row in detail['attention'])
+    assert details[0]['boxes'][1] == [4, 5, 6, 7] and 'boxes' not in details[1]
+    assert min(detail['meteor'] for detail in details) <= scores['meteor'] <= max(detail['meteor'] for detail in details)
+
+
+def test_attention_over_a_caption_is_that_of_its_making(course_folder, config, model_param):
+    """Step by step through `next_state`, the attention of each word as the model makes it."""
+    course_folder()
+    config = {**config, 'featurepathstub': 'detectron2_lim10features', 'cellType': 'LSTM'}
+    trainer = build(config, model_param, cocoSource_task4_attention.ImageCaptionModel)
+    net = trainer.model.net.eval()
+    torch.nn.init.normal_(net.attention_layer[3].weight)
+    batch = next(iter(trainer.dataLoader.myDataDicts['val']))
+    tokens = trainer.model.greedyTokens(batch)
+    weights = trainer.model.attentionOver(batch, tokens)
+    assert weights.shape == (len(tokens), len(tokens[0]), 10)
+    with torch.no_grad():
+        image = net.process_features(batch['cnn_features'])
+        state = net.zero_state(image)[0]
+        for step in range(len(tokens[0])):
+            word = batch['xTokens'][:, 0, 0] if step == 0 else torch.tensor(tokens)[:, step - 1]
+            x = torch.cat([net.embedding_layer(word), image.max(dim=2).values], dim=1)
+            state = net.rnn.cells[0](x, state)
+            torch.testing.assert_close(weights[:, step], net.attention_layer(state))
+    assert trainer.model.attentionOver(batch, tokens).std() > 0.01
+    assert build({**config, 'cellType': 'GRU'}, {**model_param, 'modelName': 'other/'}).model.attentionOver(batch, tokens) is None
 
 
 def test_example_pictures(course_folder, config, model_param, capsys):

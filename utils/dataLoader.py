@@ -23,7 +23,7 @@ def loadImage(path, number_of_cnn_features):
         (float32 [10, 4], x1 y1 x2 y2 in pixels).
 
     Raises:
-        UserError: the file is broken, lacks a key, or its features have another shape or are not finite.
+        UserError: the file is broken, lacks a key, or its features or boxes have another shape or are not finite.
     """
     def fault(what):
         return UserError(f'The feature file {path} cannot be used: {what}. Copy it again from where the data came from.')
@@ -35,6 +35,8 @@ def loadImage(path, number_of_cnn_features):
         image = {**image, 'cnn_features': features, 'imgPath': str(image['imgPath']),
                  'original_captions': [str(caption) for caption in image['original_captions']],
                  'captionsAsTokens': [[int(token) for token in caption] for caption in image['captionsAsTokens']]}
+        if 'boxes' in image:
+            image['boxes'] = np.asarray(image['boxes'], dtype=np.float32).reshape(-1, 4)
         captions = {len(image[key]) for key in CAPTION_KEYS}
     except KeyError as error:
         raise fault(f'it has no {error}') from None
@@ -45,6 +47,8 @@ def loadImage(path, number_of_cnn_features):
                     f'[10, {number_of_cnn_features}]')
     if not torch.isfinite(features).all():
         raise fault('its features hold values that are not finite')
+    if not np.isfinite(image.get('boxes', 0)).all():
+        raise fault('its boxes hold values that are not finite')
     if captions == {0} or len(captions) != 1:
         raise fault(f'its lists {", ".join(CAPTION_KEYS)} are empty or of different lengths')
     return image
@@ -194,8 +198,12 @@ class DataLoaderWrapper:
         """The path of an image; the file may be missing."""
         return os.path.join(self.modelParam['data_dir'], IMAGE_FOLDERS[mode], imgPath)
 
+    def wordPositions(self, tokens):
+        """Where a predicted caption has words: the positions before its end token, less those that mark or say nothing."""
+        end = tokens.index(END) if END in tokens else len(tokens)
+        return [position for position in range(end)
+                if tokens[position] != START and self.vocabulary['TokenToWord'][tokens[position]].strip()]
+
     def wordsOf(self, tokens):
         """The caption that predicted tokens spell: a string of words up to the end token."""
-        tokens = tokens[:tokens.index(END)] if END in tokens else tokens
-        words = (self.vocabulary['TokenToWord'][token].strip() for token in tokens if token != START)
-        return ' '.join(word for word in words if word)
+        return ' '.join(self.vocabulary['TokenToWord'][tokens[position]].strip() for position in self.wordPositions(tokens))

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import torch
 
+from utils.dataLoader import availableCores
 from utils.files import UserError
 
 OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch.optim.SGD,
@@ -33,6 +34,13 @@ def chooseDevice(modelParam):
                         f'numbered from 0 to {torch.cuda.device_count() - 1}. Leave it at 0 and choose the GPU by '
                         'CUDA_VISIBLE_DEVICES.')
     return torch.device('cuda', cuda['device_idx'])
+
+
+def describeDevice(device):
+    """A torch.device in words: the GPU's number and name, or the CPU's cores."""
+    if device.type == 'cuda':
+        return f'GPU {device.index}, {torch.cuda.get_device_name(device)}'
+    return f'CPU, {availableCores()} cores'
 
 
 class Model:
@@ -97,3 +105,26 @@ class Model:
                 return self.net.greedy_tokens(cnn_features, start).tolist()
             logits, _ = self.net(cnn_features, start.unsqueeze(1), False)        # [B, 40, V]
         return logits.argmax(dim=-1).tolist()
+
+    def attentionOver(self, batch, captions):
+        """Where the network looks while it says captions.
+
+        Args:
+            batch: a batch of images.
+            captions: B lists of tokens, as `greedyTokens` returns them.
+
+        Returns:
+            [B, T, detections], the weights of the attention layer when it says each token; None where the network has none.
+        """
+        if not hasattr(self.net, 'attention_layer'):
+            return None
+        said = torch.tensor(captions)                                            # [B, T]
+        given = torch.cat([batch['xTokens'][:, :1, 0], said[:, :-1]], dim=1)     # [B, T], each token's predecessor
+        weights = []
+        hook = self.net.attention_layer.register_forward_hook(lambda layer, seen, looked: weights.append(looked))
+        try:
+            with torch.no_grad():
+                self.net(batch['cnn_features'].to(self.device), given.to(self.device), True)
+        finally:
+            hook.remove()
+        return torch.cat(weights).unflatten(0, given.t().shape).transpose(0, 1).cpu()  # all captions' first step first

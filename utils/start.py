@@ -5,9 +5,9 @@ import sys
 import tempfile
 
 from utils.dataFolder import dataName, isDemo, provideData
-from utils.dataLoader import availableCores
 from utils.files import UserError, inProject
 from utils.java import JavaError, findJava
+from utils.model import describeDevice
 from utils.settings import checkSettings
 
 
@@ -40,11 +40,8 @@ def announce(modelParam, dataLoader, model):
     data_dir = modelParam['data_dir']
     names = {'train': 'training', 'val': 'validation'}
     images = ' and '.join(f'{len(loader.dataset):,} {names[mode]}' for mode, loader in dataLoader.myDataDicts.items())
-    device = f'CPU, {availableCores()} cores'
-    if model.device.type == 'cuda':
-        import torch
-        device = f'GPU {model.device.index}, {torch.cuda.get_device_name(model.device)}'
-    elif modelParam['cuda']['use_cuda']:
+    device = describeDevice(model.device)
+    if model.device.type == 'cpu' and modelParam['cuda']['use_cuda']:
         device += ' (no CUDA found)'
     print(f"Data: {'built-in demo data' if isDemo(data_dir) else 'COCO layout'} in {data_dir}, {images} images. "
           f'Device: {device}.', flush=True)

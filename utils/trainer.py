@@ -6,7 +6,7 @@ import time
 
 from utils.files import UserError, readJson, runFolder, writeJson
 from utils.java import JavaError
-from utils.model import seedEverything
+from utils.model import describeDevice, seedEverything
 from utils.plotter import Plotter
 from utils.validate_metrics import CaptionValidator, progressBar, teacherForcedLoss
 
@@ -59,7 +59,8 @@ class Trainer:
         model.history.append({'epoch': epoch, 'learning_rate': learning_rate, **losses, **scores})
         self.saveRestorer.save(epoch, -scores.get('meteor', -math.inf), model)
         writeJson(os.path.join(folder, 'history.json'), model.history)
-        self._note_times(epoch, {'training_seconds': trained - start, 'scoring_seconds': scored - trained})
+        self._note_times(epoch, {'training_seconds': trained - start, 'scoring_seconds': scored - trained,
+                                 'device': describeDevice(model.device)})
         self.plotter.plot(model.history)
         print(f"epoch {epoch}/{self.modelParam['numbOfEpochs']}  "
               + '  '.join(f"{name.replace('_', ' ')} {loss:.3f}" for name, loss in losses.items())
@@ -105,8 +106,8 @@ class Trainer:
             words += words_of_batch
         return total / words
 
-    def _note_times(self, epoch, seconds):
+    def _note_times(self, epoch, times_of_epoch):
         """Keeps the times apart from the history, which is the same in every run of the same seed."""
         path = os.path.join(runFolder(self.modelParam), 'times.json')
         times = [entry for entry in readJson(path, []) if entry['epoch'] < epoch]
-        writeJson(path, times + [{'epoch': epoch, **seconds}])
+        writeJson(path, times + [{'epoch': epoch, **times_of_epoch}])

@@ -61,16 +61,37 @@ class CaptionValidator:
         """Ends the scorer's processes."""
         self.scorer.close()
 
-    def caption(self, model):
-        """Free-running greedy captions in COCO results form: list of dicts of `image_id` and `caption`."""
+    def captioned(self, model):
+        """Yields each batch of validation images with its free-running greedy captions, B lists of tokens."""
         model.net.eval()
+        for batch in progressBar(self.loader, 'captions', self.modelParam):
+            yield batch, model.greedyTokens(batch)
+
+    def results(self, batch, captions):
+        """A batch's captions in COCO results form: list of dicts of `image_id` and `caption`."""
         return [{'image_id': imageId(imgPath), 'caption': self.dataLoader.wordsOf(tokens)}
-                for batch in progressBar(self.loader, 'captions', self.modelParam)
-                for imgPath, tokens in zip(batch['imgPaths'], model.greedyTokens(batch))]
+                for imgPath, tokens in zip(batch['imgPaths'], captions)]
+
+    def caption(self, model):
+        """The captions of all validation images, as `results` has them."""
+        return [result for batch, captions in self.captioned(model) for result in self.results(batch, captions)]
 
     def score(self, results):
         """The COCO protocol's scores on words: dict of `bleu_1` … `bleu_4`, `meteor`, `cider`, `rouge`, plain floats."""
         return self.scorer.score(results)
+
+    def details(self, results, attention):
+        """The scored `results` with what there is to show of each image; see `validateCaptions`."""
+        details = []
+        for path, result, weights in zip(self.loader.dataset.paths, results, attention):
+            image = loadImage(path, self.loader.dataset.number_of_cnn_features)
+            details.append({**result, 'imgPath': image['imgPath'], 'references': image['original_captions'],
+                            'meteor': self.scorer.meteor_per_image[result['image_id']]})
+            if weights is not None:
+                details[-1]['attention'] = [[round(weight, 3) for weight in row] for row in weights]
+            if 'boxes' in image:
+                details[-1]['boxes'] = [[round(value, 1) for value in box] for box in image['boxes'].tolist()]
+        return details
 
     def meteorOnTokens(self, results):
         """The course's METEOR, on strings of token numbers, where stems and synonyms never match."""
@@ -83,14 +104,27 @@ class CaptionValidator:
 
 
 def validateCaptions(model, modelParam, config, dataLoader):
-    """Captions and scores the validation images; the captions are written to `captions_validation.json`.
+    """Captions and scores the validation images.
+
+    Writes `captions_validation.json`, the captions in COCO results form, and `details_validation.json`, all that pages about
+    them show: a list of dicts of `image_id`, `imgPath`, `caption`, `references` (the human captions as they are), `meteor`
+    (on words, of this image), and where the model and the data have them `attention` (a row of weights over the detections
+    per word of the caption) and `boxes` ([x1, y1, x2, y2] in pixels per detection).
 
     Returns:
         dict of floats: `bleu_1` … `bleu_4`, `meteor`, `cider`, `rouge` by the COCO protocol on words, `meteor_tokens`
         as the course scores it, all of greedy free-running captions; and `loss`, teacher-forced, in nats per word.
     """
     with contextlib.closing(CaptionValidator(modelParam, dataLoader)) as validator:
-        results = validator.caption(model)
-        writeJson(os.path.join(runFolder(modelParam), 'captions_validation.json'), results)
+        results, attention = [], []
+        for batch, captions in validator.captioned(model):
+            results += validator.results(batch, captions)
+            weights = model.attentionOver(batch, captions)                       # [B, T, detections] or None
+            attention += [None if weights is None else weights[row, dataLoader.wordPositions(tokens)].tolist()
+                          for row, tokens in enumerate(captions)]
+        folder = runFolder(modelParam)
+        writeJson(os.path.join(folder, 'captions_validation.json'), results)
         loss = teacherForcedLoss(model, progressBar(validator.loader, 'validation loss', modelParam))
-        return {'loss': loss, **validator.score(results), 'meteor_tokens': validator.meteorOnTokens(results)}
+        scores = {'loss': loss, **validator.score(results), 'meteor_tokens': validator.meteorOnTokens(results)}
+        writeJson(os.path.join(folder, 'details_validation.json'), validator.details(results, attention))
+    return scores
