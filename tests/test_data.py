@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import CAPTIONS, D, write_pickle
-from utils import dataFolder
+from utils import dataFolder, dataLoader
 from utils.dataFolder import dataName
 from utils.dataLoader import Collate, DataLoaderWrapper, loadImage
 from utils.files import UserError
@@ -126,7 +126,7 @@ def test_an_empty_word_is_not_learned(course_folder, config, model_param):
 
 @pytest.mark.parametrize('values', [np.ones(D, np.float32), np.ones(D), np.arange(D), torch.ones(D)])
 def test_features_of_other_types_are_read(course_folder, values):
-    image = loadImage(changed(first_file(course_folder()), cnn_features=values), D)
+    image = loadImage(changed(first_file(course_folder()), cnn_features=values), [D])
     assert image['cnn_features'].dtype == torch.float32 and image['cnn_features'].tolist() == list(map(float, values))
 
 
@@ -134,11 +134,14 @@ def test_features_of_other_types_are_read(course_folder, values):
     ({'cnn_features': None}, 'cnn_features'), ({'captionsAsTokens': None}, 'captionsAsTokens'),
     ({'cnn_features': np.ones((3, 4))}, r'\[3, 4\]'), ({'cnn_features': np.full(D, np.nan)}, 'not finite'),
     ({'original_captions': [], 'captions': [], 'captionsAsTokens': []}, 'empty'), ({'captions': [['a']]}, 'different'),
-    ({'cnn_features': 'text'}, 'str')])
+    ({'cnn_features': 'text'}, 'str'), ({'cnn_features': np.ones(D, complex)}, 'complex'), ({'captionsAsTokens': 5}, 'int'),
+    ({'cnn_features': np.ones((10, D))}, r'\[10, 16\]'), ({'captionsAsTokens': [[3, 0]] * 7}, 'start token'),
+    ({'captionsAsTokens': [[1, -3, 0]] * 7}, 'below 0'), ({'captionsAsTokens': [[]] * 7}, 'start token'),
+    ({'boxes': np.full((10, 4), np.inf)}, 'boxes'), ({'boxes': np.ones(7)}, 'reshape')])
 def test_unusable_files_are_named(course_folder, changes, named):
     path = changed(first_file(course_folder()), **changes)
     with pytest.raises(UserError, match=named) as caught:
-        loadImage(path, D)
+        loadImage(path, [D])
     assert path in str(caught.value)
 
 
@@ -148,7 +151,43 @@ def test_broken_files_are_named(course_folder, data):
     with open(path, 'wb') as f:
         f.write(data)
     with pytest.raises(UserError, match=os.path.basename(path)):
-        loadImage(path, D)
+        loadImage(path, [D])
+
+
+def test_unusable_files_are_said_up_front(course_folder, config, model_param):
+    root = course_folder(n_train=12)
+    folder = os.path.join(root, 'Train2017_detectron2_lim10maxfeatures')
+    for number in range(4):
+        with open(os.path.join(folder, f'{3 * number:012d}.pickle'), 'wb') as f:
+            f.write(b'')
+    for workers in (0, 2):
+        with pytest.raises(UserError) as caught:
+            DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': workers})
+        said = str(caught.value)
+        assert f'4 of the 12 feature files in {folder}' in said and said.endswith('…')
+        assert all(f'{3 * number:012d}.pickle' in said for number in range(3))
+
+
+def test_a_file_that_breaks_later_is_named_without_the_loaders_stack_trace(course_folder, config, model_param):
+    root = course_folder(n_train=12)
+    loader = DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': 1}).myDataDicts['train']
+    path = first_file(root)
+    os.remove(path)
+    with pytest.raises(UserError) as caught:
+        list(loader)
+    assert loader.num_workers == 1 and str(caught.value) == f'The feature file {path} cannot be read: No such file or directory.'
+
+
+def test_loader_processes_are_as_many_as_shared_memory_holds(course_folder, config, model_param, monkeypatch):
+    course_folder(n_train=40)
+    param = {**model_param, 'numbOfCPUThreadsUsed': 10}
+    monkeypatch.setattr(dataLoader, 'availableCores', lambda: 2)
+    batch = 4 * 4 * D
+    for room, workers in ((10 ** 9, 2), (batch * 4, 1), (batch, 0)):
+        monkeypatch.setattr(dataLoader, 'sharedMemory', lambda: room)
+        loader = DataLoaderWrapper(config, param).myDataDicts['train']
+        assert loader.num_workers == workers
+    assert len(list(loader)) == 10
 
 
 def test_a_missing_feature_folder_says_what_is_there_instead(course_folder, config, model_param):

@@ -1,18 +1,21 @@
 """Whole runs on a tiny data set: what they leave, how they go on, and what they refuse."""
+import errno
 import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 import cocoSource_task2_gru
+import cocoSource_task3_lstm
 import cocoSource_task4_attention
 from conftest import CAPTIONS, write_pickle
 from utils import model as model_module
 from utils.dataLoader import DataLoaderWrapper
-from utils.files import UserError, writeAtomically
+from utils.files import UserError
 from utils.java import JavaError
 from utils.model import Model
 from utils.saverRestorer import SaverRestorer, loadForValidation
@@ -110,6 +113,65 @@ def test_a_changed_configuration_is_named(course_folder, config, model_param):
     assert forced.model.start_epoch == 1
     with pytest.raises(UserError, match='does not fit'):
         build({**config, 'hidden_state_sizes': 13}, {**model_param, 'restoreModelLast': 1})
+
+
+def test_a_changed_learning_rate_is_used_where_going_on_is_forced(course_folder, config, model_param):
+    course_folder()
+    build(config, {**model_param, 'numbOfEpochs': 2}).train()
+    changed = {**config, 'learningRate': {'lr': 0.004}}
+    forced = build(changed, {**model_param, 'restoreModelLast': 1})
+    assert forced.model.optimizer.state_dict()['state'][0]['step'] == 6  # its moments are the run's
+    forced.train()
+    assert forced.model.history[-1]['learning_rate'] == pytest.approx(0.004 * 0.2)  # the milestone after epoch 2 is past
+    build({**config, 'optimizer': 'SGD'}, {**model_param, 'restoreModelLast': 1, 'numbOfEpochs': 4}).train()
+    assert 'last_epoch4.pt' in checkpoints(model_param)
+
+
+def test_a_checkpoint_of_another_task_or_other_sizes_is_refused(course_folder, config, model_param):
+    course_folder()
+    build(config, {**model_param, 'numbOfEpochs': 1}).train()
+    with pytest.raises(UserError, match=r'trained by cocoSource_task2_gru\.py, and this script runs cocoSource_task3_lstm\.py'):
+        build(config, {**model_param, 'numbOfEpochs': 1}, cocoSource_task3_lstm.ImageCaptionModel)
+    with pytest.raises(UserError, match='its hidden_state_sizes is 12, not 13'):
+        build({**config, 'hidden_state_sizes': 13}, {**model_param, 'restoreModelLast': 1})
+    with pytest.raises(UserError, match="cocoSource_task4_attention.py cannot build this network.*'GRU'"):
+        Model({**config, 'vocabulary_size': 9}, model_param, cocoSource_task4_attention.ImageCaptionModel)
+
+
+@pytest.mark.parametrize('module, cell, stub', [
+    (cocoSource_task2_gru, 'GRU', 'detectron2_lim10maxfeatures'), (cocoSource_task2_gru, 'RNN', 'detectron2_lim10maxfeatures'),
+    (cocoSource_task4_attention, 'LSTM', 'detectron2_lim10features')])
+def test_a_checkpoint_of_the_handed_out_code_is_read(module, cell, stub, course_folder, config, model_param, capsys):
+    """With `input_layer.` in its names, and nothing beside weights, optimizer and epoch."""
+    course_folder()
+    config = {**config, 'cellType': cell, 'featurepathstub': stub}
+    theirs = build(config, model_param, module.ImageCaptionModel)
+    weights = {name.replace('inputLayer.', 'input_layer.'): weight for name, weight in theirs.model.net.state_dict().items()}
+    path = os.path.join(model_param['modelsDir'], 'm', 'best_epoch7.pt')
+    torch.save({'epoch': 7, 'model_state_dict': weights, 'optimizer_state_dict': theirs.model.optimizer.state_dict(),
+                'loss': 0.5}, path)
+    param = {**model_param, 'inference': True, 'modeSetups': [['val', False]]}
+    read_config = loadForValidation(param)['config']
+    loader = DataLoaderWrapper(read_config, param)
+    model = Model(loader.config, param, module.ImageCaptionModel)
+    SaverRestorer(loader.config, param).restore(model)
+    assert 'another order' in capsys.readouterr().out
+    for name, weight in theirs.model.net.state_dict().items():
+        assert torch.equal(weight, model.net.state_dict()[name])
+    forced = build(config, {**model_param, 'restoreModelBest': 1, 'numbOfEpochs': 8}, module.ImageCaptionModel)
+    assert forced.model.start_epoch == 7
+    forced.train()
+    assert 'last_epoch8.pt' in checkpoints(model_param)
+
+
+@pytest.mark.parametrize('data', [b'', b'PK\x03\x04 no zip', pickle.dumps({'epoch': 1})])
+def test_a_broken_checkpoint_is_named(data, course_folder, config, model_param):
+    course_folder()
+    os.makedirs(os.path.join(model_param['modelsDir'], 'm'))
+    with open(os.path.join(model_param['modelsDir'], 'm', 'last_epoch1.pt'), 'wb') as f:
+        f.write(data)
+    with pytest.raises(UserError, match=r'last_epoch1\.pt cannot be read'):
+        build(config, model_param)
 
 
 def test_another_vocabulary_is_refused(course_folder, config, model_param):
@@ -259,20 +321,6 @@ def test_tokens_are_scored_as_the_course_builds_them(course_folder, model_param,
         validator.close()
 
 
-def test_an_interrupted_write_keeps_the_old_file(tmp_path):
-    path = str(tmp_path / 'file.json')
-    writeAtomically(path, lambda partial: open(partial, 'w').write('old'))
-
-    def broken(partial):
-        with open(partial, 'w') as f:
-            f.write('ne')
-        raise OSError('disk full')
-
-    with pytest.raises(OSError):
-        writeAtomically(path, broken)
-    assert open(path).read() == 'old' and os.listdir(str(tmp_path)) == ['file.json']
-
-
 def test_device(model_param, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
@@ -294,6 +342,48 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_lost(course_folder, 
     with pytest.raises(UserError, match=r'nan in epoch 2, batch 1, images 0000000000'):
         trainer.train()
     assert checkpoints(model_param) == before == ['best_epoch1.pt', 'last_epoch1.pt']
+
+
+def test_a_validation_loss_that_is_not_finite_stops_before_the_epoch_is_saved(course_folder, config, model_param):
+    course_folder()
+    trainer = build(config, model_param)
+    trainer.model.optimizer.step = lambda: trainer.model.net.output_layer.bias.data.fill_(float('inf'))
+    with pytest.raises(UserError, match='The loss is nan in'):
+        trainer.train()
+    assert checkpoints(model_param) == []
+
+
+def test_a_full_disk_keeps_the_old_checkpoint_and_says_how_much_is_needed(course_folder, config, model_param, monkeypatch):
+    course_folder()
+    build(config, {**model_param, 'numbOfEpochs': 1}).train()
+    before = checkpoints(model_param)
+    trainer = build(config, {**model_param, 'restoreModelLast': 1})
+    fsync = os.fsync
+
+    def full(descriptor):
+        if os.readlink(f'/proc/self/fd/{descriptor}').endswith('.pt'):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(UserError, match=r'_epoch2\.pt cannot be written: No space left on device\. It needs 0\.\d MB; .* are free'):
+        trainer.train()
+    assert checkpoints(model_param) == before
+    assert not [name for name in os.listdir(os.path.join(model_param['modelsDir'], 'm')) if name.startswith('partial')]
+    monkeypatch.undo()
+    build(config, {**model_param, 'restoreModelLast': 1}).train()
+    whole = {**model_param, 'modelName': 'whole/'}
+    build(config, whole).train()
+    with open(os.path.join(whole['modelsDir'], 'whole', 'history.json')) as f:
+        assert read(model_param, 'history.json') == json.load(f)
+
+
+def test_two_files_of_one_image_are_named(course_folder, config, model_param):
+    root = course_folder()
+    folder = os.path.join(root, 'Val2017_detectron2_lim10maxfeatures')
+    shutil.copy(os.path.join(folder, f'{11:012d}.pickle'), os.path.join(folder, 'copy.pickle'))
+    with pytest.raises(UserError, match=r'copy\.pickle is of the image 11'):
+        build(config, model_param).train()
 
 
 def test_an_epoch_without_scores_is_saved_and_the_run_goes_on(course_folder, config, model_param, monkeypatch, capsys):

@@ -1,10 +1,15 @@
 """Batches of image features and captions, from one pickle per image."""
+import math
 import os
 import random
+import shutil
+import signal
+import sys
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm.auto import tqdm
 
 from utils.dataFolder import IMAGE_FOLDERS, featureFiles
 from utils.files import UserError
@@ -12,18 +17,26 @@ from utils.generateVocabulary import END, START, UNKNOWN, loadVocabulary
 from utils.safePickle import loadPickle
 
 CAPTION_KEYS = ('original_captions', 'captions', 'captionsAsTokens')
+DETECTIONS = 10
+FAULTS_NAMED = 3       # of many unusable files
+BATCHES_IN_FLIGHT = 4  # of a loader process in shared memory: two waiting, one in the making, one in use
 
 
-def loadImage(path, number_of_cnn_features):
+def loadImage(path, shape):
     """One image's file.
 
+    Args:
+        path: the file's.
+        shape: list, [D] or [10, D], which its features must have.
+
     Returns:
-        dict of `cnn_features` (float32 tensor [D] or [10, D]), `imgPath`, `original_captions` (list of str), `captions`
+        dict of `cnn_features` (float32 tensor of that shape), `imgPath`, `original_captions` (list of str), `captions`
         (list of word lists), `captionsAsTokens` (list of token lists, plain integers), and `boxes` where the file has them
         (float32 [10, 4], x1 y1 x2 y2 in pixels).
 
     Raises:
-        UserError: the file is broken, lacks a key, or its features or boxes have another shape or are not finite.
+        UserError: the file cannot be read, is broken, lacks a key, its features or boxes have another shape or are not
+            finite, or a caption has no start or impossible tokens.
     """
     def fault(what):
         return UserError(f'The feature file {path} cannot be used: {what}. Copy it again from where the data came from.')
@@ -31,8 +44,10 @@ def loadImage(path, number_of_cnn_features):
     try:
         image = loadPickle(path)
         features = image['cnn_features']
-        features = (features if torch.is_tensor(features) else torch.from_numpy(np.array(features))).float()
-        image = {**image, 'cnn_features': features, 'imgPath': str(image['imgPath']),
+        features = features if torch.is_tensor(features) else torch.from_numpy(np.array(features))
+        if features.is_complex():
+            raise TypeError('the features are complex numbers')
+        image = {**image, 'cnn_features': features.float(), 'imgPath': str(image['imgPath']),
                  'original_captions': [str(caption) for caption in image['original_captions']],
                  'captionsAsTokens': [[int(token) for token in caption] for caption in image['captionsAsTokens']]}
         if 'boxes' in image:
@@ -40,17 +55,20 @@ def loadImage(path, number_of_cnn_features):
         captions = {len(image[key]) for key in CAPTION_KEYS}
     except KeyError as error:
         raise fault(f'it has no {error}') from None
+    except OSError as error:
+        raise UserError(f'The feature file {path} cannot be read: {error.strerror}.') from None
     except Exception as error:
         raise fault(f'{type(error).__name__}: {error}') from error
-    if features.dim() not in (1, 2) or features.shape[-1] != number_of_cnn_features:
-        raise fault(f'its features have the shape {list(features.shape)}, not [{number_of_cnn_features}] or '
-                    f'[10, {number_of_cnn_features}]')
-    if not torch.isfinite(features).all():
+    if list(features.shape) != shape:
+        raise fault(f'its features have the shape {list(features.shape)}, not {shape}')
+    if not torch.isfinite(image['cnn_features']).all():
         raise fault('its features hold values that are not finite')
     if not np.isfinite(image.get('boxes', 0)).all():
         raise fault('its boxes hold values that are not finite')
     if captions == {0} or len(captions) != 1:
         raise fault(f'its lists {", ".join(CAPTION_KEYS)} are empty or of different lengths')
+    if any(caption[:1] != [START] or min(caption) < 0 for caption in image['captionsAsTokens']):
+        raise fault(f'a caption of captionsAsTokens does not begin with the start token {START}, or has one below 0')
     return image
 
 
@@ -62,15 +80,15 @@ class CaptionDataset(Dataset):
 
     Args:
         paths: the feature files.
-        number_of_cnn_features: D.
+        features_shape: list, [D] or [10, D].
         vocabulary_size: V; larger tokens become `UNK`.
         empty_tokens: the tokens of words without a letter, which captions are freed of.
         seed: integer.
     """
 
-    def __init__(self, paths, number_of_cnn_features, vocabulary_size, empty_tokens, seed):
+    def __init__(self, paths, features_shape, vocabulary_size, empty_tokens, seed):
         self.paths = paths
-        self.number_of_cnn_features = number_of_cnn_features
+        self.features_shape = features_shape
         self.vocabulary_size = vocabulary_size
         self.empty_tokens = empty_tokens
         self.seed = seed
@@ -78,9 +96,13 @@ class CaptionDataset(Dataset):
     def __len__(self):
         return len(self.paths)
 
+    def load(self, index):
+        """The image's file, as `loadImage` returns it."""
+        return loadImage(self.paths[index], self.features_shape)
+
     def __getitem__(self, key):
         index, epoch = key if isinstance(key, tuple) else (key, None)
-        image = loadImage(self.paths[index], self.number_of_cnn_features)
+        image = self.load(index)
         number = 0
         if epoch is not None:
             draw = random.Random(f'{self.seed} {epoch} {os.path.basename(self.paths[index])}')
@@ -94,6 +116,24 @@ class CaptionDataset(Dataset):
         tokens = [token if token < self.vocabulary_size else UNKNOWN
                   for token in caption if token not in self.empty_tokens]
         return tokens + [END] * (tokens[-1:] != [END])
+
+
+class FileFaults(Dataset):
+    """What is wrong with each file of a `CaptionDataset`, as a sentence; '' where nothing is."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+        self.features_shape = dataset.features_shape
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        try:
+            self.dataset.load(index)
+            return ''
+        except UserError as error:
+            return str(error)
 
 
 class EpochSampler(Sampler):
@@ -161,6 +201,23 @@ def availableCores():
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
+def sharedMemory():
+    """The bytes that loader processes may fill with batches: what is free in /dev/shm, where there is one."""
+    return shutil.disk_usage('/dev/shm').free if os.path.isdir('/dev/shm') else sys.maxsize
+
+
+def leaveSignalsToParent(worker):
+    """A loader process ends when its parent does or ends it, not by the signals that a terminal sends to all of a run."""
+    for name, action in (('SIGINT', signal.SIG_IGN), ('SIGHUP', signal.SIG_IGN), ('SIGTERM', signal.SIG_DFL)):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), action)
+
+
+def progressBar(iterable, description, modelParam):
+    """A bar in a terminal or a notebook; nothing where the output goes to a file."""
+    return tqdm(iterable, desc=description, leave=False, disable=False if modelParam['inNotebook'] else None)
+
+
 class DataLoaderWrapper:
     """The loaders of the modes in `modelParam['modeSetups']`: `myDataDicts['train']` and `myDataDicts['val']`.
 
@@ -181,22 +238,35 @@ class DataLoaderWrapper:
         self.myDataDicts = {}
         for mode, _ in modelParam['modeSetups']:
             paths = featureFiles(modelParam['data_dir'], mode, config['featurepathstub'])
-            dataset = CaptionDataset(paths, config['number_of_cnn_features'], self.config['vocabulary_size'],
-                                     empty_tokens, config['seed'])
-            self.myDataDicts[mode] = self._loader(dataset, mode)
+            pooled = config['featurepathstub'] == 'detectron2_lim10maxfeatures'
+            shape = ([] if pooled else [DETECTIONS]) + [config['number_of_cnn_features']]
+            dataset = CaptionDataset(paths, shape, self.config['vocabulary_size'], empty_tokens, config['seed'])
+            self._checkFiles(dataset)
+            self.myDataDicts[mode] = self._loader(
+                dataset, Collate(config['truncated_backprop_length']), persistent_workers=True,
+                sampler=EpochSampler(len(dataset), config['seed']) if mode == 'train' else None,
+                pin_memory=torch.cuda.is_available())
 
-    def _loader(self, dataset, mode):
+    def _loader(self, dataset, collate, persistent_workers=False, **options):
         batch_size = self.modelParam['batch_size']
-        workers = min(self.modelParam['numbOfCPUThreadsUsed'], availableCores(), -(-len(dataset) // batch_size))
-        return DataLoader(dataset, batch_size,
-                          sampler=EpochSampler(len(dataset), self.config['seed']) if mode == 'train' else None,
-                          collate_fn=Collate(self.config['truncated_backprop_length']),
-                          num_workers=workers, persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(),
+        batch_bytes = 4 * batch_size * math.prod(dataset.features_shape)
+        workers = min(self.modelParam['numbOfCPUThreadsUsed'], availableCores(), -(-len(dataset) // batch_size),
+                      sharedMemory() // (BATCHES_IN_FLIGHT * batch_bytes))
+        return DataLoader(dataset, batch_size, collate_fn=collate, num_workers=workers,
+                          persistent_workers=persistent_workers and workers > 0, worker_init_fn=leaveSignalsToParent, **options,
                           generator=torch.Generator())  # its own, so that loading never moves the global one
+
+    def _checkFiles(self, dataset):
+        """Reads every file once, which also brings it into the page cache before the first epoch."""
+        loader = self._loader(FileFaults(dataset), list)
+        faults = [fault for batch in progressBar(loader, 'checking files', self.modelParam) for fault in batch if fault]
+        if faults:
+            raise UserError(f'{len(faults):,} of the {len(dataset):,} feature files in {os.path.dirname(dataset.paths[0])} '
+                            'cannot be used:\n' + '\n'.join(faults[:FAULTS_NAMED]) + '\n…' * (len(faults) > FAULTS_NAMED))
 
     def imageFile(self, mode, imgPath):
         """The path of an image; the file may be missing."""
-        return os.path.join(self.modelParam['data_dir'], IMAGE_FOLDERS[mode], imgPath)
+        return os.path.join(self.modelParam['data_dir'], IMAGE_FOLDERS[mode], os.path.basename(imgPath))
 
     def wordPositions(self, tokens):
         """Where a predicted caption has words: the positions before its end token, less those that mark or say nothing."""

@@ -1,12 +1,19 @@
 """Where the project lies, and writing files so that a reader never meets half of one."""
+import contextlib
+import errno
 import json
 import os
+import shutil
+import time
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class UserError(Exception):
     """Something that the person who started a script can mend; the message says what is wrong, where, and what to do."""
+
+    def __str__(self):
+        return super().__str__().split(f'{__name__}.UserError: ')[-1].strip()  # a loader process adds its stack trace in front
 
 
 def inProject(path):
@@ -15,41 +22,82 @@ def inProject(path):
 
 
 def runFolder(modelParam, kind='modelsDir'):
-    """The folder of this run's models ('modelsDir') or of its plots ('img_dir'), created when missing."""
+    """The folder of this run's models ('modelsDir') or of its plots ('img_dir'), created when missing.
+
+    Raises:
+        UserError: it cannot be created.
+    """
     folder = os.path.join(modelParam[kind], modelParam['modelName'])
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'The folder {folder} cannot be made: {error.strerror}. The scripts write there; copy the project '
+                        f"to a place where you may write, or set modelParam['{kind}'] to one.") from None
     return folder
 
 
-def writeAtomically(path, write):
-    """Replaces the file `path` as a whole: `write(partial_path)` writes the new one, which then takes the old one's place.
+def writeAtomically(path, data):
+    """Replaces the file `path` as a whole by `data`, bytes; whatever interrupts this leaves the old file untouched.
 
-    Whatever interrupts this leaves the old file untouched.
+    Raises:
+        UserError: the file cannot be written, for lack of room or otherwise.
     """
     folder, name = os.path.split(path)
-    partial_path = os.path.join(folder, f'partial_{name}')  # the ending stays: savefig and others go by it
+    partial_path = os.path.join(folder, f'partial_{os.getpid()}_{name}')
     try:
-        write(partial_path)
-        with open(partial_path, 'rb+') as f:
+        with open(partial_path, 'wb') as f:
+            f.write(data)
+            f.flush()
             os.fsync(f.fileno())
         os.replace(partial_path, path)
+        _syncFolder(folder)
+    except OSError as error:
+        what_to_do = 'Make it possible to write there'
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what_to_do = (f'It needs {len(data) / 1e6:.1f} MB; {shutil.disk_usage(folder).free / 1e6:.1f} MB are free on that '
+                          'disk, of which a quota may leave you less. Make room')
+        raise UserError(f'{path} cannot be written: {error.strerror}. {what_to_do}, then start the same command again; '
+                        'what was saved before is untouched.') from error
     finally:
-        if os.path.exists(partial_path):
+        with contextlib.suppress(OSError):
             os.remove(partial_path)
+
+
+def _syncFolder(folder):
+    """Makes a file's new name outlive a power failure, where the system lets folders be opened for that."""
+    if hasattr(os, 'O_DIRECTORY'):
+        descriptor = os.open(folder or '.', os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def removePartialFiles(folder):
+    """Removes what writers that were killed have left: checkpoints at once, other files when they are an hour old.
+
+    Only for the process that has the folder's lock: checkpoints are written by no other.
+    """
+    for entry in os.scandir(folder):
+        if entry.name.startswith('partial_') and (entry.name.endswith('.pt') or time.time() - entry.stat().st_mtime > 3600):
+            os.remove(entry.path)
 
 
 def writeJson(path, value):
     """Replaces the file `path` as a whole by `value` as JSON."""
-    def write(partial_path):
-        with open(partial_path, 'w', encoding='utf-8') as f:
-            json.dump(value, f, indent=1, ensure_ascii=False)
-
-    writeAtomically(path, write)
+    writeAtomically(path, json.dumps(value, indent=1, ensure_ascii=False).encode('utf-8', 'replace'))
 
 
 def readJson(path, default):
-    """The value in the JSON file `path`, or `default` where there is no such file."""
+    """The value in the JSON file `path`, or `default` where there is no such file.
+
+    Raises:
+        UserError: the file is no JSON.
+    """
     if not os.path.exists(path):
         return default
-    with open(path, encoding='utf-8') as f:
-        return json.load(f)
+    try:
+        with open(path, encoding='utf-8') as f:
+            return json.load(f)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path} is broken: {error}. Move it away, then start the same command again.') from None

@@ -54,13 +54,16 @@ class Model:
         history: one dict of losses and scores per done epoch.
 
     Raises:
-        UserError: there is no GPU of the number asked for.
+        UserError: there is no GPU of the number asked for, or the configuration is of another task.
     """
 
     def __init__(self, config, modelParam, imageCaptionModel):
         self.device = chooseDevice(modelParam)
         seedEverything(config['seed'])
-        self.net = imageCaptionModel(config).to(self.device)
+        try:
+            self.net = imageCaptionModel(config).to(self.device)
+        except ValueError as error:
+            raise UserError(f'{imageCaptionModel.__module__}.py cannot build this network: {error}.') from error
         self.loss_fn = sys.modules[imageCaptionModel.__module__].loss_fn
         self.start_epoch = 0
         self.history = []

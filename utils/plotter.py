@@ -1,4 +1,5 @@
 """The curves of a run: losses, METEOR and BLEU-4 over the epochs."""
+import io
 import os
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,7 +16,9 @@ Y_LABELS = ('loss per word [nats]', 'score, greedy free-running captions')
 def saveFigure(figure, path):
     """Writes a figure as a PNG that is replaced as a whole; needs no display."""
     FigureCanvasAgg(figure)
-    writeAtomically(path, lambda partial_path: figure.savefig(partial_path, dpi=120))
+    png = io.BytesIO()
+    figure.savefig(png, dpi=120)
+    writeAtomically(path, png.getvalue())
 
 
 class Plotter:

@@ -1,5 +1,7 @@
 """Checkpoints: the last epoch's and the best epoch's, in the run's folder; and going on from them."""
+import contextlib
 import hashlib
+import io
 import os
 import re
 
@@ -40,11 +42,33 @@ def loadForValidation(modelParam):
 
 
 def _load(path):
+    """A checkpoint as a dict, its `path` added; what one of the handed-out code lacks is read from its weights."""
     try:
-        return {**loadCheckpoint(path), 'path': path}
+        checkpoint = {**loadCheckpoint(path), 'path': path}
+        weights = checkpoint['model_state_dict'] = {
+            name.replace('input_layer.', 'inputLayer.', 1): weight for name, weight in checkpoint['model_state_dict'].items()}
+        if 'config' not in checkpoint:
+            checkpoint['config'] = {**sizesOf(weights), 'truncated_backprop_length': 25, 'seed': 1}
+        return {**checkpoint, 'epoch': int(checkpoint['epoch'])}
     except Exception as error:
         raise UserError(f'The checkpoint {path} cannot be read: {type(error).__name__}: {error}. Move it away to go on '
                         'without it.') from error
+
+
+def sizesOf(weights):
+    """The keys of `config` that a network's weights, a state dict of this project's names, tell.
+
+    Raises:
+        KeyError: the names are others.
+    """
+    features = weights['inputLayer.1.weight'].shape[1]
+    words, embedding_size = weights['embedding_layer.weight'].shape
+    attention = any(name.startswith('attention_layer.') for name in weights)
+    return {'number_of_cnn_features': features, 'embedding_size': embedding_size, 'vocabulary_size': words,
+            'hidden_state_sizes': weights['output_layer.weight'].shape[1],
+            'num_rnn_layers': len({name.split('.')[2] for name in weights if name.startswith('rnn.cells.')}),
+            'cellType': ('LSTM' if 'rnn.cells.0.weight_f' in weights else 'GRU' if 'rnn.cells.0.weight_u' in weights else 'RNN'),
+            'featurepathstub': 'detectron2_lim10features' if attention else 'detectron2_lim10maxfeatures'}
 
 
 def vocabularyFingerprint(vocabulary):
@@ -57,7 +81,8 @@ class SaverRestorer:
     """Saves a run's checkpoints in `modelsDir + modelName`, and restores them.
 
     A checkpoint is a dict of `epoch`, `model_state_dict`, `optimizer_state_dict`, `scheduler_state_dict`, `config`,
-    `modelParam` (the keys that shape a run), `vocabulary` (its fingerprint), `history` and `best` (`epoch` and `loss`).
+    `modelParam` (the keys that shape a run), `network` (the model's file), `vocabulary` (its fingerprint), `history` and
+    `best` (`epoch` and `loss`).
     """
 
     def __init__(self, config, modelParam):
@@ -85,14 +110,16 @@ class SaverRestorer:
             'scheduler_state_dict': model.scheduler.state_dict(),
             'config': self.config,
             'modelParam': {key: self.modelParam[key] for key in PARAMETERS_OF_A_RUN},
+            'network': type(model.net).__module__,
             'vocabulary': self.vocabulary,
             'history': model.history,
             'best': self.best,
         }
+        data = io.BytesIO()
+        torch.save(checkpoint, data)
         folder = runFolder(self.modelParam)
         for kind in kinds:
-            writeAtomically(os.path.join(folder, f'{kind}_epoch{epoch}.pt'),
-                            lambda partial_path: torch.save(checkpoint, partial_path))
+            writeAtomically(os.path.join(folder, f'{kind}_epoch{epoch}.pt'), data.getbuffer())
         for kind, newest in (('last', epoch), ('best', self.best['epoch'])):
             for other in set(checkpointEpochs(folder, kind)) - {newest}:
                 os.remove(os.path.join(folder, f'{kind}_epoch{other}.pt'))
@@ -104,27 +131,25 @@ class SaverRestorer:
         the last or the best one of any run. For inference it is the best, or with `restoreModelLast` the last one.
 
         Raises:
-            UserError: the checkpoint belongs to another configuration, vocabulary or network, or cannot be read.
+            UserError: the checkpoint belongs to another task, configuration, vocabulary or network, or cannot be read.
         """
         if self.modelParam['inference']:
-            checkpoint = loadForValidation(self.modelParam)
-            self._checkVocabulary(checkpoint)
-            self._loadWeights(model, checkpoint)
+            self._loadWeights(model, loadForValidation(self.modelParam))
             return
-        forced = self.modelParam['restoreModelLast'] or self.modelParam['restoreModelBest']
         path = findCheckpoint(self.modelParam, 'best' if self.modelParam['restoreModelBest'] else 'last')
         if path is None:
             return
         checkpoint = _load(path)
-        self._checkVocabulary(checkpoint)
-        if not forced:
-            self._checkConfiguration(checkpoint)
+        changes = self._changes(checkpoint)
+        if changes and not (self.modelParam['restoreModelLast'] or self.modelParam['restoreModelBest']):
+            raise UserError(f'The run in {runFolder(self.modelParam)} cannot go on, since its configuration has changed: '
+                            f"{'; '.join(changes)}. Change that back, or start another run by moving the folder away or "
+                            "changing modelParam['modelName'], or go on all the same by modelParam['restoreModelLast'] = 1.")
         self._loadWeights(model, checkpoint)
-        model.optimizer.load_state_dict(checkpoint['optimizer_state_dict'])
-        model.scheduler.load_state_dict(checkpoint['scheduler_state_dict'])
+        self._loadOptimizer(model, checkpoint, changes)
         model.start_epoch = checkpoint['epoch']
-        model.history = checkpoint['history']
-        self.best = checkpoint['best']
+        model.history = checkpoint.get('history', [])
+        self.best = checkpoint.get('best')
         if model.start_epoch >= self.modelParam['numbOfEpochs']:
             print(f"This model is trained: {model.start_epoch} of {self.modelParam['numbOfEpochs']} epochs are done, and "
                   f'{runFolder(self.modelParam)} is kept as it is. To train a new one, move that folder away or change '
@@ -132,28 +157,51 @@ class SaverRestorer:
         else:
             print(f'Going on from {path}, after epoch {model.start_epoch}.')
 
-    def _checkVocabulary(self, checkpoint):
-        if checkpoint['vocabulary'] != self.vocabulary:
-            raise UserError(f"The checkpoint {checkpoint['path']} was trained with another vocabulary than that in "
-                            f"{self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py to the data that it was "
-                            'trained on, or move the checkpoint away.')
-
-    def _checkConfiguration(self, checkpoint):
-        for name, saved, now in (('config', checkpoint['config'], self.config),
-                                 ('modelParam', checkpoint['modelParam'], self.modelParam)):
-            changed = [f'{name}[{key!r}] was {saved.get(key)!r} and is {now.get(key)!r}'
-                       for key in (saved.keys() | now.keys() if name == 'config' else saved)
-                       if saved.get(key) != now.get(key)]
-            if changed:
-                raise UserError(f"The run in {runFolder(self.modelParam)} cannot go on, since its configuration has "
-                                f"changed: {'; '.join(sorted(changed))}. Change that back, or start another run by moving "
-                                "the folder away or changing modelParam['modelName'], or go on all the same by "
-                                "modelParam['restoreModelLast'] = 1.")
+    def _changes(self, checkpoint):
+        """What is configured otherwise than in the checkpoint's run, in words."""
+        then = {'config': checkpoint['config'], 'modelParam': checkpoint.get('modelParam', {})}
+        now = {'config': self.config, 'modelParam': {key: self.modelParam[key] for key in PARAMETERS_OF_A_RUN}}
+        return [f'{name}[{key!r}] was {then[name].get(key)!r} and is {now[name].get(key)!r}'
+                for name in then for key in sorted(then[name].keys() | now[name].keys())
+                if then[name].get(key) != now[name].get(key)]
 
     def _loadWeights(self, model, checkpoint):
+        path, network = checkpoint['path'], type(model.net).__module__
+        if 'network' not in checkpoint:
+            print(f'{path} is a checkpoint of other code. If the rows of its GRU or LSTM weights are in another order than here, '
+                  'first those of the input, then those of the state, its captions make no sense.')
+        if checkpoint.get('network', network) != network:
+            raise UserError(f"The checkpoint {path} belongs to another task: it was trained by {checkpoint['network']}.py, and "
+                            f'this script runs {network}.py. Move it back to the folder of its task.')
+        if checkpoint.get('vocabulary', self.vocabulary) != self.vocabulary:
+            raise UserError(f'The checkpoint {path} was trained with another vocabulary than that in '
+                            f"{self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py to the data that it was "
+                            'trained on, or move the checkpoint away.')
         try:
             model.net.load_state_dict(checkpoint['model_state_dict'])
         except RuntimeError as error:
-            raise UserError(f"The checkpoint {checkpoint['path']} does not fit this network: {error}. It belongs to "
-                            'another task or to other sizes; move it away or set the configuration that it was trained '
-                            'with.') from error
+            raise UserError(f'The checkpoint {path} does not fit this network: {self._misfits(model, checkpoint) or error}. It '
+                            'belongs to another task or to other sizes; move it away or set the configuration that it was '
+                            'trained with.') from error
+
+    @staticmethod
+    def _misfits(model, checkpoint):
+        """The sizes in which the checkpoint's weights and the network differ, in words; '' where they have other names."""
+        with contextlib.suppress(KeyError):
+            theirs, ours = sizesOf(checkpoint['model_state_dict']), sizesOf(model.net.state_dict())
+            return ', '.join(f'its {key} is {theirs[key]!r}, not {ours[key]!r}' for key in ours if theirs[key] != ours[key])
+        return ''
+
+    def _loadOptimizer(self, model, checkpoint, changes):
+        """The optimizer's and the schedule's state; of a run with another configuration the optimizer's moments alone."""
+        optimizer, scheduler = model.optimizer, model.scheduler
+        if not changes:
+            optimizer.load_state_dict(checkpoint['optimizer_state_dict'])
+            scheduler.load_state_dict(checkpoint['scheduler_state_dict'])
+            return
+        if checkpoint['config'].get('optimizer') == self.config['optimizer']:
+            optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer_state_dict']['state']})
+        scheduler.last_epoch = checkpoint['epoch']
+        falls = sum(milestone <= checkpoint['epoch'] for milestone in self.config['scheduler_milestones'])
+        for group in optimizer.param_groups:
+            group['lr'] = group['initial_lr'] * self.config['scheduler_factor'] ** falls

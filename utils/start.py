@@ -1,14 +1,25 @@
 """What every script does first and around everything: find data and Java, announce them, end in sentences."""
+import errno
 import os
 import signal
 import sys
 import tempfile
 
+import torch
+
 from utils.dataFolder import dataName, isDemo, provideData
-from utils.files import UserError, inProject
+from utils.files import UserError, inProject, removePartialFiles, runFolder
 from utils.java import JavaError, findJava
 from utils.model import describeDevice
+from utils.runLock import lockFolder
 from utils.settings import checkSettings
+
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None
+
+OPEN_FILES = 1024  # that a script may have at once; ten loader processes with their batches take about half
 
 
 def prepare(modelParam, config=None):
@@ -19,7 +30,7 @@ def prepare(modelParam, config=None):
         config: dict, which is only checked, or None where it comes from a checkpoint.
 
     Raises:
-        UserError: a setting is impossible, or the data folder does not exist.
+        UserError: a setting is impossible, the data folder does not exist, or this task is being trained already.
         JavaError: there is no Java, which the scores need.
     """
     checkSettings(modelParam, config)
@@ -27,12 +38,26 @@ def prepare(modelParam, config=None):
         if os.environ.get(variable):
             os.makedirs(os.environ[variable], exist_ok=True)
     tempfile.tempdir = None
+    _allowOpenFiles()
     findJava()
     data_dir = inProject(modelParam['data_dir'])
     provideData(data_dir)
     name = modelParam['modelName'].rstrip('/\\')
-    return {**modelParam, 'data_dir': data_dir, 'modelName': os.path.join(f'{name}_{dataName(data_dir)}', ''),
-            **{key: inProject(modelParam[key]) for key in ('modelsDir', 'img_dir')}}
+    parameters = {**modelParam, 'data_dir': data_dir, 'modelName': os.path.join(f'{name}_{dataName(data_dir)}', ''),
+                  **{key: inProject(modelParam[key]) for key in ('modelsDir', 'img_dir')}}
+    if not modelParam['inference']:
+        lockFolder(runFolder(parameters))
+        removePartialFiles(runFolder(parameters))
+    return parameters
+
+
+def _allowOpenFiles():
+    """Raises the limit of open files to what the system allows; each batch from a loader process takes several."""
+    if resource is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
+            allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def announce(modelParam, dataLoader, model):
@@ -59,3 +84,38 @@ def runScript(main):
         sys.exit(f'\n{error}')
     except KeyboardInterrupt:
         sys.exit('\nStopped. What was finished is kept; started again, training goes on after the last finished epoch.')
+    except (OSError, RuntimeError) as error:
+        advice = _advice(error)
+        if not advice:
+            raise
+        sys.exit(f'\n{advice} What was finished is kept; started again, training goes on after the last finished epoch.\n'
+                 f'({error})')
+
+
+def _advice(error):
+    """What to do about an error that the system, a GPU or a loader process gave; '' where it is none that a user can mend."""
+    text = str(error).lower()
+    if 'cuda' in text and ('out of memory' in text or 'alloc_failed' in text):
+        return _memoryOfGpu()
+    if 'dataloader worker' in text and ('exited unexpectedly' in text or 'killed by signal' in text):
+        return ("A process that reads files was ended from outside, most likely for lack of memory. Set "
+                "modelParam['numbOfCPUThreadsUsed'] lower; 0 reads without further processes.")
+    number = getattr(error, 'errno', None)
+    if number in (errno.EMFILE, errno.ENFILE) or 'too many open files' in text or 'ancdata' in text:
+        return (f"Too many files are open. Allow {OPEN_FILES} (ulimit -n {OPEN_FILES}) or set "
+                "modelParam['numbOfCPUThreadsUsed'] lower; 0 needs fewest.")
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return 'The disk is full, or your quota is reached. Make room.'
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return 'The scripts write into their own folder: copy the project to a place where you may write.'
+    return ''
+
+
+def _memoryOfGpu():
+    """What to do about a full GPU, with its free memory and this process's share."""
+    device = torch.cuda.current_device()
+    held, most = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
+    free, total = torch.cuda.mem_get_info(device)
+    return (f'GPU {device} is full: of {total / 2 ** 20:,.0f} MiB {free / 2 ** 20:,.0f} are free, this process holds '
+            f'{held / 2 ** 20:,.0f} and needed more than {most / 2 ** 20:,.0f}. Choose a free one (nvidia-smi shows them) by '
+            "CUDA_VISIBLE_DEVICES, or set modelParam['batch_size'] lower.")

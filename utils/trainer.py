@@ -4,11 +4,12 @@ import math
 import os
 import time
 
-from utils.files import UserError, readJson, runFolder, writeJson
+from utils.dataLoader import progressBar
+from utils.files import readJson, runFolder, writeJson
 from utils.java import JavaError
 from utils.model import describeDevice, seedEverything
 from utils.plotter import Plotter
-from utils.validate_metrics import CaptionValidator, progressBar, teacherForcedLoss
+from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
 
 class Trainer:
@@ -28,6 +29,8 @@ class Trainer:
         self.dataLoader = dataLoader
         self.saveRestorer = saveRestorer
         self.plotter = Plotter(modelParam, config)
+        self.times_path = os.path.join(runFolder(modelParam), 'times.json')
+        self.times = readJson(self.times_path, [])
 
     def train(self):
         """Trains from `model.start_epoch` to `numbOfEpochs`. After each epoch the run's folder holds its checkpoint,
@@ -48,7 +51,6 @@ class Trainer:
         model.scheduler.step()
         trained = time.time()
         results = validator.caption(model)
-        writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), results)
         try:
             scores = validator.score(results)
         except JavaError as error:  # training is never lost to a scorer
@@ -57,11 +59,15 @@ class Trainer:
         scored = time.time()
 
         model.history.append({'epoch': epoch, 'learning_rate': learning_rate, **losses, **scores})
-        self.saveRestorer.save(epoch, -scores.get('meteor', -math.inf), model)
+        self.times = [times for times in self.times if times['epoch'] < epoch] + [
+            {'epoch': epoch, 'training_seconds': trained - start, 'scoring_seconds': scored - trained,
+             'device': describeDevice(model.device)}]
+        writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), results)
         writeJson(os.path.join(folder, 'history.json'), model.history)
-        self._note_times(epoch, {'training_seconds': trained - start, 'scoring_seconds': scored - trained,
-                                 'device': describeDevice(model.device)})
+        writeJson(self.times_path, self.times)  # apart from the history, which every run of the same seed has the same
         self.plotter.plot(model.history)
+        # the checkpoint comes last: an epoch whose checkpoint is there has left everything, any other is done again
+        self.saveRestorer.save(epoch, -scores.get('meteor', -math.inf), model)
         print(f"epoch {epoch}/{self.modelParam['numbOfEpochs']}  "
               + '  '.join(f"{name.replace('_', ' ')} {loss:.3f}" for name, loss in losses.items())
               + ''.join(f'  {name} {scores[key]:.4f}' for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')) if scores)
@@ -96,18 +102,7 @@ class Trainer:
             model.optimizer.zero_grad()
             for sum_loss in model.lossOfParts(batch):
                 (sum_loss / words_of_batch).backward()
-                loss = float(sum_loss.detach())
-                if not math.isfinite(loss):
-                    raise UserError(f'The loss is {loss} in epoch {cur_epoch}, batch {number}, images '
-                                    f"{', '.join(batch['imgPaths'])}. Nothing of this epoch is kept. If the images' features "
-                                    "are sound, start again with a smaller config['learningRate'].")
-                total += loss
+                total += finite(sum_loss.detach(), batch, f'epoch {cur_epoch}, batch {number}')
             model.optimizer.step()
             words += words_of_batch
         return total / words
-
-    def _note_times(self, epoch, times_of_epoch):
-        """Keeps the times apart from the history, which is the same in every run of the same seed."""
-        path = os.path.join(runFolder(self.modelParam), 'times.json')
-        times = [entry for entry in readJson(path, []) if entry['epoch'] < epoch]
-        writeJson(path, times + [{'epoch': epoch, **times_of_epoch}])

@@ -1,18 +1,13 @@
 """Free-running captions of the validation images, their scores, and the teacher-forced validation loss."""
 import contextlib
+import math
 import os
 
 import torch
-from tqdm.auto import tqdm
 
-from utils.dataLoader import loadImage
-from utils.files import runFolder, writeJson
+from utils.dataLoader import progressBar
+from utils.files import UserError, runFolder, writeJson
 from utils.metrics import METEOR, CaptionScorer
-
-
-def progressBar(iterable, description, modelParam):
-    """A bar in a terminal or a notebook; nothing where the output goes to a file."""
-    return tqdm(iterable, desc=description, leave=False, disable=False if modelParam['inNotebook'] else None)
 
 
 def imageId(imgPath):
@@ -21,13 +16,28 @@ def imageId(imgPath):
     return int(stem) if stem.isdigit() else stem
 
 
+def finite(loss, batch, where):
+    """The loss, a tensor, as a float.
+
+    Raises:
+        UserError: it is infinite or not a number; the message names the batch's images.
+    """
+    loss = float(loss)
+    if not math.isfinite(loss):
+        raise UserError(f"The loss is {loss} in {where}, images {', '.join(batch['imgPaths'])}. Nothing of this epoch is "
+                        'kept, the last checkpoint is finite. The files were checked at the start, so the model has diverged: '
+                        "train a new one with a smaller config['learningRate'], or go on from the last checkpoint with it by "
+                        "modelParam['restoreModelLast'] = 1.")
+    return loss
+
+
 def teacherForcedLoss(model, batches):
     """The loss per word in nats over all words of the batches, each image's first caption given word by word."""
     model.net.eval()
     total, words = 0.0, 0.0
     with torch.no_grad():
         for batch in batches:
-            total += float(sum(model.lossOfParts(batch)))
+            total += finite(sum(model.lossOfParts(batch)), batch, 'the validation')
             words += float(batch['yWeights'].sum())
     return total / words
 
@@ -38,6 +48,10 @@ class CaptionValidator:
     Args:
         modelParam: dict.
         dataLoader: a `DataLoaderWrapper` with the mode 'val'.
+
+    Raises:
+        UserError: two files are of the same image.
+        JavaError: there is no Java, or it failed.
     """
 
     def __init__(self, modelParam, dataLoader):
@@ -46,9 +60,12 @@ class CaptionValidator:
         self.loader = dataLoader.myDataDicts['val']
         annotations = {'images': [], 'annotations': []}
         self.token_references = {}
-        for path in self.loader.dataset.paths:
-            image = loadImage(path, self.loader.dataset.number_of_cnn_features)
+        for index in range(len(self.loader.dataset)):
+            image = self.loader.dataset.load(index)
             image_id = imageId(image['imgPath'])
+            if image_id in self.token_references:
+                raise UserError(f'{self.loader.dataset.paths[index]} is of the image {image_id}, as is another file of its '
+                                'folder. Move one of them away.')
             annotations['images'].append({'id': image_id, 'file_name': image['imgPath']})
             annotations['annotations'] += [
                 {'id': len(annotations['annotations']) + number, 'image_id': image_id, 'caption': caption}
@@ -83,8 +100,8 @@ class CaptionValidator:
     def details(self, results, attention):
         """The scored `results` with what there is to show of each image; see `validateCaptions`."""
         details = []
-        for path, result, weights in zip(self.loader.dataset.paths, results, attention):
-            image = loadImage(path, self.loader.dataset.number_of_cnn_features)
+        for index, (result, weights) in enumerate(zip(results, attention)):
+            image = self.loader.dataset.load(index)
             details.append({**result, 'imgPath': image['imgPath'], 'references': image['original_captions'],
                             'meteor': self.scorer.meteor_per_image[result['image_id']]})
             if weights is not None:

@@ -1,0 +1,87 @@
+"""Files are replaced as a whole or not at all; one training at a time in a folder."""
+import errno
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from utils.files import PROJECT, UserError, readJson, removePartialFiles, runFolder, writeAtomically, writeJson
+
+
+def read(path):
+    with open(path, 'rb') as f:
+        return f.read()
+
+
+@pytest.mark.parametrize('number, said', [(errno.ENOSPC, 'It needs 0.0 MB'), (errno.EDQUOT, 'quota'), (errno.EIO, 'possible')])
+@pytest.mark.parametrize('step', ['fsync', 'replace'])
+def test_an_interrupted_write_keeps_the_old_file(step, number, said, tmp_path, monkeypatch):
+    path = str(tmp_path / 'file.json')
+    writeAtomically(path, b'old')
+
+    def broken(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, step, broken)
+    with pytest.raises(UserError, match='file.json cannot be written') as caught:
+        writeAtomically(path, b'new')
+    assert said in str(caught.value) and read(path) == b'old' and os.listdir(str(tmp_path)) == ['file.json']
+
+
+def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
+    path = str(tmp_path / 'last_epoch1.pt')
+    writeAtomically(path, b'old')
+    code = ('import os, signal, sys; from utils.files import writeAtomically\n'
+            'os.fsync = lambda f: os.kill(os.getpid(), signal.SIGKILL)\n'
+            'writeAtomically(sys.argv[1], b"new")')
+    assert subprocess.run([sys.executable, '-c', code, path], cwd=PROJECT).returncode != 0
+    assert read(path) == b'old' and len(os.listdir(str(tmp_path))) == 2
+    removePartialFiles(str(tmp_path))
+    assert os.listdir(str(tmp_path)) == ['last_epoch1.pt']
+
+
+def test_only_old_partial_files_of_others_are_removed(tmp_path):
+    for name, age in (('partial_1_examples.png', 0), ('partial_2_history.json', 7200), ('history.json', 7200)):
+        path = tmp_path / name
+        path.write_text('x')
+        os.utime(str(path), (time.time() - age,) * 2)
+    removePartialFiles(str(tmp_path))
+    assert sorted(os.listdir(str(tmp_path))) == ['history.json', 'partial_1_examples.png']
+
+
+@pytest.mark.parametrize('data', [b'', b'{"a": 1', b'\xff\xfe', b'[' * 100000])
+def test_a_broken_json_file_is_named(data, tmp_path):
+    path = str(tmp_path / 'times.json')
+    writeAtomically(path, data)
+    with pytest.raises(UserError, match=r'times\.json is broken'):
+        readJson(path, [])
+
+
+def test_json_is_read_back(tmp_path):
+    path = str(tmp_path / 'file.json')
+    assert readJson(path, 'nothing') == 'nothing'
+    writeJson(path, {'words': 'blåbær "og" \n'})
+    assert readJson(path, None) == {'words': 'blåbær "og" \n'}
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match=r"file.* cannot be made: .*modelParam\['modelsDir'\]"):
+        runFolder({'modelsDir': str(tmp_path / 'file'), 'modelName': 'm/'})
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='locks are POSIX ones')
+def test_a_folder_is_locked_while_its_process_lives(tmp_path):
+    code = 'import sys; from utils.runLock import lockFolder; lockFolder(sys.argv[1]); print("locked", flush=True); sys.stdin.read()'
+    command = [sys.executable, '-c', code, str(tmp_path)]
+    first = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b'locked\n'
+    second = subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    said = second.stderr.decode()
+    assert second.returncode == 1 and 'already being trained' in said and f'process {first.pid} on' in said
+    first.kill()
+    first.communicate()
+    third = subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert third.returncode == 0 and third.stdout == b'locked\n'
