@@ -5,6 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
+from utils import metrics, validate_metrics
+from utils.metrics import METEOR
+
 D = 16  # features per detection
 CAPTIONS = [
     ['A red house. ', 'a house that is red', 'The red house stands there .', 'Red house\n', 'One house, red.', 'a house', 'house'],
@@ -76,3 +79,17 @@ def model_param(tmp_path):
             'modelsDir': os.path.join(str(tmp_path), 'models', ''), 'modelName': 'm/', 'restoreModelLast': 0,
             'restoreModelBest': 0, 'modeSetups': [['train', True], ['val', True]], 'inNotebook': False,
             'inference': False}
+
+
+@pytest.fixture(scope='session')
+def running_meteor():
+    with METEOR() as meteor:
+        yield meteor
+
+
+@pytest.fixture
+def shared_meteor(monkeypatch, running_meteor):
+    """One METEOR process, which takes seconds to start, for all tests that ask for this; closing it does nothing."""
+    monkeypatch.setattr(running_meteor, 'close', lambda: None)
+    for module in (metrics, validate_metrics):
+        monkeypatch.setattr(module, 'METEOR', lambda: running_meteor)

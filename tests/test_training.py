@@ -23,6 +23,8 @@ from utils.trainer import Trainer
 from utils.validate import plotImagesAndCaptions
 from utils.validate_metrics import CaptionValidator, teacherForcedLoss, validateCaptions
 
+pytestmark = pytest.mark.usefixtures('shared_meteor')
+
 
 def build(config, model_param, image_caption_model=cocoSource_task2_gru.ImageCaptionModel):
     loader = DataLoaderWrapper(config, model_param)
