@@ -24,8 +24,8 @@ def embedded(file):
     """An image file in a form that a page holds.
 
     Returns:
-        (a data URI of it as a JPEG, its longer side at most `PIXELS`; the file's own size [width, height] in pixels), or
-        (None, None) where the file is missing or no image.
+        A data URI of it as a JPEG, its longer side at most `PIXELS`, and the file's own size [width, height] in pixels;
+        None and None where the file is missing or no image.
     """
     try:
         with Image.open(file) as image:
