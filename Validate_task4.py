@@ -2,7 +2,7 @@
 
     TMP=./tmp python Validate_task4.py
 
-Prints validation loss and scores, writes the captions and a page that shows them. Which data: utils/dataRoot.py.
+Prints validation loss and scores, writes captions, a picture and a page of them. Which data: utils/dataRoot.py.
 """
 from cocoSource_task4_attention import ImageCaptionModel
 from utils.captionPage import writeCaptionPage
