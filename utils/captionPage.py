@@ -9,7 +9,7 @@ from PIL import Image
 from utils.dataFolder import isDemo
 from utils.files import inProject, runFolder, writeAtomically
 
-SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 11 MB large
+SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
 PIXELS = 320   # of a picture's longer side, as the page holds it
 
 TEMPLATE = inProject(os.path.join('utils', 'captionPage.html'))
