@@ -2,9 +2,10 @@
 
     TMP=./tmp python Validate_task3.py
 
-Prints validation loss and scores, writes the captions and a picture of five examples. Which data: utils/dataRoot.py.
+Prints validation loss and scores, writes captions, a picture and a page of them. Which data: utils/dataRoot.py.
 """
 from cocoSource_task3_lstm import ImageCaptionModel
+from utils.captionPage import writeCaptionPage
 from utils.dataFolder import dataDir
 from utils.dataLoader import DataLoaderWrapper
 from utils.model import Model
@@ -41,6 +42,7 @@ def main():
     for name, score in scores.items():
         print(f'{name:14s}{score:.4f}')
     plotImagesAndCaptions(model, parameters, config, dataLoader)
+    writeCaptionPage(scores, parameters, dataLoader)
 
 
 if __name__ == '__main__':

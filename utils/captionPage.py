@@ -1,0 +1,81 @@
+"""A page for people: the validation images with what the model and people say about them, and where attention looks."""
+import base64
+import io
+import json
+import os
+
+from PIL import Image
+
+from utils.dataFolder import isDemo
+from utils.files import inProject, runFolder, writeAtomically
+
+SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
+PIXELS = 320   # of a picture's longer side, as the page holds it
+
+TEMPLATE = inProject(os.path.join('utils', 'captionPage.html'))
+
+
+def spread(number, most):
+    """The indices of at most `most` of `number` things, evenly spread, the first and the last among them."""
+    return range(number) if number <= most else [index * (number - 1) // (most - 1) for index in range(most)]
+
+
+def embedded(file):
+    """An image file in a form that a page holds.
+
+    Returns:
+        A data URI of it as a JPEG, its longer side at most `PIXELS`, and the file's own size [width, height] in pixels;
+        None and None where the file is missing or no image.
+    """
+    try:
+        with Image.open(file) as image:
+            size = list(image.size)
+            image = image.convert('RGB')
+    except OSError:
+        return None, None
+    image.thumbnail((PIXELS, PIXELS))
+    jpeg = io.BytesIO()
+    image.save(jpeg, 'JPEG')
+    return f'data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}', size
+
+
+def writeCaptionPage(scores, modelParam, dataLoader):
+    """Writes captions.html, one file that needs no server and no network, from what `validateCaptions` has left.
+
+    Shows at most `SHOWN` images, evenly spread over the ranking by METEOR.
+
+    Args:
+        scores: dict of the scores of all images, as `validateCaptions` returns it.
+        modelParam: dict.
+        dataLoader: a `DataLoaderWrapper`.
+
+    Returns:
+        The page's path.
+    """
+    with open(os.path.join(runFolder(modelParam), 'details_validation.json'), encoding='utf-8') as f:
+        details = json.load(f)
+    ranking = sorted(range(len(details)), key=lambda index: -details[index]['meteor'])
+    images = []
+    for place in spread(len(details), SHOWN):
+        detail = details[ranking[place]]
+        picture, size = embedded(dataLoader.imageFile('val', detail['imgPath']))
+        if size is None and 'boxes' in detail:
+            size = [max(box[2] for box in detail['boxes']), max(box[3] for box in detail['boxes'])]
+        images.append({**detail, 'rank': place + 1, 'position': ranking[place], 'picture': picture, 'size': size})
+    data_dir = modelParam['data_dir']
+    data = {'model': os.path.basename(os.path.normpath(modelParam['modelName'])), 'scores': scores,
+            'data': 'built-in demo data' if isDemo(data_dir) else os.path.basename(os.path.normpath(data_dir)),
+            'number': len(details), 'images': images}
+    with open(TEMPLATE, encoding='utf-8') as f:
+        template = f.read()
+    # captions are strangers' text: without a < nothing in it can end the script that holds it
+    page = template.replace('PAGE_DATA', json.dumps(data).replace('<', '\\u003c'))
+
+    def write(partial_path):
+        with open(partial_path, 'w', encoding='utf-8') as f:
+            f.write(page)
+
+    path = os.path.join(runFolder(modelParam, 'img_dir'), 'captions.html')
+    writeAtomically(path, write)
+    print(f'Captions for people: {path}')
+    return path
