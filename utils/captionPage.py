@@ -7,7 +7,7 @@ import os
 from PIL import Image
 
 from utils.dataFolder import isDemo
-from utils.files import inProject, runFolder, writeAtomically
+from utils.files import inProject, readJson, runFolder, writeAtomically
 
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
 PIXELS = 320   # of a picture's longer side, as the page holds it
@@ -52,8 +52,7 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     Returns:
         The page's path.
     """
-    with open(os.path.join(runFolder(modelParam), 'details_validation.json'), encoding='utf-8') as f:
-        details = json.load(f)
+    details = readJson(os.path.join(runFolder(modelParam), 'details_validation.json'), [])
     ranking = sorted(range(len(details)), key=lambda index: -details[index]['meteor'])
     images = []
     for place in spread(len(details), SHOWN):
@@ -71,11 +70,7 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     # captions are strangers' text: without a < nothing in it can end the script that holds it
     page = template.replace('PAGE_DATA', json.dumps(data).replace('<', '\\u003c'))
 
-    def write(partial_path):
-        with open(partial_path, 'w', encoding='utf-8') as f:
-            f.write(page)
-
     path = os.path.join(runFolder(modelParam, 'img_dir'), 'captions.html')
-    writeAtomically(path, write)
+    writeAtomically(path, page.encode())
     print(f'Captions for people: {path}')
     return path
