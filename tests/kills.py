@@ -30,7 +30,7 @@ LONGEST_LIFE = 5     # epochs from a start to its kill, at the speed of the trai
 SECONDS_TO_END = 15  # in which Java and the loaders follow a killed training
 
 
-def copy_of_project(folder, root):
+def copy_of_project(folder, root, number_of_epochs=EPOCHS):
     """A copy of the scripts for the data in `root`, the number of epochs changed."""
     shutil.copytree(os.path.join(PROJECT, 'utils'), os.path.join(folder, 'utils'))
     for name in os.listdir(PROJECT):
@@ -38,7 +38,7 @@ def copy_of_project(folder, root):
             with open(os.path.join(PROJECT, name), encoding='utf-8') as f:
                 text = f.read()
             for epochs in (50, 80, 100):
-                text = text.replace(f'else {epochs},', f'else {EPOCHS},')
+                text = text.replace(f'else {epochs},', f'else {number_of_epochs},')
             with open(os.path.join(folder, name), 'w', encoding='utf-8') as f:
                 f.write(text)
     with open(os.path.join(folder, 'utils', 'dataRoot.py'), 'w', encoding='utf-8') as f:

@@ -87,3 +87,13 @@ def test_checkpoints(tmp_path):
     with pytest.raises(pickle.UnpicklingError):
         loadCheckpoint(path)
     assert not os.path.exists(target)
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='memory is limited on Linux')
+def test_a_pickle_that_asks_for_much_memory_is_refused(tmp_path):
+    path = os.path.join(str(tmp_path), 'file')
+    with open(path, 'wb') as f:
+        f.write(b'\x80\x02K\x01r\xff\xff\xff\x7f.')  # remember the 1 at the index 2³¹ - 1: a table of 32 GiB
+    with pytest.raises(MemoryError):
+        loadPickle(path)
+    assert roundtrip(tmp_path, np.ones(3)).sum() == 3

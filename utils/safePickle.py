@@ -1,7 +1,10 @@
 """Reads pickles and checkpoints of strangers: numpy arrays and scalars, CPU tensors, plain Python values, nothing else."""
 import collections
+import contextlib
 import inspect
 import io
+import mmap
+import os
 import pickle
 import types
 
@@ -12,6 +15,13 @@ try:
     from numpy._core import multiarray, numeric
 except ImportError:  # numpy 1
     from numpy.core import multiarray, numeric
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+MEMORY_OF_A_PICKLE = 10 ** 9  # bytes; a file of the course takes less than a thousandth of that
 
 
 def _latin1Bytes(text, encoding):
@@ -70,6 +80,22 @@ def _torchLoad(file):
 _TORCH_HAS_WEIGHTS_ONLY = 'weights_only' in inspect.signature(torch.load).parameters
 
 
+@contextlib.contextmanager
+def _limitedMemory():
+    """A few wrong bytes can make a pickle ask for all the memory there is: within, it gets a MemoryError instead (on Linux)."""
+    if resource is None or not os.path.exists('/proc/self/statm'):
+        yield
+        return
+    with open('/proc/self/statm', 'rb') as f:
+        used = int(f.read().split()[0]) * mmap.PAGESIZE
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_OF_A_PICKLE, limits[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
 def loadPickle(path):
     """The value in the pickle file `path`.
 
@@ -77,7 +103,7 @@ def loadPickle(path):
         pickle.UnpicklingError: the file asks for anything but arrays, tensors and plain values.
         Exception: whatever pickle raises on a broken file.
     """
-    with open(path, 'rb') as f:
+    with open(path, 'rb') as f, _limitedMemory():
         return _load(f)
 
 

@@ -38,11 +38,15 @@ def loadForValidation(modelParam):
     if path is None:
         raise UserError(f'There is no {kind} checkpoint in {runFolder(modelParam)}. Train the model first: '
                         f"python {modelParam['trainingScript']}")
-    return _load(path)
+    return readCheckpoint(path)
 
 
-def _load(path):
-    """A checkpoint as a dict, its `path` added; what one of the handed-out code lacks is read from its weights."""
+def readCheckpoint(path):
+    """A checkpoint as a dict, its `path` added; the configuration that one of the handed-out code lacks, from its weights.
+
+    Raises:
+        UserError: it cannot be read; the message names it.
+    """
     try:
         checkpoint = {**loadCheckpoint(path), 'path': path}
         weights = checkpoint['model_state_dict'] = {
@@ -139,7 +143,7 @@ class SaverRestorer:
         path = findCheckpoint(self.modelParam, 'best' if self.modelParam['restoreModelBest'] else 'last')
         if path is None:
             return
-        checkpoint = _load(path)
+        checkpoint = readCheckpoint(path)
         changes = self._changes(checkpoint)
         if changes and not (self.modelParam['restoreModelLast'] or self.modelParam['restoreModelBest']):
             raise UserError(f'The run in {runFolder(self.modelParam)} cannot go on, since its configuration has changed: '
