@@ -1,8 +1,10 @@
 """Where the project lies, and writing files so that a reader never meets half of one."""
 import json
 import os
+import pickle
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PARTIAL = 'partial_'  # what the names of files begin with that are being written
 
 
 class UserError(Exception):
@@ -27,7 +29,7 @@ def writeAtomically(path, write):
     Whatever interrupts this leaves the old file untouched.
     """
     folder, name = os.path.split(path)
-    partial_path = os.path.join(folder, f'partial_{name}')  # the ending stays: savefig and others go by it
+    partial_path = os.path.join(folder, PARTIAL + name)  # the ending stays: savefig and others go by it
     try:
         write(partial_path)
         with open(partial_path, 'rb+') as f:
@@ -43,6 +45,15 @@ def writeJson(path, value):
     def write(partial_path):
         with open(partial_path, 'w', encoding='utf-8') as f:
             json.dump(value, f, indent=1, ensure_ascii=False)
+
+    writeAtomically(path, write)
+
+
+def writePickle(path, value):
+    """Replaces the file `path` as a whole by `value` as a pickle that Python 3.4 and newer read."""
+    def write(partial_path):
+        with open(partial_path, 'wb') as f:
+            pickle.dump(value, f, protocol=4)
 
     writeAtomically(path, write)
 
