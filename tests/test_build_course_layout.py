@@ -248,7 +248,7 @@ def test_what_is_left_out_is_said(annotations, tmp_path, capsys):
     for line in ('train: 1 of 3 images', 'val: 1 of 2 images', 'left out, features that are not finite: 1, such as 000000000009.jpg',
                  'left out, no features: 1, such as 000000581929.jpg', 'features of images without captions: 1\n',
                  'features without an image id: 1\n', 'features given again, the first usable ones taken: 1\n',
-                 'features with fewer than 10 boxes, repeated: 1\n', 'features without boxes in pixels: 1\n'):
+                 'images with fewer than 10 boxes, repeated: 1\n', 'images without boxes in pixels: 1\n'):
         assert line in printed
     assert 'boxes' not in image(out, 25) and sorted(os.listdir(os.path.join(out, 'Val2017_detectron2_lim10features'))) == [
         '000000000030.pickle']

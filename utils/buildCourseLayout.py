@@ -115,7 +115,10 @@ def boxesInPixels(boxes, chosen, K):
 
 
 def writeVocabulary(root, captions):
-    """Writes the vocabulary of captions into the data folder `root`, or checks the one that is there; returns `wordToToken`.
+    """Writes the vocabulary of a list of captions into the data folder `root`, or checks the one that is there.
+
+    Returns:
+        its `wordToToken`.
 
     Raises:
         UserError: the folder's vocabulary is that of other captions.
@@ -127,13 +130,13 @@ def writeVocabulary(root, captions):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         writePickle(path, vocabulary)
     elif loadVocabulary(root)['vocabulary'] != vocabulary['vocabulary']:
-        raise UserError(f'The folder {root} was begun with other captions. Remove it, or set another OUT at the top of '
+        raise UserError(f'{root} was begun with other captions. Remove it, or set another OUT at the top of '
                         'utils/buildCourseLayout.py.')
     return vocabulary['wordToToken']
 
 
 def featureFolders(root, mode):
-    """The folders of unpooled and pooled features, made where they are missing, freed of what a kill left half written."""
+    """The folders of unpooled and pooled features, made where missing, freed of what a kill left half written."""
     folders = [os.path.join(root, SPLITS[mode] + stub) for stub in STUBS]
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
@@ -157,17 +160,17 @@ def writeImages(readers, images, folders, wordToToken):
     """
     there = {mode: set(os.listdir(pooled)) for mode, (_, pooled) in folders.items()}  # the second of the two files
     left_out = {id: NO_FEATURES for id, image in images.items() if pickleName(image) not in there[image.mode]}
-    met, notes = set(), collections.Counter({'written by an earlier start': len(images) - len(left_out)})
+    met, notes = set(), collections.Counter({'images that an earlier start had written': len(images) - len(left_out)})
     with tqdm(total=len(images), unit='image', disable=None, leave=False) as progress:
         for path, reader in readers:
             progress.set_description(os.path.basename(os.path.normpath(path)))
             for name, read in reader:
                 id = idInName(name)
                 if id not in images:
-                    notes['without an image id' if id is None else 'of images without captions'] += 1
+                    notes['features without an image id' if id is None else 'features of images without captions'] += 1
                     continue
                 progress.update(id not in met)
-                notes['given again, the first usable ones taken'] += id in met
+                notes['features given again, the first usable ones taken'] += id in met
                 met.add(id)
                 if id not in left_out:
                     continue
@@ -180,8 +183,8 @@ def writeImages(readers, images, folders, wordToToken):
                 else:
                     writeImage(folders[images[id].mode], images[id], features, boxes, wordToToken)
                     del left_out[id]
-                    notes[f'with fewer than {N_BOXES} boxes, repeated'] += K < N_BOXES
-                    notes['without boxes in pixels'] += boxes is None
+                    notes[f'images with fewer than {N_BOXES} boxes, repeated'] += K < N_BOXES
+                    notes['images without boxes in pixels'] += boxes is None
     return left_out, notes
 
 
@@ -212,7 +215,7 @@ def report(root, images, left_out, notes):
             print(f'    left out, {reason}: {len(names):,}, such as {names[0]}')
     for note, number in notes.items():
         if number:
-            print(f'features {note}: {number:,}')
+            print(f'{note}: {number:,}')
 
 
 def buildCourseLayout(annotations, features, out):
@@ -258,8 +261,8 @@ def main():
     try:
         buildCourseLayout({mode: path(name) for mode, name in ANNOTATIONS.items()}, list(map(path, features)),
                           os.path.normpath(path(OUT)))
-    except KeyboardInterrupt:
-        raise UserError('Stopped. What was finished is kept; started again, it goes on there.') from None
+    except (KeyboardInterrupt, OSError) as error:  # the disk may be full
+        raise UserError(f'Stopped. {error}\nWhat was finished is kept; started again, it goes on there.') from error
 
 
 if __name__ == '__main__':

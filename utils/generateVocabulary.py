@@ -46,7 +46,8 @@ def captionRecord(imgPath, captions, wordToToken):
         wordToToken: dict.
 
     Returns:
-        dict of `imgPath`, `original_captions`, `captions` (word lists with start and end mark), `captionsAsTokens` (lists of int).
+        dict of `imgPath`, `original_captions`, `captions` (word lists with start and end mark), `captionsAsTokens` (lists
+        of integers).
     """
     words = [[MARKS[START]] + wordsOfCaption(caption) + [MARKS[END]] for caption in captions]
     return {'imgPath': imgPath, 'original_captions': captions, 'captions': words,

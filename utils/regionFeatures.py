@@ -2,19 +2,22 @@
 
 Understood are:
 
-- Bottom-up attention's TSV (Anderson et al. 2018, arXiv:1707.07998), `*.tsv` or `*.tsv.0` …: a line per image, columns as in
-  `TSV_COLUMNS`, told apart by their number; `boxes`, `features`, `objects_conf` and `cls_prob` are base64 of float32.
-- A folder of `*.npz` or `*.npy`, one per image, named by the image's id (`139.npz`, `COCO_val2014_000000000139.jpg.npy`). A `.npy`
-  is the features; a `.npz` holds them under a name of `FEATURE_KEYS`, boxes and scores, if any, under those of `BOX_KEYS`, `SCORE_KEYS`.
-- One HDF5 file (`*.hdf5`, `*.h5`) with, for each image id, a data set of features `<id>`, a group `<id>` that is named inside
-  like an `.npz`, or data sets `<id>_features`, `<id>_boxes`, `<id>_cls_prob` ….
-- One HDF5 file with `image_features` [N, K, 2048] and, if any, `image_bb` [N, K, 4]; or [all boxes, 2048] and [all boxes, 4] with
-  `pos_boxes` [N, 2], the first row of an image and the one after its last. The ids are its data set `image_ids` or a file beside.
+- Bottom-up attention's TSV (Anderson et al. 2018, arXiv:1707.07998), `*.tsv` or `*.tsv.0` …: a line per image, columns as
+  in `TSV_COLUMNS`, told apart by their number; `boxes`, `features`, `objects_conf`, `cls_prob` are base64 of float32.
+- A folder of `*.npz` or `*.npy`, one per image, named by its id (`139.npz`, `COCO_val2014_000000000139.jpg.npy`). A `.npy`
+  is the features; a `.npz` holds them under one of `FEATURE_KEYS`, boxes and scores, if any, under one of `BOX_KEYS`
+  and of `SCORE_KEYS`.
+- One HDF5 file (`*.hdf5`, `*.h5`) with, for each image id, a data set of features `<id>`, a group `<id>` that is named
+  inside like a `.npz`, or data sets `<id>_features`, `<id>_boxes`, `<id>_cls_prob` ….
+- One HDF5 file with `image_features` [N, K, 2048] and, if any, `image_bb` [N, K, 4]; or [all boxes, 2048] and [all boxes, 4]
+  with `pos_boxes` [N, 2], the first row of an image and the one after its last. The ids are in its data set `image_ids`
+  or in a file beside.
 - One `*.npy` array [N, K, 2048], read as a memory map, with a file of ids beside; `<name>_boxes.npy` [N, K, 4] and
   `<name>_scores.npy` [N, K] are used where they are.
 
-A file of ids beside `<name>.npy` or `<name>.hdf5` is `<name>_ids` or `<name>_imgid2idx`, ending in `.npy`, `.json`, `.txt` (one a line) or `.pkl`:
-a list of the N ids in order, or (`.json`, `.pkl`) a dictionary from ids to places. A folder may also hold TSV and HDF5 files.
+A file of ids beside `<name>.npy` or `<name>.hdf5` is `<name>_ids` or `<name>_imgid2idx`, ending in `.npy`, `.json`, `.txt` (one a
+line) or `.pkl`: a list of the N ids in order, or (`.json`, `.pkl`) a dictionary from ids to places. Several TSV or HDF5
+files may lie in one folder.
 
 Every reader is a generator of (name, read), one image after the other and never more than one in memory: the name ends in
 the image's id (`idInName`), and `read()` returns its features [K, 2048], boxes [K, 4] or None, scores or None, unchecked.
@@ -190,10 +193,10 @@ def _hdf5Detections(file, starts, place):
 def _readArray(path):
     try:
         array = np.load(path, mmap_mode='r', allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise UserError(f'{path} cannot be read as a numpy array: {error}. Copy it again from where it came from.') from error
     if array.ndim != 3:
-        raise UserError(f'{path} holds an array of the shape {list(array.shape)}, expected is [N, K, 2048]. {KNOWN_FORMS}')
+        raise UserError(f'{path} holds an array of the shape {list(array.shape)}; expected is [N, K, 2048]. {KNOWN_FORMS}')
     for name, place in _places(path, len(array)):
         yield name, functools.partial(_arrayDetections, path, place)
 
