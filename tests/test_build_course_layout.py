@@ -18,7 +18,8 @@ from utils.generateVocabulary import UNKNOWN, loadVocabulary
 from utils.regionFeatures import findReaders, idInName
 from utils.safePickle import loadPickle
 
-CAPTIONS = {'train': {9: ['A red house. ', 'a house'], 139: ['Two dogs run.', 'dogs', 'A pair\nof dogs .'], 25: ['a boat', 'one boat']},
+CAPTIONS = {'train': {9: ['A red house. ', 'a house'], 139: ['Two dogs run.', 'dogs', 'A pair\nof dogs .'],
+                      25: ['a boat', 'one boat']},
             'val': {581929: ['A zebra runs.', 'two zebras'], 30: ['the red boat', 'a boat']}}
 IDS = [id for group in CAPTIONS.values() for id in group]
 
@@ -236,16 +237,18 @@ def test_what_is_left_out_is_said(annotations, tmp_path, capsys):
     broken[2, 5] = np.nan
     path = tmp_path / 'some.tsv'
     lines = [tsv_line(PUBLISHED, 9, features=broken), tsv_line(PUBLISHED, 77), tsv_line(PUBLISHED, 30, 3),
-             'nobody' + '\t1' * 5 + '\n', tsv_line(PUBLISHED, 25, boxes=detections(25, 12)[1] / 999), tsv_line(PUBLISHED, 25), tsv_line(PUBLISHED, 139)[:-3000]]
+             'nobody' + '\t1' * 5 + '\n', tsv_line(PUBLISHED, 25, boxes=detections(25, 12)[1] / 999),
+             tsv_line(PUBLISHED, 25), tsv_line(PUBLISHED, 139)[:-3000]]
     path.write_text(''.join(lines))
     out = build(annotations, [path], tmp_path)
     with open(os.path.join(out, 'skipped.json')) as f:
         skipped = json.load(f)
     assert skipped == {'train': {'features that are not finite': ['000000000009.jpg'],
-                                 'features that are not base64 of as many float32 rows as num_boxes says': ['000000000139.jpg']},
+                                 'features that are not num_boxes rows of float32 in base64': ['000000000139.jpg']},
                        'val': {'no features': ['000000581929.jpg']}}
     printed = capsys.readouterr().out
-    for line in ('train: 1 of 3 images', 'val: 1 of 2 images', 'left out, features that are not finite: 1, such as 000000000009.jpg',
+    for line in ('train: 1 of 3 images', 'val: 1 of 2 images',
+                 'left out, features that are not finite: 1, such as 000000000009.jpg',
                  'left out, no features: 1, such as 000000581929.jpg', 'features of images without captions: 1\n',
                  'features without an image id: 1\n', 'features given again, the first usable ones taken: 1\n',
                  'images with fewer than 10 boxes, repeated: 1\n', 'images without boxes in pixels: 1\n'):
@@ -398,9 +401,26 @@ def test_captions_that_cannot_be_used(annotations, tmp_path):
     with pytest.raises(UserError, match='nothing.json does not exist'):
         build({**annotations, 'val': str(tmp_path / 'nothing.json')}, features, tmp_path)
     instances = tmp_path / 'instances_val2017.json'
-    instances.write_text(json.dumps({'images': [{'id': 9, 'file_name': '9.jpg'}], 'annotations': [{'id': 1, 'image_id': 9}]}))
+    instances.write_text(json.dumps({'images': [{'id': 9, 'file_name': '9.jpg'}],
+                                     'annotations': [{'id': 1, 'image_id': 9}]}))
     with pytest.raises(UserError, match='no captions file'):
         build({**annotations, 'val': str(instances)}, features, tmp_path)
+
+
+@pytest.mark.parametrize('fault, sentence', [(KeyboardInterrupt(), 'Stopped. What was finished is kept'),
+                                             (OSError(28, 'No space left on device'), 'No space left on device. What')])
+def test_a_stop_and_a_full_disk_end_in_a_sentence(fault, sentence, annotations, tmp_path, monkeypatch):
+    def fail(path, value):
+        raise fault
+
+    for name, value in (('ANNOTATIONS', annotations), ('FEATURES', str(write_tsv(PUBLISHED)(tmp_path))),
+                        ('OUT', str(tmp_path / 'out'))):
+        monkeypatch.setattr(script, name, value)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=sentence):
+        patch.setattr(script, 'writePickle', fail)
+        script.main()
+    script.main()
+    assert all(image(str(tmp_path / 'out'), id) for id in IDS)
 
 
 @pytest.mark.parametrize('name, id', [('139', 139), ('000000000139', 139), ('COCO_val2014_000000000139', 139),

@@ -45,6 +45,7 @@ N_BOXES, N_FEATURES = 10, 2048
 STUBS = ('detectron2_lim10features', 'detectron2_lim10maxfeatures')  # ten boxes, their maximum
 NO_FEATURES = 'no features'
 SET_ANNOTATIONS = 'Set ANNOTATIONS at the top of utils/buildCourseLayout.py to COCO\'s captions files.'
+GOES_ON = 'What was finished is kept; started again, it goes on there.'
 
 Image = collections.namedtuple('Image', 'mode name captions')  # 'train' or 'val', file name, list of str
 
@@ -261,8 +262,10 @@ def main():
     try:
         buildCourseLayout({mode: path(name) for mode, name in ANNOTATIONS.items()}, list(map(path, features)),
                           os.path.normpath(path(OUT)))
-    except (KeyboardInterrupt, OSError) as error:  # the disk may be full
-        raise UserError(f'Stopped. {error}\nWhat was finished is kept; started again, it goes on there.') from error
+    except KeyboardInterrupt:
+        raise UserError(f'Stopped. {GOES_ON}') from None
+    except OSError as error:  # a full disk, above all
+        raise UserError(f'{error}. {GOES_ON}') from error
 
 
 if __name__ == '__main__':

@@ -111,7 +111,7 @@ def _tsvDetections(columns, values):
         try:
             return np.frombuffer(base64.b64decode(row[column]), '<f4').reshape(K, -1)
         except ValueError:
-            raise ValueError(f'{column} that are not base64 of as many float32 rows as num_boxes says') from None
+            raise ValueError(f'{column} that are not num_boxes rows of float32 in base64') from None
 
     scores = next((floats(column) for column in SCORE_KEYS if column in row), None)
     return floats('features'), floats('boxes'), scores
