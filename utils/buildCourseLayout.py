@@ -43,7 +43,6 @@ OUT = 'ownData'                  # some 11 GB for all of COCO
 
 N_BOXES, N_FEATURES = 10, 2048
 STUBS = ('detectron2_lim10features', 'detectron2_lim10maxfeatures')  # ten boxes, their maximum
-NO_FEATURES = 'no features'
 SET_ANNOTATIONS = 'Set ANNOTATIONS at the top of utils/buildCourseLayout.py to COCO\'s captions files.'
 GOES_ON = 'What was finished is kept; started again, it goes on there.'
 
@@ -160,7 +159,7 @@ def writeImages(readers, images, folders, wordToToken):
         dict id → why the image was left out, for all that are; counts of what else was met, a Counter of phrases.
     """
     there = {mode: set(os.listdir(pooled)) for mode, (_, pooled) in folders.items()}  # the second of the two files
-    left_out = {id: NO_FEATURES for id, image in images.items() if pickleName(image) not in there[image.mode]}
+    left_out = {id: 'no features' for id, image in images.items() if pickleName(image) not in there[image.mode]}
     met, notes = set(), collections.Counter({'images that an earlier start had written': len(images) - len(left_out)})
     with tqdm(total=len(images), unit='image', disable=None, leave=False) as progress:
         for path, reader in readers:
