@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from utils.demoScenes import HEIGHT, HORIZON, KINDS, WIDTH, Scene
-from utils.generateVocabulary import END, MARKS, START, generateVocabulary, wordsOfCaption
+from utils.generateVocabulary import captionRecord, generateVocabulary, wordsOfCaption
 
 N_TRAIN, N_VAL = 2000, 500
 N_DETECTIONS = 10
@@ -132,9 +132,7 @@ def _save_image(root, split, folders, number, scene, captions, extractor, vocabu
     picture, boxes = scene.draw(), detections(scene)
     name = f'{number:012d}'
     picture.save(os.path.join(root, f'{split}2017', f'{name}.jpg'), quality=88)
-    words = [[MARKS[START]] + wordsOfCaption(caption) + [MARKS[END]] for caption in captions]
-    record = {'imgPath': f'{name}.jpg', 'original_captions': captions, 'captions': words, 'boxes': boxes,
-              'captionsAsTokens': [[vocabulary['wordToToken'][word] for word in caption] for caption in words]}
+    record = {**captionRecord(f'{name}.jpg', captions, vocabulary['wordToToken']), 'boxes': boxes}
     features = extractor(cropsOf(picture, boxes))
     for folder, values in zip(folders, (features, features.max(0))):
         _save(os.path.join(folder, f'{name}.pickle'), {'cnn_features': values, **record})

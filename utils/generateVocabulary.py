@@ -37,6 +37,23 @@ def generateVocabulary(captions):
             'wordToToken': dict(zip(words, tokens)), 'TokenToWord': dict(zip(tokens, words))}
 
 
+def captionRecord(imgPath, captions, wordToToken):
+    """What an image's file says about its captions, in the form of the course's; an unknown word becomes the token `UNK`.
+
+    Args:
+        imgPath: the file name of the picture.
+        captions: list of str.
+        wordToToken: dict.
+
+    Returns:
+        dict of `imgPath`, `original_captions`, `captions` (word lists with start and end mark), `captionsAsTokens` (lists
+        of integers).
+    """
+    words = [[MARKS[START]] + wordsOfCaption(caption) + [MARKS[END]] for caption in captions]
+    return {'imgPath': imgPath, 'original_captions': captions, 'captions': words,
+            'captionsAsTokens': [[int(wordToToken.get(word, UNKNOWN)) for word in caption] for caption in words]}
+
+
 def loadVocabulary(data_dir):
     """The vocabulary of a data folder.
 

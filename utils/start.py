@@ -19,6 +19,7 @@ try:
 except ImportError:  # Windows has no such limit
     resource = None
 
+GOES_ON = 'What was finished is kept; started again, it goes on from there.'
 OPEN_FILES = 1024  # that a script may have at once; ten loader processes with their batches take about half
 
 
@@ -83,13 +84,12 @@ def runScript(main):
     except (UserError, JavaError) as error:
         sys.exit(f'\n{error}')
     except KeyboardInterrupt:
-        sys.exit('\nStopped. What was finished is kept; started again, training goes on after the last finished epoch.')
+        sys.exit(f'\nStopped. {GOES_ON}')
     except (OSError, RuntimeError) as error:
         advice = _advice(error)
         if not advice:
             raise
-        sys.exit(f'\n{advice} What was finished is kept; started again, training goes on after the last finished epoch.\n'
-                 f'({error})')
+        sys.exit(f'\n{advice} {GOES_ON}\n({error})')
 
 
 def _advice(error):
