@@ -85,8 +85,9 @@ def no_process_is_left(group):
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
-@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGHUP'])
-def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, course_folder, tmp_path):
+@pytest.mark.parametrize('name, to_all', [('SIGINT', True), ('SIGINT', False), ('SIGTERM', False), ('SIGHUP', True)])
+def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, to_all, course_folder, tmp_path):
+    """To the script alone, as by kill, or to the loaders and Java as well, as a terminal sends it."""
     script = copy_of_project(tmp_path / 'project', course_folder(n_train=8, n_val=4), epochs=10000)
     number = getattr(signal, name)
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -96,7 +97,10 @@ def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, course_fo
         for line in process.stdout:
             if line.startswith('epoch 1/'):
                 break
-        process.send_signal(number)
+        if to_all:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1 and 'Traceback' not in errors and 'started again' in errors
         assert no_process_is_left(process.pid)

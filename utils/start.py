@@ -39,7 +39,7 @@ def prepare(modelParam, config=None):
         if os.environ.get(variable):
             os.makedirs(os.environ[variable], exist_ok=True)
     tempfile.tempdir = None
-    _allowOpenFiles()
+    allowOpenFiles()
     findJava()
     data_dir = inProject(modelParam['data_dir'])
     provideData(data_dir)
@@ -52,7 +52,7 @@ def prepare(modelParam, config=None):
     return parameters
 
 
-def _allowOpenFiles():
+def allowOpenFiles():
     """Raises the limit of open files to what the system allows; each batch from a loader process takes several."""
     if resource is not None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

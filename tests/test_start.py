@@ -1,0 +1,65 @@
+"""How the scripts end where a machine or another process fails them."""
+import errno
+import os
+
+import pytest
+import torch
+
+from utils.start import runScript
+
+GIB = 2 ** 30
+
+
+def ending(error):
+    """What a script says that fails with this error."""
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        runScript(main)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize('error', [
+    RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB'), RuntimeError('CUDA error: out of memory'),
+    RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`')])
+def test_a_full_gpu_says_what_is_free_and_what_to_change(error, monkeypatch):
+    for name, value in (('current_device', 1), ('memory_reserved', GIB), ('max_memory_reserved', 2 * GIB),
+                        ('mem_get_info', (3 * GIB, 80 * GIB))):
+        monkeypatch.setattr(torch.cuda, name, lambda *device, value=value: value, raising=False)
+    said = ending(error)
+    assert 'GPU 1 is full: of 81,920 MiB 3,072 are free, this process holds 1,024 and needed more than 2,048' in said
+    assert 'CUDA_VISIBLE_DEVICES' in said and "modelParam['batch_size']" in said and 'started again' in said
+
+
+@pytest.mark.parametrize('error, advice', [
+    (RuntimeError('DataLoader worker (pid 17) is killed by signal: Bus error. '), 'numbOfCPUThreadsUsed'),
+    (RuntimeError('DataLoader worker (pid(s) 17) exited unexpectedly'), 'lack of memory'),
+    (OSError(errno.EMFILE, 'Too many open files'), 'ulimit -n'), (RuntimeError('received 0 items of ancdata'), 'ulimit -n'),
+    (OSError(errno.ENOSPC, 'No space left on device'), 'Make room'), (OSError(errno.EDQUOT, 'Disk quota exceeded'), 'quota'),
+    (PermissionError(errno.EACCES, 'Permission denied', '/somewhere/x'), 'copy the project'),
+    (OSError(errno.EROFS, 'Read-only file system', '/somewhere/x'), 'copy the project')])
+def test_what_the_system_refuses_ends_in_a_sentence(error, advice):
+    said = ending(error)
+    assert advice in said and said.endswith(f'({error})')
+
+
+@pytest.mark.parametrize('error', [RuntimeError('mat1 and mat2 shapes cannot be multiplied'), FileNotFoundError(2, 'No', 'x'),
+                                   ValueError('programming error')])
+def test_an_error_of_the_code_keeps_its_stack_trace(error):
+    with pytest.raises(type(error)):
+        ending(error)
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='the limit is POSIX')
+def test_the_limit_of_open_files_is_raised_as_far_as_allowed():
+    import resource
+    from utils.start import OPEN_FILES, allowOpenFiles
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        allowOpenFiles()
+        expected = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (expected, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
