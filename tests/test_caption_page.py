@@ -11,6 +11,7 @@ from PIL import Image
 
 from utils import captionPage
 from utils.captionPage import spread, writeCaptionPage
+from utils.dataLoader import DataLoaderWrapper
 
 SCORES = {'meteor': 0.25, 'bleu_4': 0.125, 'cider': 0.5, 'rouge': 0.375}
 EVIL = ['</script><script>alert(1)</script>', '<img src=x onerror=alert(1)>', '<!-- <script>', '"\' & PAGE_DATA \u2028 ø']
@@ -34,8 +35,8 @@ class Scripts(HTMLParser):
             self.scripts[-1] += data
 
 
-class Images:
-    """In a `DataLoaderWrapper`'s place: only the image files."""
+class Images(DataLoaderWrapper):
+    """A `DataLoaderWrapper` of nothing but the image files."""
 
     def __init__(self, folder):
         self.folder = str(folder)

@@ -257,6 +257,8 @@ def test_example_pictures(course_folder, config, model_param, capsys):
     assert plotImagesAndCaptions(*arguments) is None and 'val2017' in capsys.readouterr().out
     os.makedirs(os.path.join(root, 'val2017'))
     Image.new('L', (64, 48), 100).save(os.path.join(root, 'val2017', f'{12:012d}.jpg'))  # grey, the others missing
+    with open(os.path.join(root, 'val2017', f'{11:012d}.jpg'), 'wb') as f:
+        f.write(b'\xff\xd8\xff broken')
     with Image.open(plotImagesAndCaptions(*arguments)) as picture:
         assert picture.size[0] > 500
 

@@ -4,8 +4,6 @@ import io
 import json
 import os
 
-from PIL import Image
-
 from utils.dataFolder import isDemo
 from utils.files import inProject, readJson, runFolder, writeAtomically
 
@@ -20,23 +18,15 @@ def spread(number, most):
     return range(number) if number <= most else [index * (number - 1) // (most - 1) for index in range(most)]
 
 
-def embedded(file):
-    """An image file in a form that a page holds.
-
-    Returns:
-        A data URI of it as a JPEG, its longer side at most `PIXELS`, and the file's own size [width, height] in pixels;
-        None and None where the file is missing or no image.
-    """
-    try:
-        with Image.open(file) as image:
-            size = list(image.size)
-            image = image.convert('RGB')
-    except OSError:
-        return None, None
-    image.thumbnail((PIXELS, PIXELS))
+def embedded(picture):
+    """A PIL picture as a page holds it: a data URI of a JPEG, its longer side at most `PIXELS`; None for None."""
+    if picture is None:
+        return None
+    picture = picture.copy()
+    picture.thumbnail((PIXELS, PIXELS))
     jpeg = io.BytesIO()
-    image.save(jpeg, 'JPEG')
-    return f'data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}', size
+    picture.save(jpeg, 'JPEG')
+    return f'data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}'
 
 
 def writeCaptionPage(scores, modelParam, dataLoader):
@@ -57,10 +47,12 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     images = []
     for place in spread(len(details), SHOWN):
         detail = details[ranking[place]]
-        picture, size = embedded(dataLoader.imageFile('val', detail['imgPath']))
-        if size is None and 'boxes' in detail:
+        picture, size = dataLoader.picture('val', detail['imgPath']), None
+        if picture is not None:
+            size = picture.size
+        elif 'boxes' in detail:
             size = [max(box[2] for box in detail['boxes']), max(box[3] for box in detail['boxes'])]
-        images.append({**detail, 'rank': place + 1, 'position': ranking[place], 'picture': picture, 'size': size})
+        images.append({**detail, 'rank': place + 1, 'position': ranking[place], 'picture': embedded(picture), 'size': size})
     data_dir = modelParam['data_dir']
     data = {'model': os.path.basename(os.path.normpath(modelParam['modelName'])), 'scores': scores,
             'data': 'built-in demo data' if isDemo(data_dir) else os.path.basename(os.path.normpath(data_dir)),

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
@@ -267,6 +268,14 @@ class DataLoaderWrapper:
     def imageFile(self, mode, imgPath):
         """The path of an image; the file may be missing."""
         return os.path.join(self.modelParam['data_dir'], IMAGE_FOLDERS[mode], os.path.basename(imgPath))
+
+    def picture(self, mode, imgPath):
+        """An image as a PIL picture in RGB; None where its file is missing or broken."""
+        try:
+            with Image.open(self.imageFile(mode, imgPath)) as image:
+                return image.convert('RGB')
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # pillow's words for a broken file
+            return None
 
     def wordPositions(self, tokens):
         """Where a predicted caption has words: the positions before its end token, less those that mark or say nothing."""

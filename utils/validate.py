@@ -3,7 +3,6 @@ import os
 import textwrap
 
 from matplotlib.figure import Figure
-from PIL import Image
 
 from utils.files import runFolder
 from utils.plotter import saveFigure
@@ -12,18 +11,17 @@ EXAMPLES = 5
 
 
 def plotImagesAndCaptions(model, modelParam, config, dataLoader):
-    """Draws the first five validation images whose files exist, with predicted and human captions, as examples.png.
+    """Draws the first five validation images whose pictures can be read, with predicted and human captions, as examples.png.
 
     Returns:
-        The picture's path, or None where no image file exists.
+        The picture's path, or None where there is no picture.
     """
     loader = dataLoader.myDataDicts['val']
     examples = []
-    for index, path in enumerate(loader.dataset.paths):
-        image = loader.dataset[index]
-        file = dataLoader.imageFile('val', image['imgPath'])
-        if os.path.isfile(file):
-            examples.append((file, image))
+    for image in map(loader.dataset.__getitem__, range(len(loader.dataset))):
+        pixels = dataLoader.picture('val', image['imgPath'])
+        if pixels is not None:
+            examples.append((pixels, image))
         if len(examples) == EXAMPLES:
             break
     if not examples:
@@ -33,9 +31,8 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
     predictions = model.greedyTokens(loader.collate_fn([image for _, image in examples]))
     figure = Figure(figsize=(10, 2.3 * len(examples)), layout='constrained')
     rows = figure.subplots(len(examples), 2, width_ratios=(1, 2), squeeze=False)
-    for (picture, text), (file, image), tokens in zip(rows, examples, predictions):
-        with Image.open(file) as pixels:
-            picture.imshow(pixels.convert('RGB'))
+    for (picture, text), (pixels, image), tokens in zip(rows, examples, predictions):
+        picture.imshow(pixels)
         picture.axis('off')
         text.axis('off')
         text.text(0, 1, textwrap.fill(dataLoader.wordsOf(tokens), 60), va='top', fontsize=13, weight='bold')
