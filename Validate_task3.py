@@ -11,7 +11,9 @@ from utils.model import Model
 from utils.saverRestorer import SaverRestorer, loadForValidation
 from utils.start import announce, prepare, runScript
 from utils.validate import plotImagesAndCaptions
-from utils.validate_metrics import validateCaptions
+from utils.validate_metrics import scoreTable, validateCaptions
+
+config = {'beamSize': 3}                    # the beam search's scores beside the greedy ones; 1: greedy alone
 
 modelParam = {
     'batch_size': 128,
@@ -31,16 +33,15 @@ modelParam = {
 
 
 def main():
-    parameters = prepare(modelParam)                                  # folders, data and Java
-    config = loadForValidation(parameters)['config']                  # every size is the checkpoint's
-    dataLoader = DataLoaderWrapper(config, parameters)                # batches of features and captions
-    model = Model(config, parameters, ImageCaptionModel)
+    parameters = prepare(modelParam, config)                          # settings, folders, data and Java
+    savedConfig = {**loadForValidation(parameters)['config'], **config}  # every size is the checkpoint's
+    dataLoader = DataLoaderWrapper(savedConfig, parameters)           # batches of features and captions
+    model = Model(savedConfig, parameters, ImageCaptionModel)
     announce(parameters, dataLoader, model)
-    SaverRestorer(config, parameters).restore(model)
-    scores = validateCaptions(model, parameters, config, dataLoader)
-    for name, score in scores.items():
-        print(f'{name:14s}{score:.4f}')
-    plotImagesAndCaptions(model, parameters, config, dataLoader)
+    SaverRestorer(savedConfig, parameters).restore(model)
+    scores = validateCaptions(model, parameters, savedConfig, dataLoader)
+    print(scoreTable(scores, savedConfig))
+    plotImagesAndCaptions(model, parameters, savedConfig, dataLoader)
 
 
 if __name__ == '__main__':
