@@ -13,7 +13,9 @@ from utils.start import announce, prepare, runScript
 from utils.validate import plotImagesAndCaptions
 from utils.validate_metrics import scoreTable, validateCaptions
 
-config = {'beamSize': 3}                    # the beam search's scores beside the greedy ones; 1: greedy alone
+config = {
+    'beamSize': 3,                          # a beam search beside the greedy captions, which 1 leaves alone
+}
 
 modelParam = {
     'batch_size': 128,
@@ -34,14 +36,14 @@ modelParam = {
 
 def main():
     parameters = prepare(modelParam, config)                          # settings, folders, data and Java
-    savedConfig = {**loadForValidation(parameters)['config'], **config}  # every size is the checkpoint's
-    dataLoader = DataLoaderWrapper(savedConfig, parameters)           # batches of features and captions
-    model = Model(savedConfig, parameters, ImageCaptionModel)
+    fullConfig = {**loadForValidation(parameters)['config'], **config}  # every size is the checkpoint's
+    dataLoader = DataLoaderWrapper(fullConfig, parameters)            # batches of features and captions
+    model = Model(fullConfig, parameters, ImageCaptionModel)
     announce(parameters, dataLoader, model)
-    SaverRestorer(savedConfig, parameters).restore(model)
-    scores = validateCaptions(model, parameters, savedConfig, dataLoader)
-    print(scoreTable(scores, savedConfig))
-    plotImagesAndCaptions(model, parameters, savedConfig, dataLoader)
+    SaverRestorer(fullConfig, parameters).restore(model)
+    scores = validateCaptions(model, parameters, fullConfig, dataLoader)
+    print(scoreTable(scores, fullConfig))
+    plotImagesAndCaptions(model, parameters, fullConfig, dataLoader)
 
 
 if __name__ == '__main__':

@@ -372,7 +372,7 @@ class ImageCaptionModel(nn.Module):
             log_p_of_words = self.output_layer(hidden).log_softmax(dim=-1)       # [b·K, V]
             if step == 0:
                 log_p_of_words[:, END] = -math.inf
-            gains, words = (best.unflatten(0, (-1, K)) for best in log_p_of_words.topk(heirs))
+            gains, words = (best.view(-1, K, heirs) for best in log_p_of_words.topk(heirs))
             log_p = log_p.unsqueeze(2) + torch.where(ended.unsqueeze(2), after_end, gains)  # [b, K, heirs]
             words = words.masked_fill(ended.unsqueeze(2), END)
             lengths = (tokens != END).sum(dim=2) + 1                             # [b, K], with the next word or the end

@@ -2,13 +2,19 @@
 import copy
 import importlib
 import itertools
+import os
 
 import pytest
 import torch
 
+import cocoSource_task2_gru
 import cocoSource_xcnnfused
+from test_fast_paths import plain
 from test_models import D, config_for
-from utils.dataLoader import Collate
+from utils.dataLoader import Collate, DataLoaderWrapper
+from utils.files import readJson, runFolder
+from utils.model import Model
+from utils.validate_metrics import scoreTable, validateCaptions
 
 END, START, V = 0, 1, 23
 TASKS = [('cocoSource_xcnnfused', 'RNN', 1), ('cocoSource_task2_gru', 'GRU', 2), ('cocoSource_task3_lstm', 'LSTM', 2),
@@ -162,3 +168,30 @@ def test_the_gpu_says_what_the_cpu_says(learned):
     expected = net.beam_tokens(features, start, 3)
     tokens = copy.deepcopy(net).cuda().beam_tokens(features.cuda(), start.cuda(), 3)
     assert tokens.is_cuda and torch.equal(tokens.cpu(), expected)
+
+
+def test_validation_reports_the_beam_beside_greedy(course_folder, config, model_param, capsys):
+    """With the network's methods, and without them as in another student's file."""
+    course_folder()
+    loader = DataLoaderWrapper(config, model_param)
+    model = Model(loader.config, model_param, cocoSource_task2_gru.ImageCaptionModel)
+    with torch.no_grad():
+        model.net.output_layer.bias[END] += 9                                    # greedy says nothing
+    scores = validateCaptions(model, model_param, {**config, 'beamSize': 2}, loader)
+    names = ['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'meteor', 'cider', 'rouge', 'meteor_tokens']
+    assert list(scores) == ['loss', *names, *(f'beam_{name}' for name in names)]
+    greedy, beam = (readJson(os.path.join(runFolder(model_param), f'captions_validation{kind}.json'), None)
+                    for kind in ('', '_beam2'))
+    assert [result['image_id'] for result in greedy] == [result['image_id'] for result in beam] == list(range(10, 15))
+    assert {result['caption'] for result in greedy} == {''} and all(result['caption'] for result in beam)
+    assert scores['meteor'] == scores['bleu_1'] == 0 < scores['beam_bleu_1']
+    table = scoreTable(scores, {'beamSize': 2}).splitlines()
+    assert table[0].split() == ['greedy', 'beam', 'of', '2'] and table[1].split() == ['loss', f"{scores['loss']:.4f}"]
+    assert table[6].split() == ['meteor', '0.0000', f"{scores['beam_meteor']:.4f}"] and len(table) == 10
+
+    model.net = plain(model.net)
+    capsys.readouterr()
+    alone = validateCaptions(model, model_param, {**config, 'beamSize': 2}, loader)
+    assert 'no method beam_tokens' in capsys.readouterr().out
+    assert alone == pytest.approx({name: scores[name] for name in ['loss', *names]}, abs=1e-5)
+    assert scoreTable(alone, {'beamSize': 2}).splitlines()[5] == 'meteor        0.0000'

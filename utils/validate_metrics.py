@@ -122,7 +122,7 @@ def validateCaptions(model, modelParam, config, dataLoader):
     """
     beamSize = config.get('beamSize', 1)
     if beamSize > 1 and not hasattr(model.net, 'beam_tokens'):
-        print('All captions are greedy: the model has no method beam_tokens, which a beam search needs.')
+        print(f'Greedy captions alone: the model of {type(model.net).__module__} has no method beam_tokens to search with.')
         beamSize = 1
     with contextlib.closing(CaptionValidator(modelParam, dataLoader)) as validator:
         results, attention = [], []
@@ -145,8 +145,8 @@ def validateCaptions(model, modelParam, config, dataLoader):
 
 def scoreTable(scores, config):
     """The scores that `validateCaptions` returns as a table in text: a name, the greedy score, the beam's beside it."""
-    lines = [f'{name:14s}{score:.4f}' + (f"{scores[f'beam_{name}']:10.4f}" if f'beam_{name}' in scores else '')
+    lines = [f'{name:14s}{score:.4f}' + (f"{scores[f'beam_{name}']:12.4f}" if f'beam_{name}' in scores else '')
              for name, score in scores.items() if not name.startswith('beam_')]
     if 'beam_meteor' in scores:
-        lines.insert(0, f"{'':14s}{'greedy':6s}{'beam of ' + str(config['beamSize']):>12s}")
+        lines.insert(0, f"{'':14s}greedy{'beam of ' + str(config['beamSize']):>12s}")
     return '\n'.join(lines)
