@@ -376,17 +376,14 @@ class ImageCaptionModel(nn.Module):
             log_p = log_p.unsqueeze(2) + torch.where(ended.unsqueeze(2), after_end, gains)  # [b, K, heirs]
             words = words.masked_fill(ended.unsqueeze(2), END)
             lengths = (tokens != END).sum(dim=2) + 1                             # [b, K], with the next word or the end
-            per_word, chosen = (log_p / lengths.unsqueeze(2)).flatten(1).topk(K)  # [b, K], the best first
+            chosen = (log_p / lengths.unsqueeze(2)).flatten(1).topk(K).indices   # [b, K], the best first
             parents = torch.div(chosen, heirs, rounding_mode='floor')            # [b, K]
             log_p, word = (each.flatten(1).gather(1, chosen) for each in (log_p, words))
             tokens = tokens.gather(1, parents.unsqueeze(2).expand_as(tokens))
             tokens[:, :, step] = word
             ended = word == END
             captions[rows] = tokens[:, 0]
-
-            # what an unended caption can still come to: other words are never more likely than certain
-            within_reach = (log_p / CAPTION_STEPS).masked_fill(ended, -math.inf).amax(dim=1)
-            going = within_reach > per_word.masked_fill(~ended, -math.inf).amax(dim=1)
+            going = ~ended.all(dim=1)                                            # [b]
             left = int(going.sum())
             if left == 0:
                 break
