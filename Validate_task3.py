@@ -12,7 +12,11 @@ from utils.model import Model
 from utils.saverRestorer import SaverRestorer, loadForValidation
 from utils.start import announce, prepare, runScript
 from utils.validate import plotImagesAndCaptions
-from utils.validate_metrics import validateCaptions
+from utils.validate_metrics import scoreTable, validateCaptions
+
+config = {
+    'beamSize': 3,                          # a beam search beside the greedy captions, which 1 leaves alone
+}
 
 modelParam = {
     'batch_size': 128,
@@ -32,16 +36,15 @@ modelParam = {
 
 
 def main():
-    parameters = prepare(modelParam)                                  # folders, data and Java
-    config = loadForValidation(parameters)['config']                  # every size is the checkpoint's
-    dataLoader = DataLoaderWrapper(config, parameters)                # batches of features and captions
-    model = Model(config, parameters, ImageCaptionModel)
+    parameters = prepare(modelParam, config)                          # settings, folders, data and Java
+    fullConfig = {**loadForValidation(parameters)['config'], **config}  # every size is the checkpoint's
+    dataLoader = DataLoaderWrapper(fullConfig, parameters)            # batches of features and captions
+    model = Model(fullConfig, parameters, ImageCaptionModel)
     announce(parameters, dataLoader, model)
-    SaverRestorer(config, parameters).restore(model)
-    scores = validateCaptions(model, parameters, config, dataLoader)
-    for name, score in scores.items():
-        print(f'{name:14s}{score:.4f}')
-    plotImagesAndCaptions(model, parameters, config, dataLoader)
+    SaverRestorer(fullConfig, parameters).restore(model)
+    scores = validateCaptions(model, parameters, fullConfig, dataLoader)
+    print(scoreTable(scores, fullConfig))
+    plotImagesAndCaptions(model, parameters, fullConfig, dataLoader)
     writeCaptionPage(scores, parameters, dataLoader)
 
 

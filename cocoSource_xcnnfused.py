@@ -3,6 +3,8 @@
 Letters in the comments: B = batch, T = time steps, V = vocabulary_size, E = embedding_size, D = number_of_cnn_features,
 M = nnmapsize, H = hidden_state_size, L = number of layers, k = vectors of size H in a cell's state (2 for LSTM, else 1).
 """
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -331,6 +333,67 @@ class ImageCaptionModel(nn.Module):
                 rows, word, state, going = rows[going], word[going], state[:, going], going[going]
                 advance = self.advance_from(image[rows])
         return tokens[:, :step + 1]
+
+    def beam_tokens(self, cnn_features, start_tokens, beam_size):
+        """The words found by beam search: step after step every image keeps its K best captions, ended or not.
+
+        The best have the highest log-probability per word, the end counted as one (Cho et al. 2014, arXiv:1409.1259): the
+        sum alone favours short captions, the more so the wider the beam.
+
+        Args:
+            cnn_features: as in `forward`.
+            start_tokens: [B] integers.
+            beam_size: K; 1 gives `greedy_tokens`. More than 1 never gives an empty caption.
+
+        Returns:
+            [B, at most 40] integers, end tokens from each caption's end on.
+
+        Raises:
+            ValueError: K is less than 1.
+        """
+        if beam_size < 1:
+            raise ValueError(f'beam_size is {beam_size}; it must be at least 1')
+        if beam_size == 1:
+            return self.greedy_tokens(cnn_features, start_tokens)
+        B, K, image = len(start_tokens), beam_size, self.process_features(cnn_features)
+        heirs = min(K, self.vocabulary_size)                                     # no caption has more of them among the K
+        captions = start_tokens.new_full((B, CAPTION_STEPS), END)
+        rows = torch.arange(B, device=start_tokens.device)                       # the b images that are computed
+        tokens = start_tokens.new_full((B, K, CAPTION_STEPS), END)
+        log_p = image.new_full((B, K), -math.inf)                                # of each caption; the K empty ones …
+        log_p[:, 0] = 0                                                          # … are the same and count once
+        ended = torch.zeros_like(log_p, dtype=torch.bool)
+        after_end = image.new_full((heirs,), -math.inf)                          # an end goes on with another, at no cost
+        after_end[0] = 0
+        word, state = start_tokens.repeat_interleave(K), self.zero_state(image).repeat_interleave(K, dim=1)
+        advance = self.advance_from(image.repeat_interleave(K, dim=0))
+        for step in range(CAPTION_STEPS):
+            hidden, state = advance(self.embedding_layer(word), state, [len(word)])
+            log_p_of_words = self.output_layer(hidden).log_softmax(dim=-1)       # [b·K, V]
+            if step == 0:
+                log_p_of_words[:, END] = -math.inf
+            gains, words = (best.view(-1, K, heirs) for best in log_p_of_words.topk(heirs))
+            log_p = log_p.unsqueeze(2) + torch.where(ended.unsqueeze(2), after_end, gains)  # [b, K, heirs]
+            words = words.masked_fill(ended.unsqueeze(2), END)
+            lengths = (tokens != END).sum(dim=2) + 1                             # [b, K], with the next word or the end
+            chosen = (log_p / lengths.unsqueeze(2)).flatten(1).topk(K).indices   # [b, K], the best first
+            parents = torch.div(chosen, heirs, rounding_mode='floor')            # [b, K]
+            log_p, word = (each.flatten(1).gather(1, chosen) for each in (log_p, words))
+            tokens = tokens.gather(1, parents.unsqueeze(2).expand_as(tokens))
+            tokens[:, :, step] = word
+            ended = word == END
+            captions[rows] = tokens[:, 0]
+            going = ~ended.all(dim=1)                                            # [b]
+            left = int(going.sum())
+            if left == 0:
+                break
+            state_rows = parents + K * torch.arange(len(rows), device=rows.device).unsqueeze(1)  # [b, K] of b·K
+            if left <= len(rows) // 2:                                           # go on with those alone
+                rows, tokens, log_p, ended, word, state_rows = (
+                    each[going] for each in (rows, tokens, log_p, ended, word, state_rows))
+                advance = self.advance_from(image[rows].repeat_interleave(K, dim=0))
+            word, state = word.flatten(), state[:, state_rows.flatten()]
+        return captions[:, :step + 1]
 
 
 def loss_fn(logits, y_tokens, y_weights):

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from utils import metrics, validate_metrics
+from utils import metrics
 from utils.metrics import METEOR
 
 D = 16  # features per detection
@@ -91,5 +91,4 @@ def running_meteor():
 def shared_meteor(monkeypatch, running_meteor):
     """One METEOR process, which takes seconds to start, for all tests that ask for this; closing it does nothing."""
     monkeypatch.setattr(running_meteor, 'close', lambda: None)
-    for module in (metrics, validate_metrics):
-        monkeypatch.setattr(module, 'METEOR', lambda: running_meteor)
+    monkeypatch.setattr(metrics, 'METEOR', lambda: running_meteor)

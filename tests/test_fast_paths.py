@@ -14,7 +14,7 @@ def plain(net):
     """The same network without its faster methods."""
     class Plain(type(net)):
         def __getattribute__(self, name):
-            if name in ('logits_of_words', 'greedy_tokens'):
+            if name in ('logits_of_words', 'greedy_tokens', 'beam_tokens'):
                 raise AttributeError(name)
             return super().__getattribute__(name)
 

@@ -49,6 +49,7 @@ def test_train_and_validate(task, course_folder, tmp_path, monkeypatch, capsys):
         history = json.load(f)
     assert f"meteor        {history[0]['meteor']:.4f}" in out and 'meteor_tokens' in out and 'loss' in out
     assert 'captions.html' in os.listdir(os.path.join(folders['img_dir'], run))
+    assert 'greedy   beam of 3' in out and 'captions_validation_beam3.json' in os.listdir(os.path.join(folders['modelsDir'], run))
 
 
 @pytest.mark.parametrize('task', TASKS)

@@ -11,7 +11,8 @@ from utils.settings import checkSettings
 def test_the_scripts_settings_are_possible(task):
     training = importlib.import_module(f'Exercise_Train_task{task}')
     checkSettings(training.modelParam, training.config)
-    checkSettings(importlib.import_module(f'Validate_task{task}').modelParam)
+    validation = importlib.import_module(f'Validate_task{task}')
+    checkSettings(validation.modelParam, validation.config)
 
 
 @pytest.mark.parametrize('name, key, value', [
@@ -31,6 +32,13 @@ def test_what_is_impossible_is_named(name, key, value):
         checkSettings(**settings)
     assert f'{name}[{key!r}]' in str(error.value)
     assert str(error.value).count("'] is ") == 1
+
+
+@pytest.mark.parametrize('config', [{'beamSize': 0}, {'beamSize': 2.5}, {'beamSize': True}, {'beamSize': '3'}, {'seed': 1}])
+def test_an_impossible_beam_is_named(config):
+    import Validate_task3
+    with pytest.raises(UserError, match=r"config\['(beamSize|seed)'\] is "):
+        checkSettings(Validate_task3.modelParam, config)
 
 
 def test_a_missing_key_and_all_faults_at_once():

@@ -109,6 +109,12 @@ class Model:
             logits, _ = self.net(cnn_features, start.unsqueeze(1), False)        # [B, 40, V]
         return logits.argmax(dim=-1).tolist()
 
+    def beamTokens(self, batch, beamSize):
+        """The captions of a batch by beam search, as `greedyTokens` returns them; only for a network with `beam_tokens`."""
+        with torch.no_grad():
+            return self.net.beam_tokens(batch['cnn_features'].to(self.device, non_blocking=True),
+                                        batch['xTokens'][:, 0, 0].to(self.device), beamSize).tolist()
+
     def attentionOver(self, batch, captions):
         """Where the network looks while it says captions.
 

@@ -58,6 +58,7 @@ CONFIG = {
     'featurepathstub': _one_of('detectron2_lim10maxfeatures', 'detectron2_lim10features'),
     'seed': _number(0, whole=True),
 }
+VALIDATION_CONFIG = {'beamSize': SIZE}  # the rest is the checkpoint's
 MODEL_PARAM = {
     'batch_size': SIZE,
     'cuda': (_cuda, "a dictionary such as {'use_cuda': True, 'device_idx': 0}"),
@@ -82,13 +83,14 @@ def checkSettings(modelParam, config=None):
 
     Args:
         modelParam: dict.
-        config: dict, or None where it comes from a checkpoint.
+        config: dict, in a validation script only what is not the checkpoint's; or None for no configuration.
 
     Raises:
         UserError: a key is unknown or missing, or a value impossible; all of them are named.
     """
     unused = ONLY_TRAINING if modelParam.get('inference') else ONLY_VALIDATION
-    known = {'modelParam': {key: rule for key, rule in MODEL_PARAM.items() if key not in unused}, 'config': CONFIG}
+    known = {'modelParam': {key: rule for key, rule in MODEL_PARAM.items() if key not in unused},
+             'config': VALIDATION_CONFIG if modelParam.get('inference') else CONFIG}
     faults = []
     for name, values in (('modelParam', modelParam), ('config', config)):
         if values is None:

@@ -28,7 +28,7 @@ def prepare(modelParam, config=None):
 
     Args:
         modelParam: dict.
-        config: dict, which is only checked, or None where it comes from a checkpoint.
+        config: dict or None, which is only checked.
 
     Raises:
         UserError: a setting is impossible, the data folder does not exist, or this task is being trained already.

@@ -7,7 +7,7 @@ import torch
 
 from utils.dataLoader import progressBar
 from utils.files import UserError, runFolder, writeJson
-from utils.metrics import METEOR, CaptionScorer
+from utils.metrics import CaptionScorer
 
 
 def imageId(imgPath):
@@ -78,24 +78,28 @@ class CaptionValidator:
         """Ends the scorer's processes."""
         self.scorer.close()
 
-    def captioned(self, model):
-        """Yields each batch of validation images with its free-running greedy captions, B lists of tokens."""
+    def captioned(self, model, beamSize=1):
+        """Yields each batch of validation images with its free-running captions, greedy or of a beam, B lists of tokens."""
         model.net.eval()
         for batch in progressBar(self.loader, 'captions', self.modelParam):
-            yield batch, model.greedyTokens(batch)
+            yield batch, model.greedyTokens(batch) if beamSize == 1 else model.beamTokens(batch, beamSize)
 
     def results(self, batch, captions):
         """A batch's captions in COCO results form: list of dicts of `image_id` and `caption`."""
         return [{'image_id': imageId(imgPath), 'caption': self.dataLoader.wordsOf(tokens)}
                 for imgPath, tokens in zip(batch['imgPaths'], captions)]
 
-    def caption(self, model):
+    def caption(self, model, beamSize=1):
         """The captions of all validation images, as `results` has them."""
-        return [result for batch, captions in self.captioned(model) for result in self.results(batch, captions)]
+        return [result for batch, captions in self.captioned(model, beamSize) for result in self.results(batch, captions)]
 
     def score(self, results):
         """The COCO protocol's scores on words: dict of `bleu_1` … `bleu_4`, `meteor`, `cider`, `rouge`, plain floats."""
         return self.scorer.score(results)
+
+    def allScores(self, results):
+        """Those of `score`, and `meteor_tokens`."""
+        return {**self.score(results), 'meteor_tokens': self.meteorOnTokens(results)}
 
     def details(self, results, attention):
         """The scored `results` with what there is to show of each image; see `validateCaptions`."""
@@ -115,8 +119,7 @@ class CaptionValidator:
         token = self.dataLoader.vocabulary['wordToToken']
         predicted = {result['image_id']: [' '.join(str(token[word]) for word in result['caption'].split())]
                      for result in results}
-        with contextlib.closing(METEOR()) as meteor:
-            score, _ = meteor.compute_score(self.token_references, predicted)
+        score, _ = self.scorer.meteor.compute_score(self.token_references, predicted)
         return score
 
 
@@ -126,12 +129,18 @@ def validateCaptions(model, modelParam, config, dataLoader):
     Writes `captions_validation.json`, the captions in COCO results form, and `details_validation.json`, all that pages about
     them show: a list of dicts of `image_id`, `imgPath`, `caption`, `references` (the human captions as they are), `meteor`
     (on words, of this image), and where the model and the data have them `attention` (a row of weights over the detections
-    per word of the caption) and `boxes` ([x1, y1, x2, y2] in pixels per detection).
+    per word of the caption) and `boxes` ([x1, y1, x2, y2] in pixels per detection). With a `config['beamSize']` of K > 1 also
+    `captions_validation_beam{K}.json`.
 
     Returns:
         dict of floats: `bleu_1` … `bleu_4`, `meteor`, `cider`, `rouge` by the COCO protocol on words, `meteor_tokens`
-        as the course scores it, all of greedy free-running captions; and `loss`, teacher-forced, in nats per word.
+        as the course scores it, all of greedy free-running captions; `loss`, teacher-forced, in nats per word; and with a
+        beam `beam_bleu_1` … `beam_meteor_tokens`, the scores of its captions.
     """
+    beamSize = config.get('beamSize', 1)
+    if beamSize > 1 and not hasattr(model.net, 'beam_tokens'):
+        print(f'Greedy captions alone: the model of {type(model.net).__module__} has no method beam_tokens to search with.')
+        beamSize = 1
     with contextlib.closing(CaptionValidator(modelParam, dataLoader)) as validator:
         results, attention = [], []
         for batch, captions in validator.captioned(model):
@@ -142,6 +151,19 @@ def validateCaptions(model, modelParam, config, dataLoader):
         folder = runFolder(modelParam)
         writeJson(os.path.join(folder, 'captions_validation.json'), results)
         loss = teacherForcedLoss(model, progressBar(validator.loader, 'validation loss', modelParam))
-        scores = {'loss': loss, **validator.score(results), 'meteor_tokens': validator.meteorOnTokens(results)}
+        scores = {'loss': loss, **validator.allScores(results)}
         writeJson(os.path.join(folder, 'details_validation.json'), validator.details(results, attention))
+        if beamSize > 1:
+            results = validator.caption(model, beamSize)
+            writeJson(os.path.join(folder, f'captions_validation_beam{beamSize}.json'), results)
+            scores.update((f'beam_{name}', score) for name, score in validator.allScores(results).items())
     return scores
+
+
+def scoreTable(scores, config):
+    """The scores that `validateCaptions` returns as a table in text: a name, the greedy score, the beam's beside it."""
+    lines = [f'{name:14s}{score:.4f}' + (f"{scores[f'beam_{name}']:12.4f}" if f'beam_{name}' in scores else '')
+             for name, score in scores.items() if not name.startswith('beam_')]
+    if 'beam_meteor' in scores:
+        lines.insert(0, f"{'':14s}greedy{'beam of ' + str(config['beamSize']):>12s}")
+    return '\n'.join(lines)
