@@ -24,9 +24,9 @@ from utils.saverRestorer import checkpointEpochs
 
 TASKS = (1, 2, 3, 4)
 KILLS = 30
-EPOCHS = 40
+EPOCHS = 60
 IMAGES = 96, 32      # to train and to validate: a few seconds per epoch, much of it scoring and saving
-LONGEST_LIFE = 5     # epochs from a start to its kill, at the speed of the training left alone
+LONGEST_LIFE = 10    # epochs from a start to its kill, at the speed of the training left alone
 SECONDS_TO_END = 60  # in which Java, which first reads its tables, and the loaders follow a killed training
 
 
