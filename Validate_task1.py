@@ -15,7 +15,7 @@ from utils.validate import plotImagesAndCaptions
 from utils.validate_metrics import scoreTable, validateCaptions
 
 config = {
-    'beamSize': 3,                          # a beam search beside the greedy captions, which 1 leaves alone
+    'beamSize': 3,                          # captions a beam search keeps, beside the greedy ones; 1: greedy alone
 }
 
 modelParam = {
