@@ -216,7 +216,7 @@ def leaveSignalsToParent(worker):
 
 
 def progressBar(iterable, description, modelParam):
-    """A bar in a terminal or a notebook; nothing where the output goes to a file."""
+    """A bar in a terminal or a notebook; nothing where the output goes to a file, nor beside the main process's."""
     return tqdm(iterable, desc=description, leave=False,
                 disable=not isMain() or (False if modelParam['inNotebook'] else None))
 

@@ -29,8 +29,9 @@ def joined():
         yield
         return
     from torch.distributed.rendezvous import rendezvous  # which a torch that was built without torchrun lacks
-    _store, number, size = next(rendezvous('env://'))
-    dist.init_process_group('gloo', store=_store, rank=number, world_size=size, timeout=LONGEST_WAIT)
+    store, number, size = next(rendezvous('env://'))
+    dist.init_process_group('gloo', store=store, rank=number, world_size=size, timeout=LONGEST_WAIT)
+    _store = store
     with contextlib.redirect_stdout(sys.stdout if isMain() else io.StringIO()):
         yield
     dist.barrier()  # nobody leaves while others still need it
@@ -144,8 +145,10 @@ class LossOfShare(nn.Module):
 
 def lossOfShares(model):
     """A function like `model.lossOfParts` whose only loss is that of the share, summed over its parts, and whose gradients
-    are the mean over all processes. All start from the main one's weights; batch normalisation is over all GPUs' images,
-    but on CPUs over those of the share, since torch has no other there.
+    are the mean over all processes, which all start from the main one's weights.
+
+    Batch normalisation is over the images of all GPUs; on CPUs, where torch has no such layer, over those of the share, and
+    the main process's running statistics are kept.
     """
     group = None
     if model.device.type == 'cuda':

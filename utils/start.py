@@ -26,6 +26,7 @@ LOST_PROCESS = 'closed by peer', 'reset by peer', 'broken pipe', 'pair closure',
 
 def prepare(modelParam, config=None):
     """The parameters as this machine has them: absolute folders, the data in place, the model's name ending in theirs.
+    Processes beside the main one are left with the training images.
 
     Args:
         modelParam: dict.
@@ -111,6 +112,8 @@ def _advice(error):
     text = str(error).lower()
     if 'cuda' in text and ('out of memory' in text or 'alloc_failed' in text):
         return _memoryOfGpu()
+    if 'killed by signal: terminated' in text:  # torchrun and batch systems end a process together with those it has started
+        return 'Stopped.'
     if 'dataloader worker' in text and ('exited unexpectedly' in text or 'killed by signal' in text):
         return ("A process that reads files was ended from outside, most likely for lack of memory. Set "
                 "modelParam['numbOfCPUThreadsUsed'] lower; 0 reads without further processes.")

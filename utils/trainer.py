@@ -36,7 +36,8 @@ class Trainer:
 
     def train(self):
         """Trains from `model.start_epoch` to `numbOfEpochs`. After each epoch the run's folder holds its checkpoint,
-        history.json, times.json and captions_epoch{n}.json, and the plots' folder the curves."""
+        history.json, times.json and captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
+        one alone validates and writes."""
         epochs = self.modelParam['numbOfEpochs']
         if self.model.start_epoch < epochs:
             with closing(CaptionValidator(self.modelParam, self.dataLoader)) if isMain() else nullcontext() as validator:
