@@ -25,10 +25,9 @@ from utils.files import PROJECT
 from utils.model import Model
 from utils.saverRestorer import SaverRestorer
 
-POOLED, DETECTIONS = 'detectron2_lim10maxfeatures', 'detectron2_lim10features'
 TASKS = {'cocoSource_xcnnfused': {'cellType': 'RNN', 'num_rnn_layers': 1}, 'cocoSource_task2_gru': {'cellType': 'GRU'},
          'cocoSource_task3_lstm': {'cellType': 'LSTM'},
-         'cocoSource_task4_attention': {'cellType': 'LSTM', 'featurepathstub': DETECTIONS}}
+         'cocoSource_task4_attention': {'cellType': 'LSTM', 'featurepathstub': 'detectron2_lim10features'}}
 # 9 images in batches of 4 leave one image for the last batch, of 6 an odd number; of 1, one process never has an image
 SAME_LOSSES = [*[(task, 4, 4) for task in TASKS], ('cocoSource_task2_gru', 25, 6), ('cocoSource_task4_attention', 25, 1)]
 
@@ -37,7 +36,7 @@ class Scorer:
     """In place of `CaptionScorer`: the more different words, the better."""
 
     def __init__(self, annotations):
-        print('a scorer starts')
+        print('a scorer starts', file=sys.stderr)  # where every process may speak
 
     def score(self, results):
         words = {word for result in results for word in result['caption'].split()}
@@ -139,7 +138,7 @@ def test_two_processes_train_as_one_does(course_folder, config, model_param, tmp
              case('resumed/', **dropped, last_epoch=2), case('resumed/', **dropped)]
     out, errors = output_of(start_two(cases, tmp_path))
     assert 'Traceback' not in errors, errors
-    assert out.count('Data: ') == out.count('a scorer starts') == out.count('2 processes') == len(cases)
+    assert out.count('Data: ') == errors.count('a scorer starts') == out.count('2 processes') == len(cases)
     assert sum(line.startswith('epoch ') for line in out.splitlines()) == 3 * len(both) + 2 + 2 + 3 + 2 + 1
     for one, two in zip(alone, both):
         assert_close(history(two['model_param']), history(one['model_param']))
@@ -203,6 +202,25 @@ def test_shares_are_those_of_the_same_batches(size, monkeypatch):
         assert len({len(share) for share in batch}) == 1 and batch[0]
         learned = [key for share in batch for *key, learned in share if learned]
         assert sorted(learned) == sorted(map(list, order[first:first + 4]))
+
+
+@pytest.mark.parametrize('learned', [True, False])
+def test_every_share_runs_the_network_as_often(learned, course_folder, config, model_param):
+    """As often as the longest caption of all has parts, with a gradient for every parameter; what stands in counts nothing."""
+    course_folder()
+    data = DataLoaderWrapper(config, model_param)
+    loader = data.myDataDicts['train']
+    model = Model(data.config, model_param, importlib.import_module('cocoSource_task2_gru').ImageCaptionModel)
+    model.net.eval()
+    runs = []
+    model.net.inputLayer.register_forward_hook(lambda *_: runs.append(1))
+    batch = loader.collate_fn([loader.dataset[index, 1, learned] for index in (0, 1)])
+    loss = distributed.LossOfShare(model)(batch, parts=3)
+    loss.backward()
+    gradients = [parameter.grad for parameter in model.net.parameters()]
+    assert batch['numbOfTruncatedSequences'] == 1 and len(runs) == 3 and all(gradient is not None for gradient in gradients)
+    assert float(loss.detach()) == (float(sum(model.lossOfParts(batch)).detach()) if learned else 0)
+    assert any(gradient.any() for gradient in gradients) == learned
 
 
 def test_processes_drop_out_differently(monkeypatch):
