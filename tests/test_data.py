@@ -60,7 +60,7 @@ def test_every_caption_ends_and_is_shifted_by_one(course_folder, config, model_p
 
 
 def draws(loader, epoch):
-    loader.sampler.set_epoch(epoch)
+    loader.batch_sampler.sampler.set_epoch(epoch)
     return [(path, caption) for batch in loader for path, caption in zip(batch['imgPaths'], batch['orig_captions'])]
 
 

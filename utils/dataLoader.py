@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from utils.dataFolder import IMAGE_FOLDERS, featureFiles
+from utils.distributed import ShareOfBatches, isMain, localWorldSize
 from utils.files import UserError
 from utils.generateVocabulary import END, START, UNKNOWN, loadVocabulary
 from utils.safePickle import loadPickle
@@ -76,8 +77,9 @@ def loadImage(path, shape):
 class CaptionDataset(Dataset):
     """The images of one feature folder, in order of their file names.
 
-    An item is asked for by its index alone, and comes with its first caption, or by (index, epoch), and comes with one of
-    its captions drawn from (seed, epoch, file name) alone, whichever process reads it.
+    An item is asked for by its index alone, and comes with its first caption, or by (index, epoch, learned), and comes with
+    one of its captions drawn from (seed, epoch, file name) alone, whichever process reads it; without words to learn where
+    learned is False.
 
     Args:
         paths: the feature files.
@@ -102,14 +104,14 @@ class CaptionDataset(Dataset):
         return loadImage(self.paths[index], self.features_shape)
 
     def __getitem__(self, key):
-        index, epoch = key if isinstance(key, tuple) else (key, None)
+        index, epoch, learned = key if isinstance(key, tuple) else (key, None, True)
         image = self.load(index)
         number = 0
         if epoch is not None:
             draw = random.Random(f'{self.seed} {epoch} {os.path.basename(self.paths[index])}')
             number = draw.randrange(len(image['captions']))
         image['drawn'] = number
-        image['tokens'] = self.tokensToLearn(image['captionsAsTokens'][number])
+        image['tokens'] = self.tokensToLearn(image['captionsAsTokens'][number]) if learned else [START]
         return image
 
     def tokensToLearn(self, caption):
@@ -181,7 +183,7 @@ class Collate:
         T is the longest caption's number of steps, or truncated_backprop_length where that is less. yTokens are xTokens one
         step later; yWeights are 1 where yTokens has a word or an end, 0 where it is padded.
         """
-        longest = max(len(caption) for caption in captions) - 1
+        longest = max(2, *map(len, captions)) - 1                                # a start token alone has no step
         T = min(longest, self.truncated_backprop_length)
         N = -(-longest // T)
         tokens = torch.full((len(captions), N * T + 1), END)
@@ -215,8 +217,9 @@ def leaveSignalsToParent(worker):
 
 
 def progressBar(iterable, description, modelParam):
-    """A bar in a terminal or a notebook; nothing where the output goes to a file."""
-    return tqdm(iterable, desc=description, leave=False, disable=False if modelParam['inNotebook'] else None)
+    """A bar in a terminal or a notebook; nothing where the output goes to a file, nor beside the main process's."""
+    return tqdm(iterable, desc=description, leave=False,
+                disable=not isMain() or (False if modelParam['inNotebook'] else None))
 
 
 class DataLoaderWrapper:
@@ -242,18 +245,20 @@ class DataLoaderWrapper:
             pooled = config['featurepathstub'] == 'detectron2_lim10maxfeatures'
             shape = ([] if pooled else [DETECTIONS]) + [config['number_of_cnn_features']]
             dataset = CaptionDataset(paths, shape, self.config['vocabulary_size'], empty_tokens, config['seed'])
-            self._checkFiles(dataset)
+            if isMain():
+                self._checkFiles(dataset)
             self.myDataDicts[mode] = self._loader(
                 dataset, Collate(config['truncated_backprop_length']), persistent_workers=True,
                 sampler=EpochSampler(len(dataset), config['seed']) if mode == 'train' else None,
                 pin_memory=torch.cuda.is_available())
 
-    def _loader(self, dataset, collate, persistent_workers=False, **options):
+    def _loader(self, dataset, collate, sampler=None, persistent_workers=False, **options):
         batch_size = self.modelParam['batch_size']
+        batches = {'batch_sampler': ShareOfBatches(sampler, batch_size, drop_last=False)} if sampler else {'batch_size': batch_size}
         batch_bytes = 4 * batch_size * math.prod(dataset.features_shape)
-        workers = min(self.modelParam['numbOfCPUThreadsUsed'], availableCores(), -(-len(dataset) // batch_size),
+        workers = min(self.modelParam['numbOfCPUThreadsUsed'], availableCores() // localWorldSize(), -(-len(dataset) // batch_size),
                       sharedMemory() // (BATCHES_IN_FLIGHT * batch_bytes))
-        return DataLoader(dataset, batch_size, collate_fn=collate, num_workers=workers,
+        return DataLoader(dataset, **batches, collate_fn=collate, num_workers=workers,
                           persistent_workers=persistent_workers and workers > 0, worker_init_fn=leaveSignalsToParent, **options,
                           generator=torch.Generator())  # its own, so that loading never moves the global one
 

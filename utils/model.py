@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from utils.dataLoader import availableCores
+from utils.distributed import isMain, localRank, rank, worldSize
 from utils.files import UserError
 
 OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch.optim.SGD,
@@ -13,15 +14,17 @@ OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch
 
 
 def seedEverything(seed, epoch=0):
-    """Seeds python, numpy and torch (CPU and GPU) for one epoch, so that a run resumed there goes on as it would have."""
-    seed = random.Random(f'{seed} {epoch}').getrandbits(32)
+    """Seeds python, numpy and torch (CPU and GPU) for one epoch, so that a run resumed there goes on as it would have.
+    Every further process of a training has seeds of its own, so that it drops out other elements."""
+    seed = random.Random(f'{seed} {epoch}' if isMain() else f'{seed} {epoch} {rank()}').getrandbits(32)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def chooseDevice(modelParam):
-    """The torch.device that `modelParam['cuda']` asks for; the CPU where there is no CUDA.
+    """The torch.device that `modelParam['cuda']` asks for; the CPU where there is no CUDA. Of several processes on a
+    machine each has a GPU of its own, numbered from the one asked for.
 
     Raises:
         UserError: CUDA is there, but not a GPU of that number.
@@ -29,18 +32,20 @@ def chooseDevice(modelParam):
     cuda = modelParam['cuda']
     if not cuda['use_cuda'] or not torch.cuda.is_available():
         return torch.device('cpu')
-    if not 0 <= cuda['device_idx'] < torch.cuda.device_count():
+    number = cuda['device_idx'] + localRank()
+    if not 0 <= number < torch.cuda.device_count():
         raise UserError(f"modelParam['cuda']['device_idx'] is {cuda['device_idx']}, but the GPUs that this process sees are "
                         f'numbered from 0 to {torch.cuda.device_count() - 1}. Leave it at 0 and choose the GPU by '
-                        'CUDA_VISIBLE_DEVICES.')
-    return torch.device('cuda', cuda['device_idx'])
+                        'CUDA_VISIBLE_DEVICES.' + ' Start one process per GPU at most.' * (worldSize() > 1))
+    return torch.device('cuda', number)
 
 
 def describeDevice(device):
-    """A torch.device in words: the GPU's number and name, or the CPU's cores."""
+    """A torch.device in words: the GPU's number and name, or the CPU's cores; and how many processes train, if several."""
+    processes = f', {worldSize()} processes' if worldSize() > 1 else ''
     if device.type == 'cuda':
-        return f'GPU {device.index}, {torch.cuda.get_device_name(device)}'
-    return f'CPU, {availableCores()} cores'
+        return f'GPU {device.index}, {torch.cuda.get_device_name(device)}{processes}'
+    return f'CPU, {availableCores()} cores{processes}'
 
 
 class Model:

@@ -7,6 +7,7 @@ import re
 
 import torch
 
+from utils.distributed import fromMain
 from utils.files import UserError, runFolder, writeAtomically
 from utils.generateVocabulary import loadVocabulary
 from utils.safePickle import loadCheckpoint
@@ -140,10 +141,9 @@ class SaverRestorer:
         if self.modelParam['inference']:
             self._loadWeights(model, loadForValidation(self.modelParam))
             return
-        path = findCheckpoint(self.modelParam, 'best' if self.modelParam['restoreModelBest'] else 'last')
-        if path is None:
+        checkpoint = fromMain(self._loadForTraining)
+        if checkpoint is None:
             return
-        checkpoint = readCheckpoint(path)
         changes = self._changes(checkpoint)
         if changes and not (self.modelParam['restoreModelLast'] or self.modelParam['restoreModelBest']):
             raise UserError(f'The run in {runFolder(self.modelParam)} cannot go on, since its configuration has changed: '
@@ -159,7 +159,11 @@ class SaverRestorer:
                   f'{runFolder(self.modelParam)} is kept as it is. To train a new one, move that folder away or change '
                   "modelParam['modelName'].")
         else:
-            print(f'Going on from {path}, after epoch {model.start_epoch}.')
+            print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.")
+
+    def _loadForTraining(self):
+        path = findCheckpoint(self.modelParam, 'best' if self.modelParam['restoreModelBest'] else 'last')
+        return path and readCheckpoint(path)
 
     def _changes(self, checkpoint):
         """What is configured otherwise than in the checkpoint's run, in words."""

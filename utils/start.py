@@ -8,6 +8,7 @@ import tempfile
 import torch
 
 from utils.dataFolder import dataName, isDemo, provideData
+from utils.distributed import isFirstToEnd, isMain, joined, mainFirst, worldSize
 from utils.files import UserError, inProject, removePartialFiles, runFolder
 from utils.java import JavaError, findJava
 from utils.model import describeDevice
@@ -21,31 +22,40 @@ except ImportError:  # Windows has no such limit
 
 GOES_ON = 'What was finished is kept; started again, it goes on from there.'
 OPEN_FILES = 1024  # that a script may have at once; ten loader processes with their batches take about half
+LOST_PROCESS = 'closed by peer', 'reset by peer', 'broken pipe', 'pair closure', 'nccl'  # in what gloo and nccl say then
 
 
 def prepare(modelParam, config=None):
     """The parameters as this machine has them: absolute folders, the data in place, the model's name ending in theirs.
+    Processes beside the main one are left with the training images.
 
     Args:
         modelParam: dict.
         config: dict or None, which is only checked.
 
     Raises:
-        UserError: a setting is impossible, the data folder does not exist, or this task is being trained already.
+        UserError: a setting is impossible, the data folder does not exist, this task is being trained already, or several
+            processes are to validate.
         JavaError: there is no Java, which the scores need.
     """
     checkSettings(modelParam, config)
+    if modelParam['inference'] and worldSize() > 1:
+        raise UserError('Only training is shared between processes. Start this script by python instead of torchrun.')
     for variable in ('TMPDIR', 'TEMP', 'TMP'):  # TMP=./tmp may name a folder that nobody has made yet
         if os.environ.get(variable):
             os.makedirs(os.environ[variable], exist_ok=True)
     tempfile.tempdir = None
     allowOpenFiles()
-    findJava()
+    if isMain():
+        findJava()
     data_dir = inProject(modelParam['data_dir'])
-    provideData(data_dir)
+    with mainFirst():
+        provideData(data_dir)
     name = modelParam['modelName'].rstrip('/\\')
     parameters = {**modelParam, 'data_dir': data_dir, 'modelName': os.path.join(f'{name}_{dataName(data_dir)}', ''),
                   **{key: inProject(modelParam[key]) for key in ('modelsDir', 'img_dir')}}
+    if not isMain():
+        return {**parameters, 'modeSetups': [pair for pair in modelParam['modeSetups'] if pair[0] == 'train']}
     if not modelParam['inference']:
         lockFolder(runFolder(parameters))
         removePartialFiles(runFolder(parameters))
@@ -80,16 +90,22 @@ def runScript(main):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
             signal.signal(getattr(signal, name), signal.default_int_handler)  # raises KeyboardInterrupt, as Ctrl-C does
     try:
-        main()
+        with joined():
+            main()
     except (UserError, JavaError) as error:
-        sys.exit(f'\n{error}')
+        _end(error)
     except KeyboardInterrupt:
-        sys.exit(f'\nStopped. {GOES_ON}')
+        _end(f'Stopped. {GOES_ON}')
     except (OSError, RuntimeError) as error:
         advice = _advice(error)
         if not advice:
             raise
-        sys.exit(f'\n{advice} {GOES_ON}\n({error})')
+        _end(f'{advice} {GOES_ON}\n({error})')
+
+
+def _end(sentence):
+    """Ends this process by a sentence, or without one where another process of this training has said why all end."""
+    sys.exit(f'\n{sentence}' if isFirstToEnd() else 1)
 
 
 def _advice(error):
@@ -97,9 +113,13 @@ def _advice(error):
     text = str(error).lower()
     if 'cuda' in text and ('out of memory' in text or 'alloc_failed' in text):
         return _memoryOfGpu()
+    if 'killed by signal: terminated' in text:  # torchrun and batch systems end a process together with those it has started
+        return 'Stopped.'
     if 'dataloader worker' in text and ('exited unexpectedly' in text or 'killed by signal' in text):
         return ("A process that reads files was ended from outside, most likely for lack of memory. Set "
                 "modelParam['numbOfCPUThreadsUsed'] lower; 0 reads without further processes.")
+    if worldSize() > 1 and any(sign in text for sign in LOST_PROCESS):
+        return 'Another process of this training, or the connection to it, has ended.'
     number = getattr(error, 'errno', None)
     if number in (errno.EMFILE, errno.ENFILE) or 'too many open files' in text or 'ancdata' in text:
         return (f"Too many files are open. Allow {OPEN_FILES} (ulimit -n {OPEN_FILES}) or set "

@@ -1,10 +1,11 @@
 """Trains a model of any of the tasks."""
-import contextlib
 import math
 import os
 import time
+from contextlib import closing, nullcontext
 
 from utils.dataLoader import progressBar
+from utils.distributed import averaged, isMain, lossOfShares, worldSize
 from utils.files import readJson, runFolder, writeJson
 from utils.java import JavaError
 from utils.model import describeDevice, seedEverything
@@ -28,16 +29,18 @@ class Trainer:
         self.config = config
         self.dataLoader = dataLoader
         self.saveRestorer = saveRestorer
+        self.lossOfParts = lossOfShares(model) if worldSize() > 1 else model.lossOfParts
         self.plotter = Plotter(modelParam, config)
         self.times_path = os.path.join(runFolder(modelParam), 'times.json')
         self.times = readJson(self.times_path, [])
 
     def train(self):
         """Trains from `model.start_epoch` to `numbOfEpochs`. After each epoch the run's folder holds its checkpoint,
-        history.json, times.json and captions_epoch{n}.json, and the plots' folder the curves."""
+        history.json, times.json and captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
+        one alone validates and writes."""
         epochs = self.modelParam['numbOfEpochs']
         if self.model.start_epoch < epochs:
-            with contextlib.closing(CaptionValidator(self.modelParam, self.dataLoader)) as validator:
+            with closing(CaptionValidator(self.modelParam, self.dataLoader)) if isMain() else nullcontext() as validator:
                 for epoch in range(self.model.start_epoch + 1, epochs + 1):
                     self._train_epoch(epoch, validator)
 
@@ -49,6 +52,8 @@ class Trainer:
         losses = {f'{mode}_loss': self.run_epoch(mode, model, is_train, epoch)
                   for mode, is_train in self.modelParam['modeSetups']}
         model.scheduler.step()
+        if not isMain():
+            return
         trained = time.time()
         results = validator.caption(model)
         try:
@@ -95,14 +100,14 @@ class Trainer:
         if mode == 'val':
             return teacherForcedLoss(model, batches)
         model.net.train()
-        loader.sampler.set_epoch(cur_epoch)
+        loader.batch_sampler.sampler.set_epoch(cur_epoch)
         total, words = 0.0, 0.0
         for number, batch in enumerate(batches, start=1):
-            words_of_batch = float(batch['yWeights'].sum())
+            words_of_batch = averaged(float(batch['yWeights'].sum()))            # per process, as its gradients are
             model.optimizer.zero_grad()
-            for sum_loss in model.lossOfParts(batch):
+            for sum_loss in self.lossOfParts(batch):
                 (sum_loss / words_of_batch).backward()
                 total += finite(sum_loss.detach(), batch, f'epoch {cur_epoch}, batch {number}')
             model.optimizer.step()
             words += words_of_batch
-        return total / words
+        return averaged(total) / words
