@@ -21,6 +21,25 @@ def saveFigure(figure, path):
     writeAtomically(path, png.getvalue())
 
 
+def markEvery(points):
+    """Which points of a curve to mark, the first of how many: marks that touch tell nothing apart."""
+    return -(-len(points) // 25)
+
+
+def drawCurves(axes, history):
+    """Draws a history, a list of one dict per epoch, into two axes: the losses, the scores."""
+    for axes_of_kind, curves, label in zip(axes, CURVES, Y_LABELS):
+        for key, name, style in curves:
+            points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
+            if points:
+                axes_of_kind.plot(*zip(*points), style, markersize=3, markevery=markEvery(points), label=name)
+        axes_of_kind.set(xlabel='epoch', ylabel=label)
+        axes_of_kind.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes_of_kind.grid(alpha=0.3)
+        if axes_of_kind.lines:
+            axes_of_kind.legend()
+
+
 class Plotter:
     """Draws a run's history into `img_dir + modelName`, as curves.png."""
 
@@ -32,16 +51,7 @@ class Plotter:
     def plot(self, history):
         """Draws the history, a list of one dict per epoch; in a notebook the picture is shown as well."""
         figure = Figure(figsize=(10, 4), layout='constrained')
-        for axes, curves, label in zip(figure.subplots(1, 2), CURVES, Y_LABELS):
-            for key, name, style in curves:
-                points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
-                if points:
-                    axes.plot(*zip(*points), style, markersize=3, label=name)
-            axes.set(xlabel='epoch', ylabel=label)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(alpha=0.3)
-            if axes.lines:
-                axes.legend()
+        drawCurves(figure.subplots(1, 2), history)
         figure.suptitle(self.title)
         saveFigure(figure, self.path)
         if self.in_notebook:

