@@ -13,6 +13,7 @@ from report.layout import wrapped
 from utils import metrics, saverRestorer
 from utils.files import PROJECT, UserError, writeJson
 from utils.saverRestorer import loadForValidation
+from utils.validate_metrics import validateCaptions
 from test_training import build
 
 NAME = 'm'
@@ -131,7 +132,7 @@ def test_deliver_then_validate_then_report(trained, tmp_path, texts, capsys):
     assert loadForValidation(trained)['path'].startswith(str(tmp_path / 'delivered'))   # else the delivered one
     trainer = build({**delivered.checkpoint['config']}, trained, cocoSource_task4_attention.ImageCaptionModel)
     assert 'comes with the project' in capsys.readouterr().out
-    scores = validate_metrics.validateCaptions(trainer.model, trained, trainer.config, trainer.dataLoader)
+    scores = validateCaptions(trainer.model, trained, trainer.config, trainer.dataLoader)
     assert {'epoch': own.epoch, **scores} == delivered.scores
     assert listing(tmp_path / 'delivered') == before                  # validation writes elsewhere
 
