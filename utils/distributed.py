@@ -152,7 +152,6 @@ def lossOfShares(model):
     """
     group = None
     if model.device.type == 'cuda':
-        torch.cuda.set_device(model.device)
         group = dist.new_group(backend='nccl')
         model.net = nn.SyncBatchNorm.convert_sync_batchnorm(model.net, group)
     warnings.filterwarnings('ignore', 'Grad strides do not match')  # of biases [1, H], which are copied soon enough

@@ -64,6 +64,8 @@ class Model:
 
     def __init__(self, config, modelParam, imageCaptionModel):
         self.device = chooseDevice(modelParam)
+        if self.device.type == 'cuda':
+            torch.cuda.set_device(self.device)  # what names no GPU goes there as well
         seedEverything(config['seed'])
         try:
             self.net = imageCaptionModel(config).to(self.device)
