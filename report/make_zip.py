@@ -17,7 +17,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from report import deliver_models, make_report  # noqa: E402
 from report.runs import SAME, runsOfTasks  # noqa: E402
 from report.submitter import SUBMITTER  # noqa: E402
-from utils.files import PROJECT, UserError, inProject, readJson  # noqa: E402
+from utils.files import PROJECT, UserError, inProject  # noqa: E402
+from utils.runFiles import readRunFile  # noqa: E402
 from utils.saverRestorer import DELIVERED  # noqa: E402
 from utils.start import runScript  # noqa: E402
 
@@ -71,7 +72,7 @@ def check(path, task, run):
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
         if done.returncode:
             raise UserError(f'{path} is written, but Validate_task{task}.py fails in the unzipped folder:\n{done.stdout}')
-        scores = readJson(os.path.join(project, 'storedModels', run.name, 'scores_validation.json'), {})
+        scores = readRunFile(os.path.join(project, 'storedModels', run.name), 'scores_validation.json', {})
     wrong = [key for key, score in run.scores.items() if abs(scores.get(key, -1) - score) > SAME]
     if wrong:
         raise UserError(f'{path} is written, but Validate_task{task}.py in the unzipped folder gives '

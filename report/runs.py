@@ -4,8 +4,9 @@ import os
 
 import torch
 
-from utils.files import readJson, writeJson
+from utils.files import writeJson
 from utils.metrics import BLEU, METEOR, tokenize
+from utils.runFiles import readRunFile
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 from utils.start import prepare
 
@@ -28,8 +29,7 @@ class Run:
         self.name = os.path.basename(os.path.normpath(folder))
         self.checkpoint = readCheckpoint(newestCheckpoint(folder, 'best'))
         self.epoch = self.checkpoint['epoch']
-        # the checkpoint's goes further where the run was killed between the two files
-        self.history = max(self._read(HISTORY, []), self.checkpoint.get('history', []), key=len)
+        self.history = self._read(HISTORY, []) or self.checkpoint.get('history', [])
         self.times = self._read(TIMES, [])
         self.scores = self._read('scores_validation.json', None)
         self.details = self._read('details_validation.json', None)
@@ -42,7 +42,7 @@ class Run:
             self.halves = None  # the run has gone on since
 
     def _read(self, name, default):
-        return readJson(os.path.join(self.folder, name), default)
+        return readRunFile(self.folder, name, default)
 
     def _scored(self):
         return [[entry['epoch'], entry['meteor']] for entry in self.history if 'meteor' in entry]
@@ -78,11 +78,11 @@ class Run:
         """
         if self.halves or not self.details:
             return
-        paths = {epoch: os.path.join(self.folder, f'captions_epoch{epoch}.json') for epoch, _ in self._scored()}
+        names = {epoch: f'captions_epoch{epoch}.json' for epoch, _ in self._scored()}
         captions = {(epoch, result['image_id']): [result['caption']]
-                    for epoch, path in paths.items() for result in readJson(path, [])}
+                    for epoch, name in names.items() for result in self._read(name, [])}
         images = [image['image_id'] for image in self.details]
-        epochs = [epoch for epoch in paths if all((epoch, image) in captions for image in images)]
+        epochs = [epoch for epoch in names if all((epoch, image) in captions for image in images)]
         if not epochs or len(images) < 2:
             return
         references = tokenize({image['image_id']: image['references'] for image in self.details})

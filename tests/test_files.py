@@ -8,6 +8,7 @@ import time
 import pytest
 
 from utils.files import PROJECT, UserError, readJson, removePartialFiles, runFolder, writeAtomically, writeJson
+from utils.runFiles import readRunFile
 
 
 def read(path):
@@ -57,6 +58,19 @@ def test_a_broken_json_file_is_named(data, tmp_path):
     writeAtomically(path, data)
     with pytest.raises(UserError, match=r'times\.json is broken'):
         readJson(path, [])
+
+
+@pytest.mark.parametrize('value, right', [
+    ([], True), ([{'epoch': 1}], True), ([{'epoch': 1, 'meteor': 0.5, 'seconds': 3}], True), ({}, False), ([1], False),
+    ([{'meteor': 0.5}], False), ([{'epoch': '1'}], False), ([{'epoch': 1, 'meteor': None}], False), ('epoch', False)])
+def test_json_of_another_form_is_named(value, right, tmp_path):
+    writeJson(str(tmp_path / 'history.json'), value)
+    if right:
+        assert readRunFile(str(tmp_path), 'history.json', None) == value
+    else:
+        with pytest.raises(UserError, match=r'history\.json is broken'):
+            readRunFile(str(tmp_path), 'history.json', None)
+    assert readRunFile(str(tmp_path), 'times.json', 'nothing') == 'nothing'
 
 
 def test_json_is_read_back(tmp_path):

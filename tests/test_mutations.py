@@ -16,11 +16,14 @@ import torch
 
 from conftest import CAPTIONS, D, marked
 from utils.dataLoader import loadImage
-from utils.files import PROJECT, UserError, readJson
+from utils.files import PROJECT, UserError
 from utils.generateVocabulary import generateVocabulary, loadVocabulary
+from utils.runFiles import readRunFile
 from utils.saverRestorer import readCheckpoint
 
 MUTATIONS = 1500  # of each file
+DETAILS = [{'image_id': number, 'imgPath': '7.jpg', 'caption': 'a boat', 'references': ['A boat.', 'boat'], 'meteor': 0.5,
+            'attention': [[0.5, 0.5], [0.9, 0.1]], 'boxes': [[0, 0, 3, 4], [1, 1, 2, 2]]} for number in range(4)]
 
 
 def record(features):
@@ -56,6 +59,13 @@ def check_checkpoint(path):
     assert type(read['epoch']) is int and type(read['model_state_dict']) is dict
 
 
+def check_results(path):
+    for image in readRunFile(os.path.dirname(path), os.path.basename(path), None):
+        assert type(image['caption']) is str and all(type(caption) is str for caption in image['references'])
+        assert type(image['meteor']) in (int, float)
+        assert all(type(weight) in (int, float) for row in image.get('attention', []) for weight in row)
+
+
 FILES = {
     'array, protocol 4': (lambda: pickle.dumps(record(np.ones(D, np.float32)), 4), check_image),
     'array, protocol 2': (lambda: pickle.dumps(record(np.ones(D, np.float32)), 2), check_image),
@@ -64,7 +74,7 @@ FILES = {
     'vocabulary': (lambda: pickle.dumps(generateVocabulary([marked(caption)[1:] for caption in CAPTIONS[1]]), 4),
                    check_vocabulary),
     'checkpoint': (checkpoint, check_checkpoint),
-    'JSON': (lambda: json.dumps([{'image_id': 3, 'caption': 'a boat'}] * 4).encode(), lambda path: readJson(path, None)),
+    'details_validation.json': (lambda: json.dumps(DETAILS).encode(), check_results),
 }
 
 
@@ -95,7 +105,7 @@ def try_mutations(name, folder):
     """Prints what came of the mutations of one file; the number of the current one goes to a file, for after a crash."""
     make, check = FILES[name]
     os.makedirs(os.path.join(folder, 'vocabulary'))
-    path = os.path.join(folder, 'vocabulary', 'vocabulary.pickle')
+    path = os.path.join(folder, 'vocabulary', name if name.endswith('.json') else 'vocabulary.pickle')
     original, right, refused = make(), 0, 0
     for number in range(MUTATIONS):
         with open(os.path.join(folder, 'number'), 'w') as f:

@@ -39,6 +39,11 @@ class WordsShared:
         pass
 
 
+def scores_of(epoch, meteor):
+    """As validation leaves them."""
+    return {'epoch': epoch, 'loss': 1., 'meteor': meteor, 'meteor_tokens': .1, 'bleu_4': .1, 'cider': .1, 'rouge': .1}
+
+
 def checkpoint(epoch, history, **weights):
     return {'epoch': epoch, 'model_state_dict': weights, 'optimizer_state_dict': {'state': torch.ones(100000)},
             'scheduler_state_dict': {}, 'modelParam': {'batch_size': 4, 'numbOfEpochs': 3}, 'vocabulary': '',
@@ -58,7 +63,7 @@ def write_run(folder, captions, references, best, meteors):
     writeJson(os.path.join(folder, 'details_validation.json'),
               [{'image_id': image, 'references': [reference], 'caption': '', 'meteor': .1, 'imgPath': f'{image}.jpg'}
                for image, reference in enumerate(references)])
-    writeJson(os.path.join(folder, 'scores_validation.json'), {'epoch': best, 'meteor': meteors[best - 1]})
+    writeJson(os.path.join(folder, 'scores_validation.json'), scores_of(best, meteors[best - 1]))
     return folder
 
 
@@ -82,7 +87,7 @@ def test_one_half_chooses_the_epoch_and_the_other_is_scored(tmp_path):
 def test_scores_of_another_model_are_not_taken(tmp_path):
     folder = write_run(str(tmp_path / 'm'), [], ['a'], best=2, meteors=[.3, .4])
     assert runs.Run(folder).scores['meteor'] == .4
-    for scores in ({'epoch': 1, 'meteor': .4}, {'epoch': 2, 'meteor': .39}):
+    for scores in (scores_of(1, .4), scores_of(2, .39)):
         writeJson(os.path.join(folder, 'scores_validation.json'), scores)
         run = runs.Run(folder)
         assert run.scores is None and run.details is None
@@ -194,7 +199,7 @@ def test_this_project_is_packed_whole():
     for folder in ('', 'utils', 'tests', 'report'):
         code = {os.path.join(folder, name) for name in os.listdir(os.path.join(PROJECT, folder)) if name.endswith('.py')}
         assert code and code <= packed
-    assert {'README.md', 'requirements.txt'} <= packed
+    assert {'README.md', 'requirements.txt', '.pytest.ini', os.path.join('utils', 'captionPage.html')} <= packed
 
 
 @pytest.mark.parametrize('score, fault', [(.3, None), (.4, 'meteor 0.3 where the report has 0.4')])
@@ -205,7 +210,7 @@ def test_the_zip_checks_itself(score, fault, tmp_path, capsys):
         "import json, os\n"
         "os.makedirs('storedModels/m')\n"
         "with open('storedModels/m/scores_validation.json', 'w') as f:\n"
-        "    json.dump({'meteor': .3}, f)\n", encoding='utf-8')
+        f"    json.dump({scores_of(1, .3)}, f)\n", encoding='utf-8')
     run = runs.Run(write_run(str(tmp_path / 'm'), [], ['a'], best=1, meteors=[score]))
     run.scores = {'meteor': score}
     path = str(tmp_path / 'hand_in.zip')

@@ -5,7 +5,8 @@ import json
 import os
 
 from utils.dataFolder import isDemo
-from utils.files import inProject, readJson, runFolder, writeAtomically
+from utils.files import inProject, runFolder, writeAtomically
+from utils.runFiles import readRunFile
 
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
 PIXELS = 320   # of a picture's longer side, as the page holds it
@@ -42,7 +43,7 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     Returns:
         The page's path.
     """
-    details = readJson(os.path.join(runFolder(modelParam), 'details_validation.json'), [])
+    details = readRunFile(runFolder(modelParam), 'details_validation.json', [])
     ranking = sorted(range(len(details)), key=lambda index: -details[index]['meteor'])
     images = []
     for place in spread(len(details), SHOWN):

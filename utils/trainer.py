@@ -6,10 +6,11 @@ from contextlib import closing, nullcontext
 
 from utils.dataLoader import progressBar
 from utils.distributed import averaged, isMain, lossOfShares, worldSize
-from utils.files import readJson, runFolder, writeJson
+from utils.files import runFolder, writeJson
 from utils.java import JavaError
 from utils.model import describeDevice, seedEverything
 from utils.plotter import Plotter
+from utils.runFiles import readRunFile
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
 
@@ -31,8 +32,7 @@ class Trainer:
         self.saveRestorer = saveRestorer
         self.lossOfParts = lossOfShares(model) if worldSize() > 1 else model.lossOfParts
         self.plotter = Plotter(modelParam, config)
-        self.times_path = os.path.join(runFolder(modelParam), 'times.json')
-        self.times = readJson(self.times_path, [])
+        self.times = readRunFile(runFolder(modelParam), 'times.json', [])
 
     def train(self):
         """Trains from `model.start_epoch` to `numbOfEpochs`. After each epoch the run's folder holds its checkpoint,
@@ -69,7 +69,7 @@ class Trainer:
              'device': describeDevice(model.device)}]
         writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), results)
         writeJson(os.path.join(folder, 'history.json'), model.history)
-        writeJson(self.times_path, self.times)  # apart from the history, which every run of the same seed has the same
+        writeJson(os.path.join(folder, 'times.json'), self.times)  # apart from the history, which every run of the same seed has the same
         self.plotter.plot(model.history)
         # the checkpoint comes last: an epoch whose checkpoint is there has left everything, any other is done again
         self.saveRestorer.save(epoch, -scores.get('meteor', -math.inf), model)
