@@ -1,4 +1,5 @@
 """Batches of image features and captions, from one pickle per image."""
+import gc
 import math
 import os
 import random
@@ -209,8 +210,10 @@ def sharedMemory():
     return shutil.disk_usage('/dev/shm').free if os.path.isdir('/dev/shm') else sys.maxsize
 
 
-def leaveSignalsToParent(worker):
-    """A loader process ends when its parent does or ends it, not by the signals that a terminal sends to all of a run."""
+def startLoaderProcess(worker):
+    """A loader process ends when its parent does or ends it, not by the signals that a terminal sends to all of a run; and
+    its garbage collector leaves alone what it shares with the parent, which would become copies of its own."""
+    gc.freeze()
     for name, action in (('SIGINT', signal.SIG_IGN), ('SIGHUP', signal.SIG_IGN), ('SIGTERM', signal.SIG_DFL)):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), action)
@@ -259,7 +262,7 @@ class DataLoaderWrapper:
         workers = min(self.modelParam['numbOfCPUThreadsUsed'], availableCores() // localWorldSize(), -(-len(dataset) // batch_size),
                       sharedMemory() // (BATCHES_IN_FLIGHT * batch_bytes))
         return DataLoader(dataset, **batches, collate_fn=collate, num_workers=workers,
-                          persistent_workers=persistent_workers and workers > 0, worker_init_fn=leaveSignalsToParent, **options,
+                          persistent_workers=persistent_workers and workers > 0, worker_init_fn=startLoaderProcess, **options,
                           generator=torch.Generator())  # its own, so that loading never moves the global one
 
     def _checkFiles(self, dataset):
