@@ -185,7 +185,7 @@ class SaverRestorer:
 
     def _loadWeights(self, model, checkpoint):
         path, network = checkpoint['path'], type(model.net).__module__
-        if 'network' not in checkpoint:
+        if 'vocabulary' not in checkpoint:
             print(f'{path} is a checkpoint of other code. If the rows of its GRU or LSTM weights are in another order than here, '
                   'first those of the input, then those of the state, its captions make no sense.')
         if checkpoint.get('network', network) != network:
