@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from report.runs import HALVES, HISTORY, SAME, TASKS, TIMES, Run, deliveredRun, ownRun, validationScript  # noqa: E402
 from utils.dataLoader import DataLoaderWrapper  # noqa: E402
-from utils.files import writeAtomically, writeJson  # noqa: E402
+from utils.files import PARTIAL, writeAtomically, writeJson  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
 from utils.model import Model  # noqa: E402
 from utils.saverRestorer import DELIVERED, SaverRestorer  # noqa: E402
@@ -36,7 +36,7 @@ def deliver(run, parameters, imageCaptionModel):
         imageCaptionModel: the task's class.
     """
     os.makedirs(DELIVERED, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix='partial_', dir=DELIVERED) as partial:
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=DELIVERED) as partial:
         # validated where it is made, so that its scores are those of the weights delivered
         parameters = {**parameters, 'modelsDir': partial, 'restoreModelLast': 0}
         folder = os.path.join(partial, run.name)

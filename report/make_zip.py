@@ -5,6 +5,7 @@
 Then checks itself: unzips into an empty folder, validates one task there, and compares the scores with the report's.
 """
 import glob
+import io
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from report import deliver_models, make_report  # noqa: E402
 from report.runs import SAME, runsOfTasks  # noqa: E402
 from report.submitter import SUBMITTER  # noqa: E402
-from utils.files import PROJECT, UserError, inProject  # noqa: E402
+from utils.files import PARTIAL, PROJECT, UserError, inProject, writeAtomically  # noqa: E402
 from utils.runFiles import readRunFile  # noqa: E402
 from utils.saverRestorer import DELIVERED  # noqa: E402
 from utils.start import runScript  # noqa: E402
@@ -39,21 +40,17 @@ def packedFiles(project):
     """The paths of the files to pack, relative to the project's folder."""
     paths = [path for pattern in PACKED for path in glob.glob(os.path.join(glob.escape(project), *pattern.split('/')))]
     return sorted(os.path.relpath(path, project) for path in paths
-                  if os.path.isfile(path) and not os.path.basename(os.path.dirname(path)).startswith('partial_'))
+                  if os.path.isfile(path) and not os.path.basename(os.path.dirname(path)).startswith(PARTIAL))
 
 
 def writeZip(project, path):
     """Writes the zip `path`; its files lie in one folder, named like the zip."""
     folder = os.path.splitext(os.path.basename(path))[0]
-    partial_path = f'{path}.partial.zip'  # ignored by git as the zip itself
-    try:
-        with zipfile.ZipFile(partial_path, 'w', zipfile.ZIP_DEFLATED) as packed:
-            for name in packedFiles(project):
-                packed.write(os.path.join(project, name), f"{folder}/{name.replace(os.sep, '/')}")
-        os.replace(partial_path, path)
-    finally:
-        if os.path.exists(partial_path):
-            os.remove(partial_path)
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, 'w', zipfile.ZIP_DEFLATED) as packed:
+        for name in packedFiles(project):
+            packed.write(os.path.join(project, name), f"{folder}/{name.replace(os.sep, '/')}")
+    writeAtomically(path, data.getbuffer())
 
 
 def check(path, task, run):

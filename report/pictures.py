@@ -1,12 +1,9 @@
 """Pages of images: what a model says about them, and where its attention looks."""
-import os
-
 import numpy as np
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from report.layout import COLUMN, LEFT, RIGHT, WIDTH, wrapped
-from utils.dataFolder import IMAGE_FOLDERS, isDemo
+from utils.dataFolder import isDemo, openPicture
 
 SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
 WORDS_SHOWN = 12               # at most, of a caption whose attention is drawn
@@ -60,12 +57,9 @@ def _example(document, image, data_dir):
 
 
 def pixelsOf(image, data_dir):
-    """A validation image [height, width, 3], None where its file is not here."""
-    path = os.path.join(data_dir, IMAGE_FOLDERS['val'], image['imgPath'])
-    if not os.path.isfile(path):
-        return None
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert('RGB'))
+    """A validation image [height, width, 3], None where its file is missing or broken."""
+    picture = openPicture(data_dir, 'val', image['imgPath'])
+    return None if picture is None else np.asarray(picture)
 
 
 def drawImage(axes, image, data_dir, light=1):

@@ -39,10 +39,7 @@ class Images(DataLoaderWrapper):
     """A `DataLoaderWrapper` of nothing but the image files."""
 
     def __init__(self, folder):
-        self.folder = str(folder)
-
-    def imageFile(self, mode, imgPath):
-        return os.path.join(self.folder, f'{mode}2017', imgPath)
+        self.modelParam = {'data_dir': str(folder)}
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 import hashlib
 import os
 
+from PIL import Image
+
 from utils.dataRoot import DATA_ROOT
 from utils.demoData import makeDemoData
 from utils.files import UserError, inProject
@@ -73,3 +75,17 @@ def featureFiles(data_dir, mode, featurepathstub):
                         f'{", ".join(found[:12]) or "nothing"}{" …" if len(found) > 12 else ""}. '
                         'Set DATA_ROOT in utils/dataRoot.py to the folder that holds it.')
     return paths
+
+
+def imageFile(data_dir, mode, imgPath):
+    """The path of an image of 'train' or 'val'; the file may be missing."""
+    return os.path.join(data_dir, IMAGE_FOLDERS[mode], os.path.basename(imgPath))
+
+
+def openPicture(data_dir, mode, imgPath):
+    """An image of 'train' or 'val' as a PIL picture in RGB; None where its file is missing or broken."""
+    try:
+        with Image.open(imageFile(data_dir, mode, imgPath)) as image:
+            return image.convert('RGB')
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # pillow's words for a broken file
+        return None

@@ -9,11 +9,10 @@ import sys
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
-from utils.dataFolder import IMAGE_FOLDERS, featureFiles
+from utils.dataFolder import featureFiles, imageFile, openPicture
 from utils.distributed import ShareOfBatches, isMain, localWorldSize
 from utils.files import UserError
 from utils.generateVocabulary import END, START, UNKNOWN, loadVocabulary
@@ -275,15 +274,11 @@ class DataLoaderWrapper:
 
     def imageFile(self, mode, imgPath):
         """The path of an image; the file may be missing."""
-        return os.path.join(self.modelParam['data_dir'], IMAGE_FOLDERS[mode], os.path.basename(imgPath))
+        return imageFile(self.modelParam['data_dir'], mode, imgPath)
 
     def picture(self, mode, imgPath):
         """An image as a PIL picture in RGB; None where its file is missing or broken."""
-        try:
-            with Image.open(self.imageFile(mode, imgPath)) as image:
-                return image.convert('RGB')
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # pillow's words for a broken file
-            return None
+        return openPicture(self.modelParam['data_dir'], mode, imgPath)
 
     def wordPositions(self, tokens):
         """Where a predicted caption has words: the positions before its end token, less those that mark or say nothing."""
