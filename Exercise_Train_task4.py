@@ -28,6 +28,7 @@ config = {
     # epochs after which the learning rate falls: at three quarters and nine tenths of the training
     'scheduler_milestones': [15, 18] if demo else [37, 45],
     'scheduler_factor': 0.2,
+    'learningRecipe': 'assignment',         # or 'informedStart', which learns more in as many epochs (README.md)
     'featurepathstub': 'detectron2_lim10features',  # ten detections
     'seed': 1,
 }

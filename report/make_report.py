@@ -26,6 +26,7 @@ from report.runs import TASKS, runsOfTasks  # noqa: E402
 from report.submitter import SUBMITTER  # noqa: E402
 from utils.dataFolder import dataDir, featureFiles, isDemo  # noqa: E402
 from utils.files import UserError, inProject, writeAtomically  # noqa: E402
+from utils.learningRecipe import ASSIGNMENT  # noqa: E402
 from utils.plotter import drawCurves, markEvery, saveFigure  # noqa: E402
 from utils.start import runScript  # noqa: E402
 
@@ -267,6 +268,8 @@ class Report:
                  ('truncated after', f"{config['truncated_backprop_length']} words"),
                  ('captions learned', 'one per image and epoch, drawn'),
                  ('seed', str(config['seed']))]
+        if config['learningRecipe'] != ASSIGNMENT:
+            cells.append(('learning recipe', config['learningRecipe']))
         self.document.table('Model and training.', sideBySide(cells), header=False)
 
     def scoreTable(self, task, run):

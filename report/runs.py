@@ -56,8 +56,8 @@ class Run:
         return max((entry for entry in self.history if key in entry), key=lambda entry: entry[key], default=None)
 
     def numberOfParameters(self):
-        """How many values training changes: all of the network's but what batch normalization counts."""
-        counted = ('running_mean', 'running_var', 'num_batches_tracked')
+        """How many values training changes: all of the network's but what is counted over images."""
+        counted = ('running_mean', 'running_var', 'num_batches_tracked', 'feature_mean')
         return sum(tensor.numel() for name, tensor in self.checkpoint['model_state_dict'].items()
                    if not name.endswith(counted))
 

@@ -69,7 +69,7 @@ def config():
     return {'optimizer': 'adamW', 'learningRate': {'lr': 0.01}, 'weight_decay': 1e-5, 'number_of_cnn_features': D,
             'embedding_size': 8, 'vocabulary_size': 10000, 'truncated_backprop_length': 25, 'hidden_state_sizes': 12,
             'num_rnn_layers': 2, 'cellType': 'GRU', 'scheduler_milestones': [2], 'scheduler_factor': 0.2,
-            'featurepathstub': 'detectron2_lim10maxfeatures', 'seed': 1}
+            'learningRecipe': 'assignment', 'featurepathstub': 'detectron2_lim10maxfeatures', 'seed': 1}
 
 
 @pytest.fixture

@@ -139,6 +139,27 @@ class FileFaults(Dataset):
             return str(error)
 
 
+class ImageSums(Dataset):
+    """What the statistics of a `CaptionDataset` are summed from: each image's mean features [D] and all its captions' words."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+        self.features_shape = dataset.features_shape
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        image = self.dataset.load(index)
+        words = [token for caption in image['captionsAsTokens'] for token in self.dataset.tokensToLearn(caption)[1:]]
+        return image['cnn_features'].reshape(-1, self.features_shape[-1]).double().mean(0), words
+
+    def ofBatch(self, images):
+        """The sum of the images' features [D], and how often each token is to be learned [V]."""
+        features, words = zip(*images)
+        return sum(features), torch.bincount(torch.tensor(sum(words, [])), minlength=self.dataset.vocabulary_size)
+
+
 class EpochSampler(Sampler):
     """Every index of a data set once, in an order that (seed, epoch) alone decides; yields (index, epoch)."""
 
@@ -271,6 +292,14 @@ class DataLoaderWrapper:
         if faults:
             raise UserError(f'{len(faults):,} of the {len(dataset):,} feature files in {os.path.dirname(dataset.paths[0])} '
                             'cannot be used:\n' + '\n'.join(faults[:FAULTS_NAMED]) + '\n…' * (len(faults) > FAULTS_NAMED))
+
+    def trainingStatistics(self):
+        """The mean of the training images' features [D], over detections too, and how often each token is to be learned in
+        all of their captions [V]; float64 and integers."""
+        sums = ImageSums(self.myDataDicts['train'].dataset)
+        batches = progressBar(self._loader(sums, sums.ofBatch), 'statistics', self.modelParam)
+        features, counts = (sum(batch) for batch in zip(*batches))
+        return features / len(sums), counts
 
     def imageFile(self, mode, imgPath):
         """The path of an image; the file may be missing."""

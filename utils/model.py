@@ -8,6 +8,7 @@ import torch
 from utils.dataLoader import availableCores
 from utils.distributed import isMain, localRank, rank, worldSize
 from utils.files import UserError
+from utils.learningRecipe import INFORMED_START, centreInput
 
 OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch.optim.SGD,
               'RMSprop': torch.optim.RMSprop}
@@ -71,6 +72,8 @@ class Model:
             self.net = imageCaptionModel(config).to(self.device)
         except ValueError as error:
             raise UserError(f'{imageCaptionModel.__module__}.py cannot build this network: {error}.') from error
+        if config.get('learningRecipe') == INFORMED_START:
+            centreInput(self.net)
         self.loss_fn = sys.modules[imageCaptionModel.__module__].loss_fn
         self.start_epoch = 0
         self.history = []

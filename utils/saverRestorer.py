@@ -10,6 +10,7 @@ import torch
 from utils.distributed import fromMain
 from utils.files import UserError, inProject, runFolder, writeAtomically
 from utils.generateVocabulary import loadVocabulary
+from utils.learningRecipe import ASSIGNMENT, INFORMED_START
 from utils.safePickle import loadCheckpoint
 
 PARAMETERS_OF_A_RUN = ('batch_size', 'numbOfEpochs')  # in modelParam; all keys of config belong to a run
@@ -60,6 +61,7 @@ def readCheckpoint(path):
             name.replace('input_layer.', 'inputLayer.', 1): weight for name, weight in checkpoint['model_state_dict'].items()}
         if 'config' not in checkpoint:
             checkpoint['config'] = {**sizesOf(weights), 'truncated_backprop_length': 25, 'seed': 1}
+        checkpoint['config'].setdefault('learningRecipe', ASSIGNMENT)  # which is older than the key
         return {**checkpoint, 'epoch': int(checkpoint['epoch'])}
     except Exception as error:
         raise UserError(f'The checkpoint {path} cannot be read: {type(error).__name__}: {error}. Move it away to go on '
@@ -79,7 +81,8 @@ def sizesOf(weights):
             'hidden_state_sizes': weights['output_layer.weight'].shape[1],
             'num_rnn_layers': len({name.split('.')[2] for name in weights if name.startswith('rnn.cells.')}),
             'cellType': ('LSTM' if 'rnn.cells.0.weight_f' in weights else 'GRU' if 'rnn.cells.0.weight_u' in weights else 'RNN'),
-            'featurepathstub': 'detectron2_lim10features' if attention else 'detectron2_lim10maxfeatures'}
+            'featurepathstub': 'detectron2_lim10features' if attention else 'detectron2_lim10maxfeatures',
+            'learningRecipe': INFORMED_START if 'inputLayer.feature_mean' in weights else ASSIGNMENT}
 
 
 def vocabularyFingerprint(vocabulary):

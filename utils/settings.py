@@ -1,5 +1,6 @@
 """Checks `config` and `modelParam` before anything is loaded, and names what is wrong in them."""
 from utils.files import UserError
+from utils.learningRecipe import RECIPES
 from utils.model import OPTIMIZERS
 
 
@@ -55,6 +56,7 @@ CONFIG = {
     'cellType': _one_of('RNN', 'GRU', 'LSTM'),
     'scheduler_milestones': (_milestones, 'a rising list of epochs such as [75, 90]'),
     'scheduler_factor': _number(0, 1),
+    'learningRecipe': _one_of(*RECIPES),
     'featurepathstub': _one_of('detectron2_lim10maxfeatures', 'detectron2_lim10features'),
     'seed': _number(0, whole=True),
 }

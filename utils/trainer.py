@@ -8,6 +8,7 @@ from utils.dataLoader import progressBar
 from utils.distributed import averaged, isMain, lossOfShares, worldSize
 from utils.files import runFolder, writeJson
 from utils.java import JavaError
+from utils.learningRecipe import INFORMED_START, informStart
 from utils.model import describeDevice, seedEverything
 from utils.plotter import Plotter
 from utils.runFiles import readRunFile
@@ -30,6 +31,8 @@ class Trainer:
         self.config = config
         self.dataLoader = dataLoader
         self.saveRestorer = saveRestorer
+        if config.get('learningRecipe') == INFORMED_START and model.start_epoch == 0:
+            informStart(model.net, *dataLoader.trainingStatistics())
         self.lossOfParts = lossOfShares(model) if worldSize() > 1 else model.lossOfParts
         self.plotter = Plotter(modelParam, config)
         self.times = readRunFile(runFolder(modelParam), 'times.json', [])

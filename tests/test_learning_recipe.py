@@ -1,0 +1,130 @@
+"""The recipe 'informedStart': what it takes from the data, that it makes no other model, and that nothing else knows of it."""
+import os
+import pickle
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+import cocoSource_task4_attention
+import cocoSource_xcnnfused
+from conftest import D
+from test_training import build, checkpoints, read, weights
+from utils.dataLoader import DataLoaderWrapper
+from utils.files import UserError
+from utils.saverRestorer import loadForValidation
+from utils.validate_metrics import teacherForcedLoss, validateCaptions
+
+pytestmark = pytest.mark.usefixtures('shared_meteor')
+
+TASKS = {1: (cocoSource_xcnnfused.ImageCaptionModel, {'cellType': 'RNN', 'num_rnn_layers': 1}),
+         4: (cocoSource_task4_attention.ImageCaptionModel,
+             {'cellType': 'LSTM', 'featurepathstub': 'detectron2_lim10features'})}
+
+
+@pytest.fixture(params=TASKS)
+def task(request, config):
+    model, changes = TASKS[request.param]
+    return {**config, **changes, 'learningRecipe': 'informedStart'}, model
+
+
+def records(root, config):
+    folder = os.path.join(root, 'Train2017_' + config['featurepathstub'])
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), 'rb') as f:
+            yield pickle.load(f)
+
+
+def test_the_network_starts_from_mean_and_word_frequencies(course_folder, task, model_param):
+    config, model = task
+    config = {**config, 'vocabulary_size': 20}                               # so that some words are unknown
+    images = list(records(course_folder(), config))
+    net = build(config, model_param, model).model.net
+    mean = np.concatenate([image['cnn_features'].reshape(-1, D) for image in images]).mean(0)
+    assert np.allclose(net.inputLayer.feature_mean.numpy(), mean, atol=1e-6)
+    counts = np.zeros(20)
+    for image in images:
+        for caption in image['captionsAsTokens']:
+            for token in [*caption[1:], *[0] * int(caption[-1] != 0)]:          # from the first word to the end
+                counts[token if token < 20 else 2] += 1
+    assert counts.min() == 0 and counts[2] > 1
+    counts = np.maximum(counts, 1)
+    assert np.allclose(net.output_layer.bias.detach().exp().numpy(), counts / counts.sum(), atol=1e-6)
+
+
+def test_it_is_the_plain_model_with_another_bias(course_folder, task, model_param):
+    config, model = task
+    course_folder()
+    trainer = build(config, model_param, model)
+    trainer.train()
+    informed = trainer.model
+    plain = build({**config, 'learningRecipe': 'assignment'}, {**model_param, 'modelName': 'plain/'}, model).model
+    state = informed.net.state_dict()
+    mean = state.pop('inputLayer.feature_mean')
+    assert mean.abs().min() > 0
+    state['inputLayer.1.bias'] = state['inputLayer.1.bias'] - state['inputLayer.1.weight'].flatten(1) @ mean
+    plain.net.load_state_dict(state)                                         # strict: there is nothing else in it
+    batches = list(trainer.dataLoader.myDataDicts['val'])
+    assert teacherForcedLoss(plain, batches) == pytest.approx(teacherForcedLoss(informed, batches), abs=1e-5)
+    for batch in batches:
+        assert plain.greedyTokens(batch) == informed.greedyTokens(batch)
+
+
+def test_a_run_goes_on_and_is_validated_as_it_was(course_folder, task, model_param):
+    config, model = task
+    course_folder()
+    whole = build(config, model_param, model)
+    whole.train()
+    param = {**model_param, 'modelsDir': model_param['modelsDir'] + 'again'}
+    begun = build(config, param, model)
+    begun.modelParam = {**param, 'numbOfEpochs': 1}
+    begun.train()
+    with mock.patch.object(DataLoaderWrapper, 'trainingStatistics', side_effect=AssertionError):  # they are the checkpoint's
+        resumed = build(config, param, model)
+    assert resumed.model.start_epoch == 1
+    resumed.train()
+    assert torch.equal(weights(resumed), weights(whole))
+    assert read(param, 'history.json') == read(model_param, 'history.json')
+
+    validation = {**model_param, 'inference': True, 'modeSetups': [['val', True]]}
+    loaded = build(loadForValidation(validation)['config'], validation, model)
+    scores = validateCaptions(loaded.model, validation, loaded.config, loaded.dataLoader)
+    assert scores['loss'] == whole.model.history[loaded.model.start_epoch - 1]['val_loss']
+
+
+def test_the_assignments_recipe_takes_nothing_from_the_data(course_folder, config, model_param):
+    course_folder()
+    with mock.patch.object(DataLoaderWrapper, 'trainingStatistics', side_effect=AssertionError):
+        trainer = build(config, model_param)
+        trainer.train()
+        del config['learningRecipe']                                         # an own configuration need not name it
+        other = build(config, {**model_param, 'modelName': 'other/'})
+        other.train()
+    assert torch.equal(weights(trainer), weights(other))
+    assert not any('feature_mean' in name for name in trainer.model.net.state_dict())
+
+
+def test_runs_of_the_two_recipes_do_not_mix(course_folder, config, model_param):
+    course_folder()
+    build(config, {**model_param, 'numbOfEpochs': 1}).train()
+    informed = {**config, 'learningRecipe': 'informedStart'}
+    with pytest.raises(UserError, match=r"config\['learningRecipe'\] was 'assignment' and is 'informedStart'"):
+        build(informed, {**model_param, 'numbOfEpochs': 1})
+    with pytest.raises(UserError, match="its learningRecipe is 'assignment', not 'informedStart'"):
+        build(informed, {**model_param, 'restoreModelLast': 1})
+
+
+def test_a_run_that_is_older_than_the_recipes_goes_on(course_folder, config, model_param):
+    course_folder()
+    trainer = build(config, model_param)
+    trainer.modelParam = {**model_param, 'numbOfEpochs': 1}
+    trainer.train()
+    name, = (name for name in checkpoints(model_param) if name.startswith('last'))
+    path = os.path.join(model_param['modelsDir'], 'm', name)
+    checkpoint = torch.load(path)
+    del checkpoint['config']['learningRecipe']
+    torch.save(checkpoint, path)
+    resumed = build(config, model_param)
+    assert resumed.model.start_epoch == 1
+    resumed.train()
