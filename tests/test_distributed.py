@@ -26,7 +26,7 @@ from utils.model import Model
 from utils.saverRestorer import SaverRestorer
 
 TASKS = {'cocoSource_xcnnfused': {'cellType': 'RNN', 'num_rnn_layers': 1}, 'cocoSource_task2_gru': {'cellType': 'GRU'},
-         'cocoSource_task3_lstm': {'cellType': 'LSTM'},
+         'cocoSource_task3_lstm': {'cellType': 'LSTM', 'learningRecipe': 'informedStart'},
          'cocoSource_task4_attention': {'cellType': 'LSTM', 'featurepathstub': 'detectron2_lim10features'}}
 # 9 images in batches of 4 leave one image for the last batch, of 6 an odd number; of 1, one process never has an image
 SAME_LOSSES = [*[(task, 4, 4) for task in TASKS], ('cocoSource_task2_gru', 25, 6), ('cocoSource_task4_attention', 25, 1)]

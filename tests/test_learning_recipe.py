@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-import cocoSource_task2_gru
 import cocoSource_task3_lstm
 import cocoSource_task4_attention
 import cocoSource_xcnnfused
@@ -55,16 +54,14 @@ def test_the_network_starts_from_mean_and_word_frequencies(course_folder, task, 
     assert np.allclose(net.output_layer.bias.detach().exp().numpy(), counts / counts.sum(), atol=1e-6)
 
 
-@pytest.mark.parametrize('model, changes, open_gate', [
-    (cocoSource_task2_gru.ImageCaptionModel, {}, 'bias_u'),
-    (cocoSource_task3_lstm.ImageCaptionModel, {'cellType': 'LSTM'}, 'bias_f')])
-def test_the_gates_that_keep_the_memory_start_open(course_folder, config, model_param, model, changes, open_gate):
+def test_the_biases_of_the_cells_start_at_zero(course_folder, config, model_param):
     course_folder()
-    net = build({**config, **changes, 'learningRecipe': 'informedStart'}, model_param, model).model.net
-    biases = [(name, bias) for cell in net.rnn.cells for name, bias in cell.named_parameters() if name.startswith('bias')]
-    assert len(biases) == {'bias_u': 6, 'bias_f': 8}[open_gate]
-    for name, bias in biases:
-        assert torch.equal(bias, torch.ones_like(bias) if name == open_gate else torch.zeros_like(bias))
+    config = {**config, 'cellType': 'LSTM'}
+    for recipe, value in (('assignment', 2), ('informedStart', 0)):
+        param = {**model_param, 'modelName': f'{recipe}/'}
+        net = build({**config, 'learningRecipe': recipe}, param, cocoSource_task3_lstm.ImageCaptionModel).model.net
+        biases = [bias for cell in net.rnn.cells for name, bias in cell.named_parameters() if name.startswith('bias')]
+        assert len(biases) == 8 and all(torch.equal(bias, torch.full_like(bias, value)) for bias in biases)
 
 
 def test_it_is_the_plain_model_with_another_bias(course_folder, task, model_param):

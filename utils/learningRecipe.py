@@ -1,21 +1,21 @@
 """What `config['learningRecipe']` may be: the assignment's way of learning, or one that learns more in as many epochs.
 
-'assignment' starts from random weights and the biases of the exercise's notes. 'informedStart' starts from what is known
-without any learning:
+'assignment' starts from random weights and the biases of the exercise's notes. 'informedStart' starts from what the training
+data say without any learning:
 
 - How often each word follows. The output layer's bias starts at the logarithm of the words' relative frequencies, so that
   the first steps need not learn them (Karpathy 2019, "A Recipe for Training Neural Networks").
 - What all images have in common. Their mean features are taken off before the input layer, so that its dropout and its
   steps are about what tells images apart (LeCun et al. 1998, "Efficient BackProp", section 4.3).
-- That a memory must last. The gate that keeps it, LSTM's forget or GRU's update gate, starts with a bias of one (Jozefowicz
-  et al. 2015, "An Empirical Exploration of Recurrent Network Architectures"), all other biases of the cells at zero.
+
+And what the layers see is centred too: all biases of the cells start at zero. LSTM's twos would have every hidden state start
+near 0.8, at whatever word and image.
 
 None makes another model: biases are learned from there on, and the mean could be folded into the input layer's.
 """
 import torch
 
 RECIPES = ASSIGNMENT, INFORMED_START = 'assignment', 'informedStart'
-KEEPING_GATES = 'bias_f', 'bias_u'  # their biases in LSTM and GRU cells
 
 
 def centreInput(net):
@@ -29,7 +29,7 @@ def centreInput(net):
 
 
 def informStart(net, feature_mean, counts):
-    """Puts what is known without learning into a new network that `centreInput` has been called for.
+    """Puts what the training data say into a new network that `centreInput` has been called for.
 
     Args:
         net: an `imageCaptionModel`.
@@ -41,6 +41,5 @@ def informStart(net, feature_mean, counts):
         net.inputLayer.feature_mean.copy_(feature_mean)
         net.output_layer.bias.copy_((counts / counts.sum()).log())
         for name, parameter in net.rnn.named_parameters():
-            name = name.split('.')[-1]
-            if name.startswith('bias'):
-                parameter.fill_(name in KEEPING_GATES)
+            if name.split('.')[-1].startswith('bias'):
+                parameter.zero_()
