@@ -54,6 +54,14 @@ def test_the_network_starts_from_mean_and_word_frequencies(course_folder, task, 
     assert np.allclose(net.output_layer.bias.detach().exp().numpy(), counts / counts.sum(), atol=1e-6)
 
 
+def test_reading_processes_find_the_same_statistics(course_folder, task, model_param):
+    config, _ = task
+    course_folder()
+    mean, counts = DataLoaderWrapper(config, model_param).trainingStatistics()
+    others = DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': 2}).trainingStatistics()
+    assert torch.equal(others[0], mean) and torch.equal(others[1], counts)
+
+
 def test_the_biases_of_the_cells_start_at_zero(course_folder, config, model_param):
     course_folder()
     config = {**config, 'cellType': 'LSTM'}
