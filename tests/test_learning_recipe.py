@@ -1,4 +1,4 @@
-"""The recipe 'informedStart': what it takes from the data, that it makes no other model, and that nothing else knows of it."""
+"""The recipe 'informedStart': what it takes from the data, that it makes no other model, and how its runs go on."""
 import os
 import pickle
 from unittest import mock

@@ -16,10 +16,10 @@ from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
 
 class Trainer:
-    """Trains, validates, scores and saves, epoch by epoch.
+    """Trains, validates, scores and saves, epoch by epoch; a new model gets the start that its learning recipe asks for.
 
     Args:
-        model: a `Model`, as the `SaverRestorer` left it.
+        model: a `Model`, as the `SaverRestorer` left it; it is new where no epoch is done.
         modelParam, config: dicts.
         dataLoader: a `DataLoaderWrapper`.
         saveRestorer: a `SaverRestorer`.
