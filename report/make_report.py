@@ -26,7 +26,7 @@ from report.runs import TASKS, runsOfTasks  # noqa: E402
 from report.submitter import SUBMITTER  # noqa: E402
 from utils.dataFolder import dataDir, featureFiles, isDemo  # noqa: E402
 from utils.files import UserError, inProject, writeAtomically  # noqa: E402
-from utils.learningRecipe import ASSIGNMENT  # noqa: E402
+from utils.learningRecipe import ASSIGNMENT, INFORMED_START  # noqa: E402
 from utils.plotter import drawCurves, markEvery, saveFigure  # noqa: E402
 from utils.start import runScript  # noqa: E402
 
@@ -61,7 +61,7 @@ CURVES = ('Left: loss per word in training and validation, both teacher-forced; 
           'that was kept.')
 
 LAYERS = r'$x_t = [\mathrm{embedding}(w_{t-1}),\, v]$ in the first layer, $x_t = h_t$ of the layer below in the second'
-# what is new in each task: in words, in equations
+# what is new in each task: in words (the biases' start depends on the learning recipe), in equations
 MODELS = {
     1: ('A layer of simple cells reads, at each step, the word before and the image. The image is the maximum over its '
         'ten detections, brought from 2,048 to 512 features by dropout, a linear layer and a leaky ReLU.',
@@ -70,7 +70,7 @@ MODELS = {
     2: ('Gated recurrent units in two layers, the reset gate before the product. The image enters as in task 1.',
         [r'$u = \sigma([x_t, h_{t-1}]\, W_u + b_u)\qquad r = \sigma([x_t, h_{t-1}]\, W_r + b_r)$',
          r'$h_t = u\, h_{t-1} + (1 - u)\,\tanh\,([x_t, r\, h_{t-1}]\, W + b)$', LAYERS]),
-    3: ('Long short-term memory in two layers; all biases start at two. The image enters as in task 1.',
+    3: ('Long short-term memory in two layers; all biases start at {bias}. The image enters as in task 1.',
         [r'$f, i, o = \sigma([x_t, h_{t-1}]\, W_{f,i,o} + b_{f,i,o})$',
          r'$c_t = f\, c_{t-1} + i\,\tanh\,([x_t, h_{t-1}]\, W + b)\qquad h_t = o\,\tanh\,(c_t)$', LAYERS]),
     4: ('The LSTM of task 3 over ten detections that stay apart, each brought to 512 features v1 … v10. The first '
@@ -221,7 +221,8 @@ class Report:
         document.newPage()
         document.heading(f'Task {task}: {NAMES[task]}')
         words, equations = MODELS[task]
-        document.paragraph(words)
+        informed = run and run.checkpoint['config']['learningRecipe'] == INFORMED_START
+        document.paragraph(words.format(bias='zero' if informed else 'two'))
         document.equations(equations)
         if run is None:
             document.paragraph('This model has not been trained on these data, so there is nothing to show of it. '

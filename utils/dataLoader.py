@@ -121,8 +121,8 @@ class CaptionDataset(Dataset):
         return tokens + [END] * (tokens[-1:] != [END])
 
 
-class FileFaults(Dataset):
-    """What is wrong with each file of a `CaptionDataset`, as a sentence; '' where nothing is."""
+class OfEachFile(Dataset):
+    """What a subclass finds out about each file of a `CaptionDataset`."""
 
     def __init__(self, dataset):
         self.dataset = dataset
@@ -130,6 +130,10 @@ class FileFaults(Dataset):
 
     def __len__(self):
         return len(self.dataset)
+
+
+class FileFaults(OfEachFile):
+    """What is wrong with each file, as a sentence; '' where nothing is."""
 
     def __getitem__(self, index):
         try:
@@ -139,15 +143,8 @@ class FileFaults(Dataset):
             return str(error)
 
 
-class ImageSums(Dataset):
-    """What the statistics of a `CaptionDataset` are summed from: each image's mean features [D] and all its captions' words."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-        self.features_shape = dataset.features_shape
-
-    def __len__(self):
-        return len(self.dataset)
+class ImageSums(OfEachFile):
+    """What the statistics of all images are summed from: each one's mean features [D] and all its captions' words."""
 
     def __getitem__(self, index):
         image = self.dataset.load(index)
