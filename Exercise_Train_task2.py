@@ -5,11 +5,12 @@
 Which data: utils/dataRoot.py. Started again, it goes on where it stopped.
 """
 from cocoSource_task2_gru import ImageCaptionModel
-from utils.dataFolder import dataDir, isDemo
+from utils.data.dataFolder import dataDir, isDemo
 from utils.dataLoader import DataLoaderWrapper
 from utils.model import Model
 from utils.saverRestorer import SaverRestorer
-from utils.start import announce, prepare, runScript
+from utils.scripts.endings import runScript
+from utils.scripts.start import announce, prepare
 from utils.trainer import Trainer
 
 demo = isDemo(dataDir())  # 2,000 drawn scenes with 130 different words, against COCO's 118,287 photos

@@ -5,12 +5,13 @@
 Prints validation loss and scores, writes captions, a picture and a page of them. Which data: utils/dataRoot.py.
 """
 from cocoSource_task2_gru import ImageCaptionModel
-from utils.captionPage import writeCaptionPage
-from utils.dataFolder import dataDir
+from utils.data.dataFolder import dataDir
 from utils.dataLoader import DataLoaderWrapper
 from utils.model import Model
+from utils.pages.captionPage import writeCaptionPage
 from utils.saverRestorer import SaverRestorer, loadForValidation
-from utils.start import announce, prepare, runScript
+from utils.scripts.endings import runScript
+from utils.scripts.start import announce, prepare
 from utils.validate import plotImagesAndCaptions
 from utils.validate_metrics import scoreTable, validateCaptions
 

@@ -16,11 +16,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from report.runs import HALVES, HISTORY, SAME, TASKS, TIMES, Run, deliveredRun, ownRun, validationScript  # noqa: E402
 from utils.dataLoader import DataLoaderWrapper  # noqa: E402
-from utils.files import PARTIAL, writeAtomically, writeJson  # noqa: E402
+from utils.files.atomic import PARTIAL, writeAtomically, writeJson  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
 from utils.model import Model  # noqa: E402
 from utils.saverRestorer import DELIVERED, SaverRestorer  # noqa: E402
-from utils.start import prepare, runScript  # noqa: E402
+from utils.scripts.endings import runScript  # noqa: E402
+from utils.scripts.start import prepare  # noqa: E402
 from utils.validate_metrics import validateCaptions  # noqa: E402
 
 ONLY_FOR_TRAINING = ('optimizer_state_dict', 'scheduler_state_dict', 'path')

@@ -24,11 +24,13 @@ from report.layout import Document, typography  # noqa: E402
 from report.pictures import attentionPages, examplesPage  # noqa: E402
 from report.runs import TASKS, runsOfTasks  # noqa: E402
 from report.submitter import SUBMITTER  # noqa: E402
-from utils.dataFolder import dataDir, featureFiles, isDemo  # noqa: E402
-from utils.files import UserError, inProject, writeAtomically  # noqa: E402
-from utils.learningRecipe import ASSIGNMENT, INFORMED_START  # noqa: E402
+from utils.data.dataFolder import dataDir, featureFiles, isDemo  # noqa: E402
+from utils.files.atomic import writeAtomically  # noqa: E402
+from utils.files.errors import UserError  # noqa: E402
+from utils.files.project import inProject  # noqa: E402
+from utils.networks.learningRecipe import ASSIGNMENT, INFORMED_START  # noqa: E402
 from utils.plotter import drawCurves, markEvery, saveFigure  # noqa: E402
-from utils.start import runScript  # noqa: E402
+from utils.scripts.endings import runScript  # noqa: E402
 
 TITLE = 'Image captioning with RNN, GRU, LSTM and attention'
 COURSE = 'IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2'

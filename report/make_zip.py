@@ -18,13 +18,15 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from report import deliver_models, make_report  # noqa: E402
 from report.runs import SAME, runsOfTasks  # noqa: E402
 from report.submitter import SUBMITTER  # noqa: E402
-from utils.files import PARTIAL, PROJECT, UserError, inProject, writeAtomically  # noqa: E402
-from utils.runFiles import readRunFile  # noqa: E402
+from utils.files.atomic import PARTIAL, writeAtomically  # noqa: E402
+from utils.files.errors import UserError  # noqa: E402
+from utils.files.project import PROJECT, inProject  # noqa: E402
+from utils.files.runFiles import readRunFile  # noqa: E402
 from utils.saverRestorer import DELIVERED  # noqa: E402
-from utils.start import runScript  # noqa: E402
+from utils.scripts.endings import runScript  # noqa: E402
 
 # What is packed, and nothing else: no data, caches, git, or whatever else lies about.
-PACKED = ('*.py', '*.ipynb', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 'utils/*.html', 'tests/*.py', 'report/*.py', 'report/*.pdf',
+PACKED = ('*.py', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 'utils/*/*.py', 'utils/*/*.html', 'tests/*.py', 'tests/tools/*.py', 'report/*.py', 'report/*.pdf',
           'report/*.png', 'report/models/*/*.json', 'report/models/*/*.pt')
 
 

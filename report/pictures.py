@@ -3,7 +3,8 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from report.layout import COLUMN, LEFT, RIGHT, WIDTH, wrapped
-from utils.dataFolder import isDemo, openPicture
+from utils.data.dataFolder import isDemo
+from utils.data.pictures import openPicture
 
 SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
 WORDS_SHOWN = 12               # at most, of a caption whose attention is drawn

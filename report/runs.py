@@ -4,11 +4,11 @@ import os
 
 import torch
 
-from utils.files import writeJson
+from utils.files.atomic import writeJson
+from utils.files.runFiles import readRunFile
 from utils.metrics import BLEU, METEOR, tokenize
-from utils.runFiles import readRunFile
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
-from utils.start import prepare
+from utils.scripts.start import prepare
 
 TASKS = (1, 2, 3, 4)
 SAME = 0.002  # scores from 0 to 1 that differ by no more are the same

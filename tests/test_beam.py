@@ -6,13 +6,15 @@ import os
 
 import pytest
 import torch
+from test_fast_paths import plain
+from test_models import D, config_for
 
 import cocoSource_task2_gru
 import cocoSource_xcnnfused
-from test_fast_paths import plain
-from test_models import D, config_for
-from utils.dataLoader import Collate, DataLoaderWrapper
-from utils.files import readJson, runFolder
+from utils.data.captionDataset import Collate
+from utils.dataLoader import DataLoaderWrapper
+from utils.files.atomic import readJson
+from utils.files.project import runFolder
 from utils.model import Model
 from utils.validate_metrics import scoreTable, validateCaptions
 

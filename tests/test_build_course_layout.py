@@ -12,12 +12,13 @@ import pytest
 
 from utils import buildCourseLayout as script
 from utils.buildCourseLayout import buildCourseLayout, tenBest
+from utils.data.regionFeatures import findReaders, idInName
 from utils.dataLoader import DataLoaderWrapper
-from utils.files import PROJECT, UserError
+from utils.files.errors import UserError
+from utils.files.project import PROJECT
+from utils.files.safePickle import loadPickle
 from utils.generateVocabulary import UNKNOWN, loadVocabulary
-from utils.regionFeatures import findReaders, idInName
-from utils.safePickle import loadPickle
-from utils.start import runScript
+from utils.scripts.endings import runScript
 
 CAPTIONS = {'train': {9: ['A red house. ', 'a house'], 139: ['Two dogs run.', 'dogs', 'A pair\nof dogs .'],
                       25: ['a boat', 'one boat']},

@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from utils import captionPage
-from utils.captionPage import spread, writeCaptionPage
 from utils.dataLoader import DataLoaderWrapper
+from utils.pages import captionPage
+from utils.pages.captionPage import spread, writeCaptionPage
 
 SCORES = {'meteor': 0.25, 'bleu_4': 0.125, 'cider': 0.5, 'rouge': 0.375}
 EVIL = ['</script><script>alert(1)</script>', '<img src=x onerror=alert(1)>', '<!-- <script>', '"\' & PAGE_DATA \u2028 ø']

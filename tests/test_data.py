@@ -5,12 +5,15 @@ import pickle
 import numpy as np
 import pytest
 import torch
-
 from conftest import CAPTIONS, D, write_pickle
-from utils import dataFolder, dataLoader
-from utils.dataFolder import dataName
-from utils.dataLoader import Collate, DataLoaderWrapper, loadImage
-from utils.files import UserError
+
+from utils import dataLoader
+from utils.data import dataFolder
+from utils.data.captionDataset import Collate
+from utils.data.dataFolder import dataName
+from utils.data.imageFiles import loadImage
+from utils.dataLoader import DataLoaderWrapper
+from utils.files.errors import UserError
 from utils.generateVocabulary import generateVocabulary, loadVocabulary
 
 

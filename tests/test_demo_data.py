@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from utils.demoData import FeatureExtractor, cropsOf, makeDemoData
-from utils.demoScenes import COLOURS, GROUNDS, HEIGHT, KINDS, SKY_KINDS, WIDTH, Scene
-from utils.safePickle import loadPickle
+from utils.demo.demoData import FeatureExtractor, cropsOf, makeDemoData
+from utils.demo.scenes import COLOURS, GROUNDS, HEIGHT, KINDS, SKY_KINDS, WIDTH, Scene
+from utils.files.safePickle import loadPickle
 
 N_TRAIN, N_VAL = 60, 20
 

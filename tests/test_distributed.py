@@ -14,15 +14,16 @@ from unittest import mock
 
 import pytest
 import torch
-
 from test_scripts import copy_of_project
-from utils import distributed, runLock, start, validate_metrics
+
 from utils import model as model_module
 from utils import trainer as trainer_module
-from utils.dataLoader import DataLoaderWrapper, EpochSampler
-from utils.distributed import ShareOfBatches
-from utils.files import PROJECT
+from utils.data.captionDataset import EpochSampler
+from utils.dataLoader import DataLoaderWrapper
+from utils.files.project import PROJECT
 from utils.model import Model
+from utils.processes import distributed, runLock, start, validate_metrics
+from utils.processes.distributed import ShareOfBatches
 from utils.saverRestorer import SaverRestorer
 
 TASKS = {'cocoSource_xcnnfused': {'cellType': 'RNN', 'num_rnn_layers': 1}, 'cocoSource_task2_gru': {'cellType': 'GRU'},

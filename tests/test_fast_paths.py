@@ -4,9 +4,9 @@ import importlib
 
 import pytest
 import torch
-
 from test_models import B, V, build, every_model
-from utils.dataLoader import Collate
+
+from utils.data.captionDataset import Collate
 from utils.model import Model
 
 

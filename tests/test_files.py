@@ -7,8 +7,10 @@ import time
 
 import pytest
 
-from utils.files import PROJECT, UserError, readJson, removePartialFiles, runFolder, writeAtomically, writeJson
-from utils.runFiles import readRunFile
+from utils.files.atomic import readJson, removePartialFiles, writeAtomically, writeJson
+from utils.files.errors import UserError
+from utils.files.project import PROJECT, runFolder
+from utils.files.runFiles import readRunFile
 
 
 def read(path):
@@ -34,7 +36,7 @@ def test_an_interrupted_write_keeps_the_old_file(step, number, said, tmp_path, m
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
     path = str(tmp_path / 'last_epoch1.pt')
     writeAtomically(path, b'old')
-    code = ('import os, signal, sys; from utils.files import writeAtomically\n'
+    code = ('import os, signal, sys; from utils.files.atomic import writeAtomically\n'
             'os.fsync = lambda f: os.kill(os.getpid(), signal.SIGKILL)\n'
             'writeAtomically(sys.argv[1], b"new")')
     assert subprocess.run([sys.executable, '-c', code, path], cwd=PROJECT).returncode != 0
@@ -88,7 +90,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 @pytest.mark.skipif(os.name != 'posix', reason='locks are POSIX ones')
 def test_a_folder_is_locked_while_its_process_lives(tmp_path):
-    code = 'import sys; from utils.runLock import lockFolder; lockFolder(sys.argv[1]); print("locked", flush=True); sys.stdin.read()'
+    code = 'import sys; from utils.files.runLock import lockFolder; lockFolder(sys.argv[1]); print("locked", flush=True); sys.stdin.read()'
     command = [sys.executable, '-c', code, str(tmp_path)]
     first = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert first.stdout.readline() == b'locked\n'

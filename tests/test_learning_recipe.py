@@ -6,14 +6,14 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from conftest import D
+from test_training import build, checkpoints, read, weights
 
 import cocoSource_task3_lstm
 import cocoSource_task4_attention
 import cocoSource_xcnnfused
-from conftest import D
-from test_training import build, checkpoints, read, weights
 from utils.dataLoader import DataLoaderWrapper
-from utils.files import UserError
+from utils.files.errors import UserError
 from utils.saverRestorer import loadForValidation
 from utils.validate_metrics import teacherForcedLoss, validateCaptions
 

@@ -13,12 +13,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-
 from conftest import CAPTIONS, D, marked
-from utils.dataLoader import loadImage
-from utils.files import PROJECT, UserError
+
+from utils.data.imageFiles import loadImage
+from utils.files.errors import UserError
+from utils.files.project import PROJECT
+from utils.files.runFiles import readRunFile
 from utils.generateVocabulary import generateVocabulary, loadVocabulary
-from utils.runFiles import readRunFile
 from utils.saverRestorer import readCheckpoint
 
 MUTATIONS = 1500  # of each file

@@ -6,15 +6,17 @@ import zipfile
 import pytest
 import torch
 from matplotlib.text import Text
+from test_training import build
 
 import cocoSource_task4_attention
 from report import deliver_models, layout, make_report, make_zip, runs
 from report.layout import wrapped
 from utils import metrics, saverRestorer
-from utils.files import PROJECT, UserError, writeJson
+from utils.files.atomic import writeJson
+from utils.files.errors import UserError
+from utils.files.project import PROJECT
 from utils.saverRestorer import loadForValidation
 from utils.validate_metrics import validateCaptions
-from test_training import build
 
 NAME = 'm'
 
@@ -178,10 +180,10 @@ def test_a_report_on_coco_has_the_expected_scores_and_says_what_to_run(course_fo
 
 def test_the_zip_holds_what_is_handed_in_and_nothing_else(tmp_path):
     project = tmp_path / 'project'
-    wanted = ['README.md', 'requirements.txt', 'cocoSource_xcnnfused.py', 'utils/start.py', 'report/report.pdf',
+    wanted = ['README.md', 'requirements.txt', 'cocoSource_xcnnfused.py', 'utils/scripts/start.py', 'report/report.pdf',
               'report/models/task1_rnn_demo/best_epoch3.pt', 'report/models/task1_rnn_demo/history.json']
     unwanted = ['.git/config', '.env', '.netrc', 'demoData/val2017/1.jpg', 'storedModels/task1_rnn_demo/last_epoch3.pt',
-                'lossImages/task1_rnn_demo/curves.png', 'utils/__pycache__/start.pyc', 'tmp/a.py', 'venv/lib/a.py',
+                'lossImages/task1_rnn_demo/curves.png', 'utils/scripts/__pycache__/start.pyc', 'tmp/a.py', 'venv/lib/a.py',
                 'token.txt',
                 'old.zip', 'report/models/partial_x/best_epoch3.pt', 'nohup.out', 'report/.hidden.py']
     for name in wanted + unwanted:

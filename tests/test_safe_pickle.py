@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.safePickle import loadCheckpoint, loadPickle
+from utils.files.safePickle import loadCheckpoint, loadPickle
 
 
 def roundtrip(tmp_path, value, protocol=4):

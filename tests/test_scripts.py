@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from utils.files import PROJECT
+from utils.files.project import PROJECT
 
 TASKS = (1, 2, 3, 4)
 SMALL = {'number_of_cnn_features': 16, 'embedding_size': 8, 'hidden_state_sizes': 12}
@@ -130,8 +130,8 @@ def test_a_script_started_elsewhere_in_a_folder_with_a_space(course_folder, tmp_
 
 
 def test_a_missing_data_folder_ends_in_a_sentence(tmp_path, monkeypatch):
-    from utils.start import runScript
     import Exercise_Train_task1
+    from utils.scripts.endings import runScript
     monkeypatch.setitem(Exercise_Train_task1.modelParam, 'data_dir', str(tmp_path / 'nowhere'))
     with pytest.raises(SystemExit, match='nowhere does not exist'):
         runScript(Exercise_Train_task1.main)

@@ -3,8 +3,8 @@ import importlib
 
 import pytest
 
-from utils.files import UserError
-from utils.settings import checkSettings
+from utils.files.errors import UserError
+from utils.scripts.settings import checkSettings
 
 
 @pytest.mark.parametrize('task', [1, 2, 3, 4])

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from utils.start import runScript
+from utils.scripts.endings import runScript
 
 GIB = 2 ** 30
 
@@ -54,7 +54,8 @@ def test_an_error_of_the_code_keeps_its_stack_trace(error):
 @pytest.mark.skipif(os.name != 'posix', reason='the limit is POSIX')
 def test_the_limit_of_open_files_is_raised_as_far_as_allowed():
     import resource
-    from utils.start import OPEN_FILES, allowOpenFiles
+
+    from utils.scripts.start import OPEN_FILES, allowOpenFiles
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))

@@ -8,16 +8,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import CAPTIONS, write_pickle
 
 import cocoSource_task2_gru
 import cocoSource_task3_lstm
 import cocoSource_task4_attention
-from conftest import CAPTIONS, write_pickle
 from utils import model as model_module
 from utils.dataLoader import DataLoaderWrapper
-from utils.files import UserError
-from utils.java import JavaError
+from utils.files.errors import UserError
 from utils.model import Model
+from utils.processes.java import JavaError
 from utils.saverRestorer import SaverRestorer, loadForValidation
 from utils.trainer import Trainer
 from utils.validate import plotImagesAndCaptions

@@ -4,7 +4,7 @@
 
 Set the three constants below first; paths may be relative to the project's folder. The captions are those of
 https://cocodataset.org (2017 Train/Val annotations). Which forms of features are understood stands at the top of
-utils/regionFeatures.py; features of 2014's images serve as well, since the images and their ids are the same.
+utils/data/regionFeatures.py; features of 2014's images serve as well, since the images and their ids are the same.
 
 - Each image is written twice, with ten boxes and with their maximum. The ten are those with the highest scores where the
   features come with scores, else the first ten.
@@ -31,11 +31,13 @@ import numpy as np
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
-from utils.dataFolder import SPLITS
-from utils.files import PARTIAL, UserError, inProject, writeJson, writePickle
+from utils.data.dataFolder import SPLITS
+from utils.data.regionFeatures import findReaders, idInName
+from utils.files.atomic import PARTIAL, writeJson, writePickle
+from utils.files.errors import UserError
+from utils.files.project import inProject
 from utils.generateVocabulary import captionRecord, generateVocabulary, loadVocabulary, wordsOfCaption
-from utils.regionFeatures import findReaders, idInName
-from utils.start import runScript
+from utils.scripts.endings import runScript
 
 ANNOTATIONS = {'train': 'annotations/captions_train2017.json', 'val': 'annotations/captions_val2017.json'}
 FEATURES = 'features/'           # a file, a folder, or a list of them

@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 
-from utils.files import UserError
-from utils.safePickle import loadPickle
+from utils.files.errors import UserError
+from utils.files.safePickle import loadPickle
 
 END, START, UNKNOWN = 0, 1, 2  # tokens; END also pads
 MARKS = ['eeee', 'ssss', 'UNK']

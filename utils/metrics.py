@@ -12,7 +12,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer as tokenizer_package
 from pycocotools.coco import COCO
 
-from utils.java import JavaProcess, runJava
+from utils.processes.java import JavaProcess, runJava
 
 METEOR_FOLDER = os.path.dirname(os.path.abspath(meteor_package.__file__))
 TOKENIZER_FOLDER = os.path.dirname(os.path.abspath(tokenizer_package.__file__))

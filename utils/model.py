@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import torch
 
-from utils.dataLoader import availableCores
-from utils.distributed import isMain, localRank, rank, worldSize
-from utils.files import UserError
-from utils.learningRecipe import INFORMED_START, centreInput
+from utils.files.errors import UserError
+from utils.networks.learningRecipe import INFORMED_START, centreInput
+from utils.processes.distributed import isMain, localRank, rank, worldSize
+from utils.processes.loaderProcesses import availableCores
 
 OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch.optim.SGD,
               'RMSprop': torch.optim.RMSprop}

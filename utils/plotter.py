@@ -6,7 +6,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from utils.files import runFolder, writeAtomically
+from utils.files.atomic import writeAtomically
+from utils.files.project import runFolder
 
 CURVES = ((('train_loss', 'training', 'o-'), ('val_loss', 'validation, teacher-forced', 's--')),
           (('meteor', 'METEOR (words)', 'o-'), ('bleu_4', 'BLEU-4', 's--')))

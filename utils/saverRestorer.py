@@ -7,11 +7,13 @@ import re
 
 import torch
 
-from utils.distributed import fromMain
-from utils.files import UserError, inProject, runFolder, writeAtomically
+from utils.files.atomic import writeAtomically
+from utils.files.errors import UserError
+from utils.files.project import inProject, runFolder
+from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary
-from utils.learningRecipe import ASSIGNMENT, INFORMED_START
-from utils.safePickle import loadCheckpoint
+from utils.networks.learningRecipe import ASSIGNMENT, INFORMED_START
+from utils.processes.distributed import fromMain
 
 PARAMETERS_OF_A_RUN = ('batch_size', 'numbOfEpochs')  # in modelParam; all keys of config belong to a run
 DELIVERED = inProject(os.path.join('report', 'models'))  # models that come with the project

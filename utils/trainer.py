@@ -4,14 +4,15 @@ import os
 import time
 from contextlib import closing, nullcontext
 
-from utils.dataLoader import progressBar
-from utils.distributed import averaged, isMain, lossOfShares, worldSize
-from utils.files import runFolder, writeJson
-from utils.java import JavaError
-from utils.learningRecipe import INFORMED_START, informStart
+from utils.files.atomic import writeJson
+from utils.files.project import runFolder
+from utils.files.runFiles import readRunFile
 from utils.model import describeDevice, seedEverything
+from utils.networks.learningRecipe import INFORMED_START, informStart
 from utils.plotter import Plotter
-from utils.runFiles import readRunFile
+from utils.processes.distributed import averaged, isMain, lossOfShares, worldSize
+from utils.processes.java import JavaError
+from utils.processes.progress import progressBar
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
 

@@ -4,7 +4,7 @@ import textwrap
 
 from matplotlib.figure import Figure
 
-from utils.files import runFolder
+from utils.files.project import runFolder
 from utils.plotter import saveFigure
 
 EXAMPLES = 5

@@ -5,9 +5,11 @@ import os
 
 import torch
 
-from utils.dataLoader import progressBar
-from utils.files import UserError, runFolder, writeJson
+from utils.files.atomic import writeJson
+from utils.files.errors import UserError
+from utils.files.project import runFolder
 from utils.metrics import CaptionScorer
+from utils.processes.progress import progressBar
 
 
 def imageId(imgPath):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
-from utils.demoScenes import HEIGHT, HORIZON, WIDTH, Scene
+from utils.demo.scenes import HEIGHT, HORIZON, WIDTH, Scene
 from utils.generateVocabulary import captionRecord, generateVocabulary, wordsOfCaption
 
 N_TRAIN, N_VAL = 2000, 500

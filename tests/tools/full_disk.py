@@ -1,6 +1,6 @@
 """Trains on a disk that is too small, makes room, and goes on. Run by hand on Linux, a minute:
 
-    PYTHONPATH=. python tests/full_disk.py
+    PYTHONPATH=. python tests/tools/full_disk.py
 
 The disk is a tmpfs in a namespace of this process's own (`unshare`), which needs no rights where users may have those.
 """
@@ -11,8 +11,9 @@ import sys
 import tempfile
 
 from kills import copy_of_project, finish, result, start, state_of
-from utils.demoData import makeDemoData
-from utils.files import PROJECT
+
+from utils.demo.demoData import makeDemoData
+from utils.files.project import PROJECT
 
 IN_NAMESPACE = 'CAPTIONING_FULL_DISK'
 TASK = 1

@@ -2,11 +2,10 @@
 import hashlib
 import os
 
-from PIL import Image
-
 from utils.dataRoot import DATA_ROOT
-from utils.demoData import makeDemoData
-from utils.files import UserError, inProject
+from utils.demo.demoData import makeDemoData
+from utils.files.errors import UserError
+from utils.files.project import inProject
 
 UNIVERSITY_ROOT = '/itf-fi-ml/shared/IN5400/dataforall/mandatory2/data/coco/'
 DEMO_ROOT = inProject('demoData')
@@ -80,12 +79,3 @@ def featureFiles(data_dir, mode, featurepathstub):
 def imageFile(data_dir, mode, imgPath):
     """The path of an image of 'train' or 'val'; the file may be missing."""
     return os.path.join(data_dir, IMAGE_FOLDERS[mode], os.path.basename(imgPath))
-
-
-def openPicture(data_dir, mode, imgPath):
-    """An image of 'train' or 'val' as a PIL picture in RGB; None where its file is missing or broken."""
-    try:
-        with Image.open(imageFile(data_dir, mode, imgPath)) as image:
-            return image.convert('RGB')
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # pillow's words for a broken file
-        return None

@@ -1,4 +1,4 @@
-"""Where the project lies, and writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and reading JSON files."""
 import contextlib
 import errno
 import json
@@ -7,35 +7,9 @@ import pickle
 import shutil
 import time
 
-PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from utils.files.errors import UserError
+
 PARTIAL = 'partial_'  # what the names of files begin with that are being written
-
-
-class UserError(Exception):
-    """Something that the person who started a script can mend; the message says what is wrong, where, and what to do."""
-
-    def __str__(self):
-        return super().__str__().split(f'{__name__}.UserError: ')[-1].strip()  # a loader process adds its stack trace in front
-
-
-def inProject(path):
-    """An absolute path from one relative to the folder of the scripts, wherever the script was started."""
-    return os.path.join(PROJECT, path)
-
-
-def runFolder(modelParam, kind='modelsDir'):
-    """The folder of this run's models ('modelsDir') or of its plots ('img_dir'), created when missing.
-
-    Raises:
-        UserError: it cannot be created.
-    """
-    folder = os.path.join(modelParam[kind], modelParam['modelName'])
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'The folder {folder} cannot be made: {error.strerror}. The scripts write there; copy the project '
-                        f"to a place where you may write, or set modelParam['{kind}'] to one.") from None
-    return folder
 
 
 def writeAtomically(path, data, outlive_power_failure=True):

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 
-from utils.files import UserError
+from utils.files.errors import UserError
 
 try:
     import fcntl

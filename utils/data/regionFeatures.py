@@ -30,8 +30,9 @@ import re
 
 import numpy as np
 
-from utils.files import UserError, readJson
-from utils.safePickle import loadPickle
+from utils.files.atomic import readJson
+from utils.files.errors import UserError
+from utils.files.safePickle import loadPickle
 
 TSV_COLUMNS = {len(columns): columns for columns in (
     ('image_id', 'image_w', 'image_h', 'num_boxes', 'boxes', 'features'),              # as published
@@ -47,7 +48,7 @@ ID_READERS = {
     '.txt': lambda path: np.loadtxt(path, str, ndmin=1).tolist(),
     '.pkl': loadPickle,
 }
-KNOWN_FORMS = 'The forms that are understood stand at the top of utils/regionFeatures.py.'
+KNOWN_FORMS = 'The forms that are understood stand at the top of utils/data/regionFeatures.py.'
 
 
 def idInName(name):

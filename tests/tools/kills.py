@@ -1,6 +1,6 @@
 """Kills trainings at random moments, 30 times per task, starts them again, and compares with a training left alone.
 
-    PYTHONPATH=. python tests/kills.py
+    PYTHONPATH=. python tests/tools/kills.py
 
 Run by hand, half an hour and more. Each task trains at its full size, but on a few drawn scenes, in a copy of the project. After
 every kill the checkpoints on disk must load, no epoch that was saved may be lost, and no process may be left; at the end
@@ -17,9 +17,10 @@ import time
 
 import torch
 
-from utils.demoData import makeDemoData
-from utils.files import PROJECT, readJson
-from utils.safePickle import loadCheckpoint
+from utils.demo.demoData import makeDemoData
+from utils.files.atomic import readJson
+from utils.files.project import PROJECT
+from utils.files.safePickle import loadCheckpoint
 from utils.saverRestorer import checkpointEpochs
 
 TASKS = (1, 2, 3, 4)

@@ -2,7 +2,8 @@
 import os
 import re
 
-from utils.files import UserError, readJson
+from utils.files.atomic import readJson
+from utils.files.errors import UserError
 
 NUMBER = (int, float)
 # file name → what it must be like, as `hasForm` takes it

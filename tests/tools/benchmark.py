@@ -1,6 +1,6 @@
 """How fast training, captioning and scoring are, each beside a plain way, in one process and in turns. Run by hand:
 
-    PYTHONPATH=. python tests/benchmark.py
+    PYTHONPATH=. python tests/tools/benchmark.py
 
 Captions have the lengths of COCO's. *Plain* is a loop over 25 steps that calls every cell with [x, h], one product per
 gate, and the output layer at each step. Prints medians over the repetitions, and ratios.
@@ -22,9 +22,9 @@ import cocoSource_task2_gru
 import cocoSource_task3_lstm
 import cocoSource_task4_attention
 import cocoSource_xcnnfused
-from utils.dataLoader import Collate
-from utils.demoScenes import Scene
-from utils.files import PROJECT
+from utils.data.captionDataset import Collate
+from utils.demo.scenes import Scene
+from utils.files.project import PROJECT
 from utils.generateVocabulary import generateVocabulary
 from utils.metrics import CaptionScorer, tokenize
 from utils.model import Model

@@ -1,7 +1,7 @@
 """Checks `config` and `modelParam` before anything is loaded, and names what is wrong in them."""
-from utils.files import UserError
-from utils.learningRecipe import RECIPES
+from utils.files.errors import UserError
 from utils.model import OPTIMIZERS
+from utils.networks.learningRecipe import RECIPES
 
 
 def _number(low, high=float('inf'), whole=False):

@@ -1,6 +1,6 @@
 """Trains and validates in poor surroundings: little shared memory, few file handles, one core, read-only folders … By hand on Linux:
 
-    PYTHONPATH=. python tests/environments.py
+    PYTHONPATH=. python tests/tools/environments.py
 
 Each is made in a namespace of its own (`unshare`), which needs no rights where users may have those. Prints how the two scripts
 ended; they work, or end in a sentence that says what they need, and never in a stack trace.
@@ -11,7 +11,8 @@ import sys
 import tempfile
 
 from kills import copy_of_project
-from utils.demoData import makeDemoData
+
+from utils.demo.demoData import makeDemoData
 
 TASK = 4
 # name → (whether it works, shell commands before the script; $PROJECT is its folder)

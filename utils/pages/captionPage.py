@@ -4,9 +4,10 @@ import io
 import json
 import os
 
-from utils.dataFolder import isDemo
-from utils.files import inProject, runFolder, writeAtomically
-from utils.runFiles import readRunFile
+from utils.data.dataFolder import isDemo
+from utils.files.atomic import writeAtomically
+from utils.files.project import inProject, runFolder
+from utils.files.runFiles import readRunFile
 
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
 PIXELS = 320   # of a picture's longer side, as the page holds it

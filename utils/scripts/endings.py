@@ -1,0 +1,72 @@
+"""How a script ends: in a sentence wherever the person who started it can mend what is wrong."""
+import errno
+import signal
+import sys
+
+import torch
+
+from utils.files.errors import UserError
+from utils.processes.distributed import isFirstToEnd, joined, worldSize
+from utils.processes.java import JavaError
+from utils.scripts.start import OPEN_FILES
+
+GOES_ON = 'What was finished is kept; started again, it goes on from there.'
+LOST_PROCESS = 'closed by peer', 'reset by peer', 'broken pipe', 'pair closure', 'nccl'  # in what gloo and nccl say then
+
+
+def runScript(main):
+    """Runs a script's `main`; what the user can mend ends it as a sentence instead of a stack trace, and so do Ctrl-C, the
+    server's SIGTERM, and SIGHUP where nohup does not ignore it."""
+    for name in ('SIGTERM', 'SIGHUP'):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), signal.default_int_handler)  # raises KeyboardInterrupt, as Ctrl-C does
+    try:
+        with joined():
+            main()
+    except (UserError, JavaError) as error:
+        _end(error)
+    except KeyboardInterrupt:
+        _end(f'Stopped. {GOES_ON}')
+    except (OSError, RuntimeError) as error:
+        advice = _advice(error)
+        if not advice:
+            raise
+        _end(f'{advice} {GOES_ON}\n({error})')
+
+
+def _end(sentence):
+    """Ends this process by a sentence, or without one where another process of this training has said why all end."""
+    sys.exit(f'\n{sentence}' if isFirstToEnd() else 1)
+
+
+def _advice(error):
+    """What to do about an error that the system, a GPU or a loader process gave; '' where it is none that a user can mend."""
+    text = str(error).lower()
+    if 'cuda' in text and ('out of memory' in text or 'alloc_failed' in text):
+        return _memoryOfGpu()
+    if 'killed by signal: terminated' in text:  # torchrun and batch systems end a process together with those it has started
+        return 'Stopped.'
+    if 'dataloader worker' in text and ('exited unexpectedly' in text or 'killed by signal' in text):
+        return ("A process that reads files was ended from outside, most likely for lack of memory. Set "
+                "modelParam['numbOfCPUThreadsUsed'] lower; 0 reads without further processes.")
+    if worldSize() > 1 and any(sign in text for sign in LOST_PROCESS):
+        return 'Another process of this training, or the connection to it, has ended.'
+    number = getattr(error, 'errno', None)
+    if number in (errno.EMFILE, errno.ENFILE) or 'too many open files' in text or 'ancdata' in text:
+        return (f"Too many files are open. Allow {OPEN_FILES} (ulimit -n {OPEN_FILES}) or set "
+                "modelParam['numbOfCPUThreadsUsed'] lower; 0 needs fewest.")
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return 'The disk is full, or your quota is reached. Make room.'
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return 'The scripts write into their own folder: copy the project to a place where you may write.'
+    return ''
+
+
+def _memoryOfGpu():
+    """What to do about a full GPU, with its free memory and this process's share."""
+    device = torch.cuda.current_device()
+    held, most = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
+    free, total = torch.cuda.mem_get_info(device)
+    return (f'GPU {device} is full: of {total / 2 ** 20:,.0f} MiB {free / 2 ** 20:,.0f} are free, this process holds '
+            f'{held / 2 ** 20:,.0f} and needed more than {most / 2 ** 20:,.0f}. Choose a free one (nvidia-smi shows them) by '
+            "CUDA_VISIBLE_DEVICES, or set modelParam['batch_size'] lower.")
