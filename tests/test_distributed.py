@@ -18,13 +18,16 @@ from test_scripts import copy_of_project
 
 from utils import model as model_module
 from utils import trainer as trainer_module
+from utils import validate_metrics
 from utils.data.captionDataset import EpochSampler
 from utils.dataLoader import DataLoaderWrapper
+from utils.files import runLock
 from utils.files.project import PROJECT
 from utils.model import Model
-from utils.processes import distributed, runLock, start, validate_metrics
+from utils.processes import distributed
 from utils.processes.distributed import ShareOfBatches
 from utils.saverRestorer import SaverRestorer
+from utils.scripts import start
 
 TASKS = {'cocoSource_xcnnfused': {'cellType': 'RNN', 'num_rnn_layers': 1}, 'cocoSource_task2_gru': {'cellType': 'GRU'},
          'cocoSource_task3_lstm': {'cellType': 'LSTM', 'learningRecipe': 'informedStart'},

@@ -13,8 +13,9 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
+from utils import metrics
 from utils.metrics import BLEU, METEOR, ROUGE, CaptionScorer, CIDEr, tokenize
-from utils.processes import java, metrics
+from utils.processes import java
 from utils.processes.java import JavaError, findJava
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
