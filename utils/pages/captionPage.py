@@ -12,7 +12,7 @@ from utils.files.runFiles import readRunFile
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
 PIXELS = 320   # of a picture's longer side, as the page holds it
 
-TEMPLATE = inProject(os.path.join('utils', 'captionPage.html'))
+TEMPLATE = inProject(os.path.join('utils', 'pages', 'captionPage.html'))
 
 
 def spread(number, most):
