@@ -16,12 +16,11 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from report import submitter  # noqa: E402
 from report.runs import HALVES, HISTORY, SAME, TASKS, TIMES, Run, deliveredRun, isUpToDate, ownRun, validationScript  # noqa: E402
-from utils.dataLoader import DataLoaderWrapper  # noqa: E402
 from utils.files.atomic import PARTIAL, writeAtomically, writeJson  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
-from utils.model import Model  # noqa: E402
-from utils.saverRestorer import DELIVERED, SaverRestorer, loadForValidation  # noqa: E402
+from utils.saverRestorer import DELIVERED  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
+from utils.validate import restoredModel  # noqa: E402
 from utils.validate_metrics import validateCaptions  # noqa: E402
 
 ONLY_FOR_TRAINING = ('optimizer_state_dict', 'scheduler_state_dict', 'path')
@@ -47,7 +46,8 @@ def deliver(run, parameters, imageCaptionModel):
         then = run.atEpoch()
         for dtype in (torch.float16, torch.float32):
             _saveWeights(run.checkpoint, dtype, folder)
-            scores = validated(parameters, imageCaptionModel)
+            model, dataLoader = restoredModel({}, parameters, imageCaptionModel)
+            scores = validateCaptions(model, parameters, model.config, dataLoader)
             change = max((abs(scores[key] - then[key]) for key in SCORES if key in then), default=0.0)
             if change <= SAME:
                 break
@@ -58,15 +58,6 @@ def deliver(run, parameters, imageCaptionModel):
         os.replace(folder, target)
     print(f"{target}: epoch {run.epoch}, METEOR {scores['meteor']:.4f}, {str(dtype).split('.')[1]} weights; no score from 0 "
           f'to 1 differs from that of the run by more than {change:.4f}.', flush=True)
-
-
-def validated(parameters, imageCaptionModel):
-    """The scores of the best model in `modelsDir + modelName`, whose folder gets what validation writes."""
-    config = loadForValidation(parameters)['config']
-    dataLoader = DataLoaderWrapper(config, parameters)
-    model = Model(config, parameters, imageCaptionModel)
-    SaverRestorer(config, parameters).restore(model)
-    return validateCaptions(model, parameters, config, dataLoader)
 
 
 def _saveWeights(checkpoint, dtype, folder):
