@@ -5,10 +5,10 @@ import os
 
 import torch
 
+from utils import metrics
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
 from utils.files.project import runFolder
-from utils.metrics import METEOR, CaptionScorer
 from utils.processes.progress import progressBar
 
 
@@ -66,7 +66,7 @@ class CaptionValidator:
         self.modelParam = modelParam
         self.dataLoader = dataLoader
         self.loader = dataLoader.myDataDicts['val']
-        self.meteor = METEOR()  # reads its tables while the first captions are made
+        self.meteor = metrics.METEOR()  # reads its tables while the first captions are made
         self.scorer = None
         self.annotations = {'images': [], 'annotations': []}
         self.token_references = {}
@@ -113,7 +113,7 @@ class CaptionValidator:
     def score(self, results):
         """The COCO protocol's scores on words: dict of `bleu_1` … `bleu_4`, `meteor`, `cider`, `rouge`, plain floats."""
         if self.scorer is None:
-            self.scorer = CaptionScorer(self.annotations, self.meteor)
+            self.scorer = metrics.CaptionScorer(self.annotations, self.meteor)
         return self.scorer.score(results)
 
     def allScores(self, results):
