@@ -78,7 +78,13 @@ class EpochSampler(Sampler):
 
 
 class Collate:
-    """Makes a batch of items, the captions in truncated parts of at most `truncated_backprop_length` steps."""
+    """Makes a batch of items, the captions in truncated parts of at most `truncated_backprop_length` steps.
+
+    A batch is a dict of `cnn_features` [B, D] or [B, 10, D]; `xTokens`, `yTokens`, `yWeights` and `numbOfTruncatedSequences` as
+    `captionTensors` makes them; of the drawn caption of each image `captions` (its words) and `captionsAsTokens`; of all
+    captions of each image `orig_captions` (texts), `allcaptions` and `allcaptionsAsTokens`; `imgPaths`; and `boxes` where
+    files have them. None of these lists is cut or cleaned.
+    """
 
     def __init__(self, truncated_backprop_length):
         self.truncated_backprop_length = truncated_backprop_length
@@ -86,12 +92,14 @@ class Collate:
     def __call__(self, images):
         batch = self.captionTensors([image['tokens'] for image in images])
         batch['cnn_features'] = torch.stack([image['cnn_features'] for image in images])  # [B, D] or [B, 10, D]
-        batch['orig_captions'] = [image['original_captions'][image['drawn']] for image in images]
+        batch['orig_captions'] = [image['original_captions'] for image in images]
         batch['captions'] = [image['captions'][image['drawn']] for image in images]
         batch['captionsAsTokens'] = [image['captionsAsTokens'][image['drawn']] for image in images]
         batch['allcaptions'] = [image['captions'] for image in images]
         batch['allcaptionsAsTokens'] = [image['captionsAsTokens'] for image in images]
         batch['imgPaths'] = [image['imgPath'] for image in images]
+        if any('boxes' in image for image in images):
+            batch['boxes'] = [image.get('boxes') for image in images]             # each [10, 4] or None
         return batch
 
     def captionTensors(self, captions):
@@ -110,7 +118,7 @@ class Collate:
             weights[row, :len(caption) - 1] = 1
 
         def parts(rows):                                                         # [B, N·T] to [B, T, N]
-            return rows.reshape(-1, N, T).transpose(1, 2)
+            return rows.reshape(-1, N, T).transpose(0, 1).contiguous().permute(1, 2, 0)  # each part [B, T] in one piece
 
         return {'xTokens': parts(tokens[:, :-1]), 'yTokens': parts(tokens[:, 1:]), 'yWeights': parts(weights),
                 'numbOfTruncatedSequences': N}

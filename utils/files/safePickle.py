@@ -11,6 +11,8 @@ import types
 import numpy as np
 import torch
 
+from utils.files.regular import openRegular
+
 try:
     from numpy._core import multiarray, numeric
 except ImportError:  # numpy 1
@@ -89,8 +91,9 @@ def _limitedMemory():
     with open('/proc/self/statm', 'rb') as f:
         used = int(f.read().split()[0]) * mmap.PAGESIZE
     limits = resource.getrlimit(resource.RLIMIT_AS)
+    stricter = min([used + MEMORY_OF_A_PICKLE] + [limit for limit in limits if limit != resource.RLIM_INFINITY])
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_OF_A_PICKLE, limits[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (stricter, limits[1]))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
@@ -100,10 +103,11 @@ def loadPickle(path):
     """The value in the pickle file `path`.
 
     Raises:
+        OSError: the file cannot be opened, or is a pipe or a device.
         pickle.UnpicklingError: the file asks for anything but arrays, tensors and plain values.
         Exception: whatever pickle raises on a broken file.
     """
-    with open(path, 'rb') as f, _limitedMemory():
+    with openRegular(path) as f, _limitedMemory():
         return _load(f)
 
 
