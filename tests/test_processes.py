@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from leftovers import marked_environment, needs_proc, processes_with, seconds_until_gone
+from leftovers import kill_all, marked_environment, needs_proc, processes_with, seconds_until_gone
 
 from utils.files.project import PROJECT
 from utils.scripts.start import GOES_ON
@@ -52,9 +52,7 @@ def program(folder, code, method='fork', by_script=True, **variables):
     try:
         yield process, environment
     finally:
-        for pid in processes_with(environment):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_all(environment)
         process.communicate()
 
 
