@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from leftovers import kill_all, marked_environment, needs_proc, processes_with, seconds_until_gone
 
 from utils.files.project import PROJECT
+from utils.processes import progress
 from utils.scripts.start import GOES_ON
 
 METHODS = ['fork', 'spawn', 'forkserver']
@@ -177,3 +179,34 @@ def test_sockets_have_short_paths_where_the_temporary_folder_has_a_long_one(tmp_
         sockets, there, temporary = out.split()
         assert len(sockets) < 30 and there == 'True' and temporary == str(folder) and errors == ''
         assert not os.path.exists(sockets) and os.listdir(str(folder)) == []
+
+
+def test_a_log_gets_a_line_a_minute(model_param, monkeypatch, capsys):
+    """Two batches a minute, five in all: where it is, the loss handed over, how long it will take; nothing of a quick pass."""
+    assert list(progress.progressBar([1, 2, 3], 'quick', model_param)) == [1, 2, 3]
+    assert capsys.readouterr() == ('', '')
+    clock = iter(range(0, 1000, 30))
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: next(clock))
+    batches = progress.progressBar(list('abcde'), 'epoch 1 train', model_param)
+    for batch in batches:
+        batches.set_postfix_str(f'loss {batch}', refresh=False)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(', done')[0] for line in said] == [f'epoch 1 train: {number} of 5 batches, loss {batch}'
+                                                          for number, batch in ((1, 'a'), (3, 'c'))]
+    assert 'done in 4 min, at ' in said[0] and 'done in 1 min, at ' in said[1]
+
+
+def test_a_terminal_gets_a_bar(model_param, monkeypatch):
+    monkeypatch.setattr(progress.sys.stderr, 'isatty', lambda: True, raising=False)
+    bar = progress.progressBar([1], 'epoch 1 train', model_param)
+    assert isinstance(bar, progress.tqdm) and list(bar) == [1]
+    bar.set_postfix_str('loss 1.0', refresh=False)
+
+
+def test_a_log_says_what_takes_long(monkeypatch, capsys):
+    monkeypatch.setattr(progress, 'LONG', .05)
+    with progress.saidWhenLong('Quick'):
+        pass
+    with progress.saidWhenLong('Looking for Java'):
+        time.sleep(.2)
+    assert capsys.readouterr() == ('', 'Looking for Java …\n')
