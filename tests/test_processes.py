@@ -210,3 +210,41 @@ def test_a_log_says_what_takes_long(monkeypatch, capsys):
     with progress.saidWhenLong('Looking for Java'):
         time.sleep(.2)
     assert capsys.readouterr() == ('', 'Looking for Java …\n')
+
+
+LOCKING = """
+import os, sys, time, types
+if sys.argv[2] == 'Windows':  # its function, made of the other system's
+    import fcntl
+    def locking(descriptor, mode, length):
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, length, os.lseek(descriptor, 0, os.SEEK_CUR))
+    sys.modules.update(msvcrt=types.SimpleNamespace(LK_NBLCK=2, locking=locking), fcntl=None)
+from utils.files.runLock import lockFolder
+lockFolder(sys.argv[1])
+if os.fork() == 0:
+    time.sleep(100)
+print('locked', flush=True)
+sys.stdin.read()
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize('system', ['this', 'Windows'])
+def test_a_lock_names_its_holder_and_goes_with_it(system, tmp_path):
+    """Though a process that the holder has started lives on."""
+    environment = marked_environment(PYTHONPATH=PROJECT)
+
+    def start():
+        return subprocess.Popen([sys.executable, '-c', LOCKING, str(tmp_path), system], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, env=environment)
+
+    try:
+        first = start()
+        assert first.stdout.readline() == 'locked\n'
+        second = start()
+        assert f'by process {first.pid} on' in second.communicate()[1] and second.returncode == 1
+        first.kill()
+        first.wait()
+        assert start().stdout.readline() == 'locked\n'
+    finally:
+        kill_all(environment)
