@@ -1,5 +1,7 @@
 """Which processes a program has started are still there, whatever session or parent they have by now; by Linux's /proc."""
+import contextlib
 import os
+import signal
 import time
 import uuid
 
@@ -38,3 +40,10 @@ def seconds_until_gone(environment, longest):
             return time.monotonic() - begin
         time.sleep(.02)
     raise AssertionError(f'after {longest} s there are still {processes_with(environment)}')
+
+
+def kill_all(environment):
+    """Kills what is left of them."""
+    for pid in processes_with(environment):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

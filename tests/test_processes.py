@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
-from leftovers import marked_environment, needs_proc, processes_with, seconds_until_gone
+from leftovers import kill_all, marked_environment, needs_proc, processes_with, seconds_until_gone
 
 from utils.files.project import PROJECT
+from utils.processes import progress
 from utils.scripts.start import GOES_ON
 
 METHODS = ['fork', 'spawn', 'forkserver']
@@ -52,9 +54,7 @@ def program(folder, code, method='fork', by_script=True, **variables):
     try:
         yield process, environment
     finally:
-        for pid in processes_with(environment):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_all(environment)
         process.communicate()
 
 
@@ -179,3 +179,72 @@ def test_sockets_have_short_paths_where_the_temporary_folder_has_a_long_one(tmp_
         sockets, there, temporary = out.split()
         assert len(sockets) < 30 and there == 'True' and temporary == str(folder) and errors == ''
         assert not os.path.exists(sockets) and os.listdir(str(folder)) == []
+
+
+def test_a_log_gets_a_line_a_minute(model_param, monkeypatch, capsys):
+    """Two batches a minute, five in all: where it is, the loss handed over, how long it will take; nothing of a quick pass."""
+    assert list(progress.progressBar([1, 2, 3], 'quick', model_param)) == [1, 2, 3]
+    assert capsys.readouterr() == ('', '')
+    clock = iter(range(0, 1000, 30))
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: next(clock))
+    batches = progress.progressBar(list('abcde'), 'epoch 1 train', model_param)
+    for batch in batches:
+        batches.set_postfix_str(f'loss {batch}', refresh=False)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(', done')[0] for line in said] == [f'epoch 1 train: {number} of 5 batches, loss {batch}'
+                                                          for number, batch in ((1, 'a'), (3, 'c'))]
+    assert 'done in 4 min, at ' in said[0] and 'done in 1 min, at ' in said[1]
+
+
+def test_a_terminal_gets_a_bar(model_param, monkeypatch):
+    monkeypatch.setattr(progress.sys.stderr, 'isatty', lambda: True, raising=False)
+    bar = progress.progressBar([1], 'epoch 1 train', model_param)
+    assert isinstance(bar, progress.tqdm) and list(bar) == [1]
+    bar.set_postfix_str('loss 1.0', refresh=False)
+
+
+def test_a_log_says_what_takes_long(monkeypatch, capsys):
+    monkeypatch.setattr(progress, 'LONG', .05)
+    with progress.saidWhenLong('Quick'):
+        pass
+    with progress.saidWhenLong('Looking for Java'):
+        time.sleep(.2)
+    assert capsys.readouterr() == ('', 'Looking for Java …\n')
+
+
+LOCKING = """
+import os, sys, time, types
+if sys.argv[2] == 'Windows':  # its function, made of the other system's
+    import fcntl
+    def locking(descriptor, mode, length):
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, length, os.lseek(descriptor, 0, os.SEEK_CUR))
+    sys.modules.update(msvcrt=types.SimpleNamespace(LK_NBLCK=2, locking=locking), fcntl=None)
+from utils.files.runLock import lockFolder
+lockFolder(sys.argv[1])
+if os.fork() == 0:
+    time.sleep(100)
+print('locked', flush=True)
+sys.stdin.read()
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize('system', ['this', 'Windows'])
+def test_a_lock_names_its_holder_and_goes_with_it(system, tmp_path):
+    """Though a process that the holder has started lives on."""
+    environment = marked_environment(PYTHONPATH=PROJECT)
+
+    def start():
+        return subprocess.Popen([sys.executable, '-c', LOCKING, str(tmp_path), system], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, env=environment)
+
+    try:
+        first = start()
+        assert first.stdout.readline() == 'locked\n'
+        second = start()
+        assert f'by process {first.pid} on' in second.communicate()[1] and second.returncode == 1
+        first.kill()
+        first.wait()
+        assert start().stdout.readline() == 'locked\n'
+    finally:
+        kill_all(environment)

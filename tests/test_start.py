@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+from utils.files.project import runFolder
+from utils.scripts import start
 from utils.scripts.endings import runScript
 
 GIB = 2 ** 30
@@ -51,16 +53,27 @@ def test_an_error_of_the_code_keeps_its_stack_trace(error):
         ending(error)
 
 
+def test_an_early_end_says_what_is_kept(model_param, course_folder, monkeypatch):
+    """In a training before and after its first epoch, in a validation."""
+    course_folder()
+    monkeypatch.setattr(start, 'findJava', lambda: None)
+    parameters = start.prepare(model_param)
+    assert 'begins with the first' in ending(KeyboardInterrupt())
+    open(os.path.join(runFolder(parameters), 'last_epoch1.pt'), 'w').close()
+    assert 'goes on from there' in ending(KeyboardInterrupt())
+    monkeypatch.setattr(start, '_parameters', {**parameters, 'inference': True})
+    assert 'keeps nothing' in ending(KeyboardInterrupt())
+
+
 @pytest.mark.skipif(os.name != 'posix', reason='the limit is POSIX')
 def test_the_limit_of_open_files_is_raised_as_far_as_allowed():
     import resource
 
-    from utils.scripts.start import OPEN_FILES, allowOpenFiles
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-        allowOpenFiles()
-        expected = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        start.allowOpenFiles()
+        expected = start.OPEN_FILES if hard == resource.RLIM_INFINITY else min(start.OPEN_FILES, hard)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (expected, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

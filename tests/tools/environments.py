@@ -1,6 +1,6 @@
-"""Trains and validates in poor surroundings: little shared memory, few file handles, one core, read-only folders … By hand on Linux:
+"""Trains and validates in poor surroundings: little shared memory, few file handles, one core, read-only folders. By hand:
 
-    PYTHONPATH=. python tests/tools/environments.py
+    PYTHONPATH=.:tests python tests/tools/environments.py
 
 Each is made in a namespace of its own (`unshare`), which needs no rights where users may have those. Prints how the two scripts
 ended; they work, or end in a sentence that says what they need, and never in a stack trace.
@@ -41,7 +41,7 @@ def main():
             project = copy_of_project(os.path.join(folder, f'mitt prosjekt ø {number}'), root, 1)
             environment = {**os.environ, 'PROJECT': project, 'HOME': home}
             del environment['PYTHONPATH']
-            for script in (f'Exercise_Train_task{TASK}.py', f'Validate_task{TASK}.py'):
+            for script in (f'train{TASK}.py', f'validate{TASK}.py'):
                 shell = f'{commands}\nexec "{sys.executable}" "{os.path.join(project, script)}"'
                 done = subprocess.run(['unshare', '--user', '--map-root-user', '--mount', 'bash', '-c', shell], env=environment,
                                       cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,6 +1,6 @@
 """Trains on a disk that is too small, makes room, and goes on. Run by hand on Linux, a minute:
 
-    PYTHONPATH=. python tests/tools/full_disk.py
+    PYTHONPATH=.:tests python tests/tools/full_disk.py
 
 The disk is a tmpfs in a namespace of this process's own (`unshare`), which needs no rights where users may have those.
 """
@@ -23,8 +23,9 @@ FILLING_MB = 40
 
 def main():
     if IN_NAMESPACE not in os.environ:
+        path = os.pathsep.join([PROJECT, os.path.join(PROJECT, 'tests')])
         command = ['unshare', '--user', '--map-root-user', '--mount', sys.executable, os.path.abspath(__file__)]
-        sys.exit(subprocess.run(command, env={**os.environ, IN_NAMESPACE: '1', 'PYTHONPATH': PROJECT}).returncode)
+        sys.exit(subprocess.run(command, env={**os.environ, IN_NAMESPACE: '1', 'PYTHONPATH': path}).returncode)
     with tempfile.TemporaryDirectory() as folder:
         root, disk = os.path.join(folder, 'scenes'), os.path.join(folder, 'disk')
         makeDemoData(root, 96, 32)

@@ -1,6 +1,6 @@
 """Whether training slows down or grows in memory over 50 epochs. Run by hand on Linux, a quarter of an hour:
 
-    PYTHONPATH=. python tests/tools/growth.py
+    PYTHONPATH=.:tests python tests/tools/growth.py
 
 Task 4 trains at its full size on a few drawn scenes, in a copy of the project. Prints the processor time of the training
 process, its memory and that of Java, which scores, by thirds of the epochs; none may grow by more than a tenth.

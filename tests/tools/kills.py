@@ -1,11 +1,15 @@
-"""Kills trainings at random moments, 30 times per task, starts them again, and compares with a training left alone.
+"""Ends trainings and validations at random moments, 30 times per task, and compares with a training left alone. By hand on Linux:
 
-    PYTHONPATH=. python tests/tools/kills.py
+    PYTHONPATH=.:tests python tests/tools/kills.py [kills per task, 30] [tasks, 1 2 3 4]
 
-Run by hand, half an hour and more. Each task trains at its full size, but on a few drawn scenes, in a copy of the project. After
-every kill the checkpoints on disk must load, no epoch that was saved may be lost, and no process may be left; at the end
-the history and the weights must be those of the training that nobody disturbed, bit for bit.
+A quarter of an hour per task. The networks are small, but the batches are COCO's: 128 images with five captions, more than a
+pipe holds. They end by kill -9, by signals to the script or to all of its processes, and by an error, with and without
+`runScript`, with every start method. After each end all processes must be gone within five seconds, a stack trace there only
+for an error and only one, the checkpoints load and no saved epoch be lost; at last the history and the weights must be those
+of the training that nobody disturbed, bit for bit.
 """
+import collections
+import contextlib
 import os
 import random
 import shutil
@@ -15,41 +19,110 @@ import sys
 import tempfile
 import time
 
+import numpy as np
 import torch
+from leftovers import kill_all, marked_environment, processes_with, seconds_until_gone
 
-from utils.demo.demoData import makeDemoData
-from utils.files.atomic import readJson
+from utils.files.atomic import readJson, writePickle
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadCheckpoint
+from utils.generateVocabulary import captionRecord, generateVocabulary, wordsOfCaption
 from utils.saverRestorer import checkpointEpochs
 
-TASKS = (1, 2, 3, 4)
+TASKS = 1, 2, 3, 4
 KILLS = 30
-EPOCHS = 60
-IMAGES = 96, 32      # to train and to validate: a few seconds per epoch, much of it scoring and saving
-LONGEST_LIFE = 10    # epochs from a start to its kill, at the speed of the training left alone
-SECONDS_TO_END = 60  # in which Java, which first reads its tables, and the loaders follow a killed training
+EPOCHS = 30
+IMAGES = 1024, 384     # to train and to validate: eight and three batches
+WORDS = 2000           # different ones in the captions
+LONGEST_LIFE = 4       # epochs from a start to its end, at the speed of the training left alone
+SECONDS_TO_END = 5
+SMALL = {'embedding_size': 32, 'hidden_state_sizes': 64}
+METHODS = 'fork', 'spawn', 'forkserver'
+WAYS = {  # name → (signal, whether to all processes, whether by runScript, stack traces)
+    'kill -9': (signal.SIGKILL, False, True, 0),
+    'SIGTERM': (signal.SIGTERM, False, True, 0),
+    'an error': (signal.SIGUSR2, False, True, 1),
+    'SIGTERM to all': (signal.SIGTERM, True, True, 0),
+    'Ctrl-C': (signal.SIGINT, True, True, 0),
+    'SIGTERM without runScript': (signal.SIGTERM, False, False, 0),
+    'an error without runScript': (signal.SIGUSR2, False, False, 1),
+}
+PHASES = {'score': 'scoring', 'compute_score': 'scoring', 'caption': 'validating', 'teacherForcedLoss': 'validating',
+          'validateCaptions': 'validating', 'validate': 'validating', 'run_epoch': 'training'}  # by functions on the stack
+
+DRIVER = '''"""{script}, with other numbers."""
+import faulthandler
+import multiprocessing
+import os
+import signal
+
+import {script} as script
+from utils.scripts.endings import runScript
+
+script.config.update({config!r})
+script.modelParam.update({modelParam!r})
 
 
-def copy_of_project(folder, root, number_of_epochs=EPOCHS):
-    """A copy of the scripts for the data in `root`, the number of epochs changed."""
+def fail(*_):
+    raise ArithmeticError('thrown in')
+
+
+if __name__ == '__main__':
+    faulthandler.register(signal.SIGUSR1, open(f'stack{{os.getpid()}}', 'w'), all_threads=False)
+    signal.signal(signal.SIGUSR2, fail)
+    if 'START_METHOD' in os.environ:
+        multiprocessing.set_start_method(os.environ['START_METHOD'])
+    if 'PLAIN' in os.environ:
+        script.main()
+    else:
+        runScript(script.main)
+'''
+
+
+def copy_of_project(folder, root, number_of_epochs=EPOCHS, config=()):
+    """A copy of the project for the data in `root`, with `train{n}.py` and `validate{n}.py` for each task: its scripts with
+    another number of epochs and other sizes."""
     shutil.copytree(os.path.join(PROJECT, 'utils'), os.path.join(folder, 'utils'))
     for name in os.listdir(PROJECT):
         if name.endswith('.py'):
-            with open(os.path.join(PROJECT, name), encoding='utf-8') as f:
-                text = f.read()
-            for epochs in (50, 80, 100):
-                text = text.replace(f'else {epochs},', f'else {number_of_epochs},')
-            with open(os.path.join(folder, name), 'w', encoding='utf-8') as f:
-                f.write(text)
+            shutil.copy(os.path.join(PROJECT, name), folder)
     with open(os.path.join(folder, 'utils', 'dataRoot.py'), 'w', encoding='utf-8') as f:
         f.write(f'DATA_ROOT = {root!r}\n')
+    for task in TASKS:
+        for name, script, changed in (('train', 'Exercise_Train_task', (dict(config), {'numbOfEpochs': number_of_epochs})),
+                                      ('validate', 'Validate_task', ({}, {}))):
+            with open(os.path.join(folder, f'{name}{task}.py'), 'w', encoding='utf-8') as f:
+                f.write(DRIVER.format(script=f'{script}{task}', config=changed[0], modelParam=changed[1]))
     return folder
 
 
-def start(folder, task):
-    return subprocess.Popen([sys.executable, f'Exercise_Train_task{task}.py'], cwd=folder, start_new_session=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def make_data(root):
+    """Data in the course's layout, of random features and captions of COCO's lengths."""
+    draw, rng = random.Random(1), np.random.default_rng(1)
+    words = [f'word{number}' for number in range(WORDS)]
+    captions = [[' '.join(draw.choice(words[:draw.randint(5, WORDS)]) for _ in range(draw.randint(8, 13))) for _ in range(5)]
+                for _ in range(sum(IMAGES))]
+    vocabulary = generateVocabulary([wordsOfCaption(caption) for group in captions for caption in group])
+    os.makedirs(os.path.join(root, 'vocabulary'))
+    writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
+    for split, numbers in (('Train', range(IMAGES[0])), ('Val', range(IMAGES[0], sum(IMAGES)))):
+        folders = [os.path.join(root, f'{split}2017_detectron2_lim10{kind}features') for kind in ('', 'max')]
+        for folder in folders:
+            os.makedirs(folder)
+        for number in numbers:
+            record = captionRecord(f'{number:012d}.jpg', captions[number], vocabulary['wordToToken'])
+            features = rng.random((10, 2048), np.float32)
+            for folder, values in zip(folders, (features, features.max(0))):
+                writePickle(os.path.join(folder, f'{number:012d}.pickle'), {**record, 'cnn_features': values})
+
+
+def start(folder, task, script='train', **variables):
+    """A script as a process in a session of its own; its attribute `environment` finds all of its processes."""
+    environment = marked_environment(**variables)
+    process = subprocess.Popen([sys.executable, f'{script}{task}.py'], cwd=folder, start_new_session=True, env=environment,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process.environment = environment
+    return process
 
 
 def state_of(folder):
@@ -64,18 +137,6 @@ def state_of(folder):
     return checkpointEpochs(run, 'last'), checkpointEpochs(run, 'best')
 
 
-def seconds_to_end(group):
-    """After how many seconds all processes of a session have ended by themselves."""
-    begin = time.time()
-    while time.time() - begin < SECONDS_TO_END:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return time.time() - begin
-        time.sleep(0.1)
-    raise AssertionError(f'{SECONDS_TO_END} s after a kill processes are left')
-
-
 def result(folder):
     models = os.path.join(folder, 'storedModels')
     run, = (os.path.join(models, name) for name in os.listdir(models))
@@ -84,59 +145,111 @@ def result(folder):
     return readJson(os.path.join(run, 'history.json'), None), checkpoint['model_state_dict'], left
 
 
-def finish(folder, task):
-    """Trains to the end; the seconds from the start until `LONGEST_LIFE` epochs were done."""
-    begin, seconds = time.time(), None
-    process = start(folder, task)
+def finish(folder, task, script='train'):
+    """Runs to the end; the seconds from the start until `LONGEST_LIFE` epochs were done, or until the end."""
+    begin, seconds = time.monotonic(), None
+    process = start(folder, task, script)
     said = []
     for line in process.stdout:
         said.append(line.decode('utf-8', 'replace'))
         if said[-1].startswith(f'epoch {LONGEST_LIFE}/'):
-            seconds = time.time() - begin
+            seconds = time.monotonic() - begin
     if process.wait():
         raise SystemExit(''.join(said))
-    return seconds
+    return seconds or time.monotonic() - begin
 
 
-def try_task(task, folder, root, moments):
-    """Whether a training that is killed again and again ends as one left alone."""
-    alone, killed = (copy_of_project(os.path.join(folder, name), root) for name in (f'alone{task}', f'killed{task}'))
-    longest_life = finish(alone, task)
-    reached, followed = [0], []
-    while len(reached) <= KILLS:
-        process = start(killed, task)
+def phase_of(process, folder):
+    """What the script is doing, as far as its stack tells."""
+    path = os.path.join(folder, f'stack{process.pid}')
+    if not os.path.exists(path):
+        return 'importing'
+    os.kill(process.pid, signal.SIGUSR1)
+    time.sleep(.05)
+    with open(path) as f:
+        functions = [line.split()[-1] for line in f if line.startswith('  File')]
+    os.remove(path)
+    return next((PHASES[function] for function in functions if function in PHASES), 'starting')
+
+
+def end(process, folder, way):
+    """Ends a running script.
+
+    Returns:
+        What it was doing, and the seconds until all of its processes were gone.
+    """
+    number, to_all, _, traces = WAYS[way]
+    phase = phase_of(process, folder)
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    begin = time.monotonic()
+    said = process.communicate(timeout=60)[0].decode('utf-8', 'replace')
+    seconds = seconds_until_gone(process.environment, SECONDS_TO_END)
+    seconds = max(seconds, time.monotonic() - begin)
+    assert seconds < SECONDS_TO_END, f'{way} while {phase}: {seconds:.1f} s'
+    if phase != 'importing':
+        assert said.count('Traceback') == traces and 'Exception ignored' not in said, f'{way} while {phase}: {said}'
+    return phase, seconds
+
+
+def killed(folder, task, way, method, longest_life, moments, script='train'):
+    """Starts a script and ends it at a random moment; None where it ended by itself before, else as `end`."""
+    variables = {} if WAYS[way][2] else {'PLAIN': '1'}
+    process = start(folder, task, script, START_METHOD=method, **variables)
+    try:
+        process.communicate(timeout=moments.uniform(0, longest_life))
+    except subprocess.TimeoutExpired:
         try:
-            process.communicate(timeout=moments.uniform(0, longest_life))
-            shutil.rmtree(os.path.join(killed, 'storedModels'))  # it came to its end: a new one
-            reached[-1] = 0
-            continue
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            process.stdout.close()
-        number = len(reached)
-        followed.append(seconds_to_end(process.pid))
-        last, best = (max(epochs, default=0) for epochs in state_of(killed))
-        assert last >= reached[-1], f'task {task}: epoch {reached[-1]} was saved, and after kill {number} there is {last}'
-        assert bool(last) <= bool(best), f'task {task}: after kill {number} there is a last checkpoint without a best one'
-        reached.append(last)
-    finish(killed, task)
-    (history, weights, _), (history_of_killed, weights_of_killed, left) = result(alone), result(killed)
-    same_weights = all(torch.equal(weights[name], weights_of_killed[name]) for name in weights)
-    print(f'task {task}: {KILLS} kills within {longest_life:.0f} s of a start, after epochs {sorted(set(reached[1:]))}; '
-          f'all processes ended within {max(followed):.1f} s of each; the same history: {history == history_of_killed}, the same '
-          f'weights: {same_weights}, partial files: {left}', flush=True)
-    return history == history_of_killed and same_weights and not left
+            return end(process, folder, way)
+        finally:
+            if processes_with(process.environment):
+                print('left:', processes_with(process.environment), flush=True)
+                kill_all(process.environment)
+    return None
 
 
-def main():
+def try_task(task, kills, folder, root, moments):
+    """Whether a training that is ended again and again becomes what one left alone does."""
+    alone, disturbed = (copy_of_project(os.path.join(folder, f'{name}{task}'), root, config=SMALL)
+                        for name in ('alone', 'disturbed'))
+    longest_life, longest_validation = finish(alone, task), finish(alone, task, 'validate')
+    reached, phases, seconds = 0, collections.Counter(), []
+    for number in range(kills):
+        way, method = list(WAYS)[number % len(WAYS)], METHODS[number % len(METHODS)]
+        validation = number % 4 == 3
+        ended = None
+        while ended is None:
+            if validation:
+                ended = killed(alone, task, way, method, longest_validation, moments, 'validate')
+            else:
+                ended = killed(disturbed, task, way, method, longest_life, moments)
+                if ended is None:  # it came to its end: a new one
+                    shutil.rmtree(os.path.join(disturbed, 'storedModels'))
+                    reached = 0
+        phases[ended[0]] += 1
+        seconds.append(ended[1])
+        print(f'task {task}, {number + 1}: {way}, {method}, {"validation" if validation else "training"} while {ended[0]}: '
+              f'{ended[1]:.2f} s', flush=True)
+        last, best = (max(epochs, default=0) for epochs in state_of(disturbed))
+        assert last >= reached, f'task {task}: epoch {reached} was saved, and after end {number + 1} there is {last}'
+        assert bool(last) <= bool(best), f'task {task}: after end {number + 1} there is a last checkpoint without a best one'
+        reached = last
+    finish(disturbed, task)
+    (history, weights, _), (history_of_other, weights_of_other, left) = result(alone), result(disturbed)
+    same_weights = all(torch.equal(weights[name], weights_of_other[name]) for name in weights)
+    print(f'task {task}: {kills} ends, {dict(phases)}; all processes gone within {max(seconds):.2f} s of each; the same history: '
+          f'{history == history_of_other}, the same weights: {same_weights}, partial files: {left}', flush=True)
+    return history == history_of_other and same_weights and not left
+
+
+def main(kills=KILLS, *tasks):
     moments = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
-        root = os.path.join(folder, 'scenes')
-        makeDemoData(root, *IMAGES)
-        outcomes = [try_task(task, folder, root, moments) for task in TASKS]
+        root = os.path.join(folder, 'data')
+        with contextlib.redirect_stdout(sys.stderr):
+            make_data(root)
+        outcomes = [try_task(int(task), int(kills), folder, root, moments) for task in tasks or TASKS]
     sys.exit(0 if all(outcomes) else 'Not all trainings came through.')
 
 
 if __name__ == '__main__':
-    main()
+    main(*sys.argv[1:])

@@ -8,8 +8,11 @@ from utils.files.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows: there two runs in one folder are not noticed
+except ImportError:  # Windows
     fcntl = None
+    import msvcrt
+
+BYTE = 10 ** 6  # the one that is locked: beyond the text, which others may read then on Windows too
 
 _locks = []  # open files, whose locks last as long as this process
 
@@ -20,11 +23,9 @@ def lockFolder(folder):
     Raises:
         UserError: another process has it.
     """
-    if fcntl is None:
-        return
     f = open(os.path.join(folder, 'lock'), 'a+', encoding='utf-8')
     try:
-        fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a lock that loader processes do not inherit
+        _lock(f)
     except OSError as error:
         f.seek(0)
         holder = f.read().strip()
@@ -37,3 +38,12 @@ def lockFolder(folder):
     f.truncate(0)
     f.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M')}\n")
     f.flush()
+
+
+def _lock(f):
+    """Locks a byte of an open file for this process alone, not for those that it starts; OSError where it is locked."""
+    if fcntl is not None:
+        fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, BYTE)
+    else:
+        os.lseek(f.fileno(), BYTE, os.SEEK_SET)
+        msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1)

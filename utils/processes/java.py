@@ -10,6 +10,7 @@ import threading
 import weakref
 
 from utils.processes.parent import dieWithStarter
+from utils.processes.progress import saidWhenLong
 
 ANSWER_SECONDS = 60  # silence for so long is an error; the slowest answer is METEOR's first, after it has read its tables
 
@@ -111,7 +112,9 @@ def runJava(name, lines, *arguments):
     seconds = ANSWER_SECONDS + len(lines) // 100  # the tokenizer takes a hundredth of that
     text = ''.join(line + '\n' for line in lines).encode('utf-8', 'replace')  # half a surrogate pair becomes '?'
     try:
-        answer = subprocess.run(command, input=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds, **_apart())
+        with saidWhenLong(f'{name} runs, with Java'):
+            answer = subprocess.run(command, input=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds,
+                                    **_apart())
     except subprocess.TimeoutExpired as error:
         said = lastWords((error.stderr or b'').decode('utf-8', 'replace').splitlines())
         raise JavaError(f'{name}, run by {command[0]}, has not ended after {seconds} seconds. {said}') from None
@@ -184,7 +187,8 @@ class JavaProcess:
         """
         try:
             threading.Thread(target=_write, args=(self.process.stdin, lines), daemon=True).start()
-            return [self._answer(convert) for _ in range(number_of_answers)]
+            with saidWhenLong(f'{self.name} runs, with Java'):
+                return [self._answer(convert) for _ in range(number_of_answers)]
         except BaseException:
             self.close()
             raise

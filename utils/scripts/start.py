@@ -11,6 +11,7 @@ from utils.model import describeDevice
 from utils.processes.distributed import isMain, mainFirst, worldSize
 from utils.processes.java import findJava
 from utils.processes.loaderProcesses import shortenSocketPaths
+from utils.processes.progress import saidWhenLong
 from utils.saverRestorer import findCheckpoint
 from utils.scripts.settings import checkSettings
 
@@ -50,9 +51,10 @@ def prepare(modelParam, config=None):
     shortenSocketPaths()
     allowOpenFiles()
     if isMain():
-        findJava()
+        with saidWhenLong('Looking for Java'):
+            findJava()
     data_dir = inProject(modelParam['data_dir'])
-    with mainFirst():
+    with mainFirst(), saidWhenLong('Drawing the demo data, once' if isDemo(data_dir) else 'Looking for the data'):
         provideData(data_dir)
     name = modelParam['modelName'].rstrip('/\\')
     parameters = {**modelParam, 'data_dir': data_dir, 'modelName': os.path.join(f'{name}_{dataName(data_dir)}', ''),
