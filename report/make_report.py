@@ -228,19 +228,15 @@ class Report:
             document.paragraph(f'This model has not been trained on these data. python Exercise_Train_task{task}.py trains it, '
                                f'then python Validate_task{task}.py scores it.')
             return
-        if run.history:
-            self.parameterTable(run)
-            self.curves(run)
-        else:
+        if not run.history:
             document.paragraph('Another program has trained this model, and has left neither its parameters nor a history.')
-        self.scoreTable(task, run)
-        self.comment(run)
-
-    def curves(self, run):
-        document = self.document
+            return
+        self.parameterTable(run)
         document.skip(8)
         drawCurves(document.plots(196, 2), run.history, run.epoch)
         document.caption('Figure', CURVES)
+        self.bestEpochs(run)
+        self.comment(run)
 
     def parameterTable(self, run):
         config, parameters = run.checkpoint['config'], run.checkpoint['modelParam']
@@ -266,26 +262,16 @@ class Report:
             cells.append(('learning recipe', config['learningRecipe']))
         half = -(-len(cells) // 2)  # two columns of them
         rows = [[*left, '', *right] for left, right in itertools.zip_longest(cells[:half], cells[half:], fillvalue=('', ''))]
-        self.document.table('Model and training.', rows, header=False)
+        self.document.table(f'Model and training; {run.whose()}.', rows, header=False)
 
-    def scoreTable(self, task, run):
-        on_all = 'all images, which also chose the epoch'
-        rows = [['', 'epoch', 'METEOR', 'METEOR tok.', 'BLEU-4', 'scored on']]
-        for name, key in (('best METEOR of the epochs', 'meteor'), ('best BLEU-4 of the epochs', 'bleu_4')):
+    def bestEpochs(self, run):
+        rows = [['', 'epoch', 'METEOR', 'BLEU-4']]
+        for name, key in (('best METEOR', 'meteor'), ('best BLEU-4', 'bleu_4')):
             entry = run.best(key)
             if entry:
-                rows.append([name, str(entry['epoch']), percent(entry['meteor']), '', percent(entry['bleu_4']), on_all])
-        if run.scores:
-            rows.append([f'saved model, Validate_task{task}.py', str(run.epoch),
-                         *(percent(run.scores[key]) for key in ('meteor', 'meteor_tokens', 'bleu_4')), on_all])
-        if run.halves:
-            choosing, scored = run.halves['images']
-            rows.append(['held out', str(run.halves['epoch']), percent(run.halves['meteor']), '',
-                         percent(run.halves['bleu_4']), f'{scored:,} images; {choosing:,} others chose'])
-        if self.data == 'COCO':
-            rows.append(['expected by the course', '', '', EXPECTED[task], '', 'COCO, best epoch'])
-        rounded = ' The weights of the saved model are in half precision, those of the epochs were in single.'
-        self.document.table('Scores in percent.' + rounded * run.isHalf(), rows)
+                rows.append([name, str(entry['epoch']), percent(entry['meteor']), percent(entry['bleu_4'])])
+        rounded = ' These are those of the weights in single precision; the saved model has them in half.'
+        self.document.table('The best epochs; scores in percent, on all validation images.' + rounded * run.isHalf(), rows)
 
     def comment(self, run):
         """What the curves show, in words."""
@@ -299,12 +285,6 @@ class Report:
         else:
             text += (f", and {last['val_loss'] - lowest['val_loss']:.3f} higher at the end, while the training loss fell "
                      f"from {lowest['train_loss']:.3f} to {last['train_loss']:.3f}.")
-        if run.times:
-            training, validation, scoring = ('' if part is None else f'{np.median(part):.1f}\u00a0s' for part in run.seconds())
-            text += (f" On {run.times[-1]['device']} an epoch's training "
-                     + (f'took {training}, its validation loss {validation}' if validation
-                        else f'and validation loss together took {training}')
-                     + f', its captions and scores {scoring} (medians).')
         self.document.paragraph(text)
 
     def closingPages(self):

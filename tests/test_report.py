@@ -155,7 +155,7 @@ def test_deliver_then_validate_then_report(trained, tmp_path, texts, capsys, mon
     delivered.times[0].pop('validation_seconds', None)                # as older files are
     path = make_report.makeReport({1: None, 2: delivered, 3: None, 4: delivered}, trained['data_dir'], str(tmp_path))
     text = ' '.join(texts)
-    for piece in ('Bo Li', 'Tasks 2 and 4: trained by Åse, not trained by the submitter.', 'training and validation loss together',
+    for piece in ('Bo Li', 'Tasks 2 and 4: trained by Åse, not trained by the submitter.', 'A dash', '–',
                   'what people say', '0.00001', 'which have the layout of the course: 10 for training and 5',
                   'Tasks 1 and 3: not trained on these data.', 'held out',
                   'is not on this machine', 'where the attention looks', 'torch',
