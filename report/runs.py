@@ -186,9 +186,13 @@ def inWords(tasks):
     return f"tasks {', '.join(others)} and {last}" if others else f'task {last}'
 
 
-def whoseModels(runs):
-    """Sentences that say who has trained the models of `runs`, a dict task → `Run` or None."""
-    groups = {}
+def stateOf(runs):
+    """Sentences on a dict task → `Run` or None: who has trained the models, and what they lack."""
+    said = {}
     for task, run in runs.items():
-        groups.setdefault(run.whose() if run else 'not trained on these data', []).append(task)
-    return [f'{inWords(tasks).capitalize()}: {whose}.' for whose, tasks in groups.items()]
+        said.setdefault(run.whose() if run else 'not trained on these data', []).append(task)
+        if run and not run.scores:
+            said.setdefault('not validated since, which python Validate_task*.py does', []).append(task)
+        elif run and not run.halves:
+            said.setdefault('without held-out scores, for want of the captions of each epoch', []).append(task)
+    return [f'{inWords(tasks).capitalize()}: {what}.' for what, tasks in said.items()]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 from test_training import build
 
 import cocoSource_task4_attention
@@ -154,9 +155,10 @@ def test_deliver_then_validate_then_report(trained, tmp_path, texts, capsys, mon
     delivered.times[0].pop('validation_seconds', None)                # as older files are
     path = make_report.makeReport({1: None, 2: delivered, 3: None, 4: delivered}, trained['data_dir'], str(tmp_path))
     text = ' '.join(texts)
-    for piece in ('Bo Li', 'Tasks 2 and 4: trained by Åse, not trained by the submitter.', 'training and validation loss together',
+    for piece in ('Bo Li', 'Tasks 2 and 4: trained by Åse, not trained by the submitter.', 'A dash', '–',
                   'what people say', '0.00001', 'which have the layout of the course: 10 for training and 5',
-                  'Task 1 has not been trained', 'held out', 'is not on this machine', 'where the attention looks', 'torch',
+                  'Tasks 1 and 3: not trained on these data.', 'held out',
+                  'is not on this machine', 'where the attention looks', 'torch',
                   'python report/make_zip.py',
                   f"{100 * scores['meteor']:.2f}", f'{delivered.numberOfParameters():,}'):
         assert piece in text, piece
@@ -287,13 +289,17 @@ def test_the_zip_asks_for_a_name_and_for_the_missing_models(name, trainers, refu
 
 def test_whose_the_models_are(task_runs, monkeypatch):
     monkeypatch.setattr(submitter, 'SUBMITTER', 'Åse')
-    assert runs.whoseModels(task_runs('here', '', None, 'Åse')) == [
-        'Tasks 1 and 4: trained by Åse.', 'Task 2: delivered with the package, not trained by the submitter.',
-        'Task 3: not trained on these data.']
+    made = task_runs('here', '', None, 'Åse')
+    made[4].scores = None
+    assert runs.stateOf(made) == [
+        'Tasks 1 and 4: trained by Åse.',
+        'Tasks 1 and 2: without held-out scores, for want of the captions of each epoch.',
+        'Task 2: delivered with the package, not trained by the submitter.', 'Task 3: not trained on these data.',
+        'Task 4: not validated since, which python Validate_task*.py does.']
 
 
 def test_nobody_is_no_submitter(task_runs):
-    assert runs.whoseModels(task_runs('Your Name')) == ['Task 1: delivered with the package, not trained by the submitter.']
+    assert runs.stateOf(task_runs('Your Name'))[:1] == ['Task 1: delivered with the package, not trained by the submitter.']
 
 
 def test_without_a_run_there_is_nothing_to_report_and_no_file_is_touched(course_folder, model_param, tmp_path, monkeypatch):
@@ -363,17 +369,17 @@ def test_files_of_a_run_have_a_line_per_image(tmp_path):
         assert json.loads(text) == value and len(text.split()) and len(text.strip().split('\n')) == max(len(value), 1) + 2
 
 
-@pytest.mark.parametrize('wide', [1, 3])
-def test_boxes_as_high_as_the_image_are_seen_whole_and_numbers_stand_apart(wide, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, 'pixelsOf', lambda image, data_dir: np.zeros((180, 240, 3), np.uint8))
-    axes = Figure(figsize=(wide, 2)).add_axes([0, 0, 1, 1])
-    pictures._drawDetections(axes, {'boxes': [[0, 0, 120, 180], [0, 0, 240, 180], [1, 1, 30, 40]]}, '')
+def test_a_box_as_high_as_the_image_is_outlined_within_it(monkeypatch):
+    monkeypatch.setattr(pictures, 'openPicture', lambda *arguments: Image.new('RGB', (240, 180), (200, 200, 200)))
+    axes = Figure().add_axes([0, 0, 1, 1])
+    image = {'imgPath': '1.jpg', 'boxes': [[120, 0, 240, 180], [0, 0, 60, 60]]}
+    pictures._drawAttended(axes, image, '', np.array([.75, .25]))
     for patch in axes.patches:
-        assert 0 < patch.get_x() and patch.get_x() + patch.get_width() < 239
-        assert 0 < patch.get_y() and patch.get_y() + patch.get_height() < 179
-    places = [text.get_position() for text in axes.texts]
-    assert [text.get_text() for text in axes.texts] == ['1', '2', '3']
-    assert all(abs(x - other) > 15 for number, (x, _) in enumerate(places) for other, _ in places[:number])
+        assert 119 < patch.get_x() < 121 and 236 < patch.get_x() + patch.get_width() < 239
+        assert 0 < patch.get_y() < 3 and 176 < patch.get_y() + patch.get_height() < 179
+    light = axes.images[0].get_array()[:, :, 0]
+    assert [int(light[y, x]) for x, y in ((200, 90), (30, 30), (30, 90))] == [200, 100, 50]
+    assert len(axes.patches) == 2
 
 
 def test_lines_break_at_spaces_where_the_width_ends():
