@@ -64,8 +64,14 @@ def removePartialFiles(folder):
 
 
 def writeJson(path, value):
-    """Replaces the file `path` as a whole by `value` as JSON."""
-    writeAtomically(path, json.dumps(value, indent=1, ensure_ascii=False).encode('utf-8', 'replace'))
+    """Replaces the file `path` as a whole by `value`, a list or a dict, as JSON: a line per item or key."""
+    def line(part):
+        return json.dumps(part, ensure_ascii=False)
+
+    is_dict = isinstance(value, dict)
+    lines = [f'{line(str(key))}: {line(part)}' for key, part in value.items()] if is_dict else map(line, value)
+    text = ',\n'.join(lines).join(('{\n', '\n}\n') if is_dict else ('[\n', '\n]\n'))
+    writeAtomically(path, text.encode('utf-8', 'replace'))
 
 
 def writePickle(path, value):
