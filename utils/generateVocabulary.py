@@ -79,3 +79,15 @@ def loadVocabulary(data_dir):
         raise UserError(f'The vocabulary file {path} has {len(token_to_word)} words, but their tokens do not run from '
                         f'0 to {len(token_to_word) - 1}. Copy it again from where the data came from.')
     return {**vocabulary, 'TokenToWord': token_to_word, 'wordToToken': word_to_token}
+
+
+def wordPositions(vocabulary, tokens):
+    """Where a predicted caption has words: the positions before its end token, less those that mark or say nothing."""
+    end = tokens.index(END) if END in tokens else len(tokens)
+    return [position for position in range(end)
+            if tokens[position] != START and vocabulary['TokenToWord'][tokens[position]].strip()]
+
+
+def captionOf(vocabulary, tokens):
+    """The caption that predicted tokens spell: a string of words up to the end token."""
+    return ' '.join(vocabulary['TokenToWord'][tokens[position]].strip() for position in wordPositions(vocabulary, tokens))
