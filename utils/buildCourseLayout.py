@@ -53,7 +53,7 @@ from utils.generateVocabulary import captionRecord, generateVocabulary, loadVoca
 from utils.scripts.endings import runScript
 
 CAPTIONS = 'captions/'           # a folder as it was downloaded, or one file of captions
-FEATURES = 'photos/'             # a file, a folder, or a list of them; photos may lie in folders within it
+FEATURES = 'features/'           # a file, a folder, or a list of them; photos may lie in folders within it
 OUT = 'ownData'                  # some 11 GB for all of COCO, half a GB for Flickr8k
 MINIMUM_COUNT = 3                # 5 is usual for COCO, whose captions are twenty times as many as Flickr8k's
 

@@ -104,7 +104,7 @@ def openPhoto(path):
             warnings.simplefilter('ignore')                                      # of odd metadata, and of many pixels
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
-                    raise ValueError(f'{image.width} x {image.height} pixels, too many')
+                    raise ValueError('a photo of too many pixels')
                 size = image.size
                 image.draft(None, (2 * PIXELS, 2 * PIXELS))                      # a JPEG's decoder shrinks it fast
                 photo = ImageOps.exif_transpose(image)
@@ -112,7 +112,9 @@ def openPhoto(path):
                 return _inRgb(photo), size[::-1] if turned else size
     except UnidentifiedImageError:
         raise ValueError('no photo') from None
-    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:  # pillow's for a broken one
+    except Image.DecompressionBombError:
+        raise ValueError('a photo of too many pixels') from None
+    except (OSError, SyntaxError, EOFError, struct.error) as error:              # pillow's words for a broken one
         raise ValueError(f'a broken photo ({error})') from None
 
 
@@ -173,7 +175,8 @@ def featuresOfPhotos(maker, paths):
             if not batch:
                 return
             squares = list(pool.map(attempt, batch))
-            features = iter(maker([square for square, boxes in squares if boxes is not None]))
+            readable = [square for square, boxes in squares if boxes is not None]
+            features = iter(maker(readable) if readable else [])
             for path, (square, boxes) in zip(batch, squares):
                 yield (path, square, None) if boxes is None else (path, next(features), boxes)
 
