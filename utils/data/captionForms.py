@@ -39,8 +39,7 @@ def readCaptions(path):
         path: a file of captions, or a folder that holds such files, itself or in its folders.
 
     Returns:
-        dict key → `Image`, the key COCO's id where the form has it, else the file name without its ending; what was
-        read, in words.
+        dict key → `Image`, the key COCO's id where the form has it, else the file name; what was read, in words.
 
     Raises:
         UserError: nothing is found, or too much, or it is unusable, or there is nothing to train or to validate on.
@@ -124,7 +123,7 @@ def _readKarpathy(path):
         mode = SPLIT_OF.get(image['split'])
         captions = [sentence['raw'] for sentence in image['sentences']]
         if mode and captions:
-            images[image.get('cocoid', _stem(image['filename']))] = Image(mode, image['filename'], captions)
+            images[image.get('cocoid', image['filename'])] = Image(mode, image['filename'], captions)
     return images, f"{path}, Karpathy's splits"
 
 
@@ -158,7 +157,7 @@ def _readTable(path):
     names = sorted(captions)
     random.Random(1).shuffle(names)
     chosen = set(names[:max(1, round(SHARE_FOR_VALIDATION * len(names)))])
-    images = {_stem(name): Image('val' if name in chosen else 'train', name, captions[name]) for name in captions}
+    images = {name: Image('val' if name in chosen else 'train', name, captions[name]) for name in captions}
     return images, f'{path}, {len(chosen):,} of {len(names):,} photos drawn for validation'
 
 
@@ -178,7 +177,7 @@ def _listsBeside(path):
 
 
 def _splitByLists(captions, lists):
-    return {_stem(name): Image(mode, name, captions[name])
+    return {name: Image(mode, name, captions[name])
             for mode, listed in lists.items() for name in captions if _stem(name) in listed}
 
 
