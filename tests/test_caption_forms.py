@@ -69,7 +69,8 @@ FORMS = {
 def folder(tmp_path):
     (tmp_path / 'download' / 'Images').mkdir(parents=True)
     for number, name in enumerate(CAPTIONS):
-        Image.new('RGB', (30 + number, 20), (50 * number, 10 + 20 * number, 200 - 30 * number)).save(str(tmp_path / 'download' / 'Images' / name))
+        colour = 50 * number, 10 + 20 * number, 200 - 30 * number
+        Image.new('RGB', (30 + number, 20), colour).save(str(tmp_path / 'download' / 'Images' / name))
     return tmp_path / 'download'
 
 
@@ -293,7 +294,8 @@ def test_rare_words_are_unknown(folder):
     FORMS['Flickr8k'](folder)
     out = build(folder, minimumCount=2)
     vocabulary = loadPickle(os.path.join(out, 'vocabulary', 'vocabulary.pickle'))
-    assert vocabulary['vocabulary'] == ['eeee', 'ssss', 'UNK', 'a', 'red', 'dog'] and vocabulary['sentenceLen'].tolist() == [3, 3, 3]
+    assert vocabulary['vocabulary'] == ['eeee', 'ssss', 'UNK', 'a', 'red', 'dog']
+    assert vocabulary['sentenceLen'].tolist() == [3, 3, 3]
     assert record(out, 'Train', '1_a')['captionsAsTokens'] == [[1, 3, 4, 5, 0], [1, 3, 5, 4, 0]]
     assert record(out, 'Train', '2_b')['captionsAsTokens'] == [[1, 3, 2, 2, 0]]
 
