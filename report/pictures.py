@@ -2,17 +2,18 @@
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from report.layout import COLUMN, LEFT, RIGHT, WIDTH, wrapped
-from utils.data.dataFolder import isDemo
+from report.layout import COLUMN, LEFT, RIGHT, WIDTH
 from utils.data.pictures import openPicture
+from utils.pages.examplePictures import REFERENCES, ownCaptions
+from utils.pages.textLines import wrapped
 
 SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
-WORDS_SHOWN = 12               # at most, of a caption whose attention is drawn
+WORDS_SHOWN = 10               # at most, of a caption whose attention is drawn
 DARK = .25                     # brightness of what is not attended to
 PICTURES = ('Above: for each word, every detection as bright as its weight, the most attended outlined. Below: the ten '
-            'detections and their weights word by word, from 10\u00a0% on in numbers.')
-WEIGHTS = ('The weights of the ten detections word by word, from 10\u00a0% on in numbers; where they lie in the image is not '
-           'known here.')
+            'detections and their weights word by word, in per cent, from 10 on in numbers.')
+WEIGHTS = ('The weights of the ten detections word by word, in per cent, from 10 on in numbers; where they lie in the image is '
+           'not known here.')
 
 
 def examplesPage(document, run, name, data_dir):
@@ -24,22 +25,22 @@ def examplesPage(document, run, name, data_dir):
         name: the run's model in words.
         data_dir: the data folder.
     """
+    own_captions = ownCaptions(data_dir)
     document.newPage()
-    document.heading('Five images with predicted and human captions')
+    document.heading(f'Five images: what the model says, and {own_captions}')
     if run is None:
         document.paragraph('No model has been validated, so there are no captions to show: python Validate_task1.py '
                            'makes them.')
         return
-    people = 'the sentences drawn up with the scene' if isDemo(data_dir) else 'what people say'
     document.paragraph(
         f'All by {name}. The images were not picked by eye: of all {len(run.details):,} validation images in order of '
         'their own METEOR, they stand at 90, 70, 50, 30 and 10\u00a0%. Bold: predicted, greedy and running free. '
-        f'Below: {people}.')
+        f'Below: {own_captions}.')
     document.skip(4)
     ranked = sorted(run.details, key=lambda image: image['meteor'])
     for share in SHARES:
         _example(document, ranked[int(share * len(ranked))], data_dir)
-    document.caption('Figure', 'Predicted and human captions, and METEOR of the one against the others.')
+    document.caption('Figure', f'Predicted captions, {own_captions}, and METEOR of the one against the others.')
 
 
 def _example(document, image, data_dir):
@@ -52,7 +53,7 @@ def _example(document, image, data_dir):
     document.lines(wrapped(image['caption'], room, 11.5, 'bold'), left, 11.5, weight='bold')
     document.lines([f"METEOR {100 * image['meteor']:.1f}\u00a0%"], left, 8.5, color='.3')
     document.skip(2)
-    for reference in image['references'][:5]:
+    for reference in image['references'][:REFERENCES]:
         document.lines(wrapped('– ' + ' '.join(reference.split()), room, 9), left, 9)
     document.y = max(document.y, top + height) + 12
 
@@ -112,33 +113,28 @@ def _attentionExample(document, image, data_dir):
     """A caption's attention: a picture per word where boxes are known, and a table of grey cells."""
     words, attention = image['caption'].split(), np.array(image['attention'])    # T, [T, 10]
     has_pictures = _hasPictures(image, data_dir)
-    per_row, gap, title, map_height = 7, 6, 14, 132
+    per_row, gap, title, map_height = 5, 8, 14, 138
     width = (COLUMN - gap * (per_row - 1)) / per_row
     height = width * .75
     rows = -(-len(words) // per_row) if has_pictures else 0
-    document.need(rows * (height + title) + map_height + 30)
+    document.need(rows * (height + title) + map_height + 60)
     document.lines([f"“{image['caption']}”"], size=11, weight='bold')
     document.skip(6)
     for number, (word, weights) in enumerate(zip(words, attention) if has_pictures else ()):
         row, column = divmod(number, per_row)
         axes = document.axes(LEFT + column * (width + gap), document.y + title + row * (height + title), width, height)
         _drawAttended(axes, image, data_dir, weights)
-        axes.set_title(word, size=9, pad=2, parse_math=False)
-    document.skip(rows * (height + title) + 6)
+        axes.set_title(word, size=9.5, pad=2, parse_math=False)
+    document.skip(rows * (height + title) + 8)
     left = LEFT + 34
     if has_pictures:
-        axes = document.axes(LEFT, document.y + 6, 136, 102)
-        drawImage(axes, image, data_dir)
-        for number, box in reversed(list(enumerate(image['boxes'], start=1))):
-            _outline(axes, box, .8)
-            axes.text(box[0] + 3, box[1] + 3, str(number), size=6.5, va='top', color='white',
-                      bbox={'facecolor': 'black', 'edgecolor': 'none', 'pad': .8})
-        left = LEFT + 136 + 40
-    axes = document.axes(left, document.y + 8, WIDTH - RIGHT - left, map_height - 42)
-    _greyCells(document, axes, attention, 1)
+        _drawDetections(document.axes(LEFT, document.y, map_height * 4 / 3, map_height), image, data_dir)
+        left = LEFT + map_height * 4 / 3 + 40
+    axes = document.axes(left, document.y, WIDTH - RIGHT - left, map_height)
+    _greyCells(axes, attention, 1)
     for label in axes.set_xticklabels(words, rotation=35, ha='right', rotation_mode='anchor'):
         label.set_parse_math(False)
-    document.skip(map_height + 8)
+    document.skip(map_height + 46)
 
 
 def _drawAttended(axes, image, data_dir, weights):
@@ -149,24 +145,41 @@ def _drawAttended(axes, image, data_dir, weights):
     _outline(axes, image['boxes'][int(np.argmax(weights))], 1.4)
 
 
+def _drawDetections(axes, image, data_dir):
+    """The image with its boxes, each with its number in its corner, or beside where another's number stands there."""
+    drawImage(axes, image, data_dir)
+    step = axes.get_xlim()[1] * .085
+    corners = []
+    for number, box in enumerate(image['boxes'], start=1):
+        x, y = _outline(axes, box, .8)
+        while any(abs(x - other_x) < step and abs(y - other_y) < step for other_x, other_y in corners):
+            x += step
+        corners.append((x, y))
+        axes.text(x + step / 2, y + step / 2, str(number), size=8, ha='center', va='center', color='white',
+                  bbox={'facecolor': 'black', 'edgecolor': 'none', 'pad': .8})
+
+
 def _outline(axes, box, width):
-    """A box drawn white on black, to be seen on any image."""
-    x1, y1, x2, y2 = box
-    for color, edge in (('black', width + 1.2), ('white', width)):
-        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=edge))
+    """A box drawn white on black, to be seen on any image, and inside it: all four sides are seen. Returns its upper left."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    edge = .012 * (right - left)
+    x1, x2 = np.clip([box[0], box[2]], left + edge, right - edge)
+    y1, y2 = np.clip([box[1], box[3]], top + edge, bottom - edge)
+    for color, line_width in (('black', width + 1.2), ('white', width)):
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=line_width))
+    return x1, y1
 
 
-def _greyCells(document, axes, weights, highest):
-    """Weights [T, 10] as cells, a column per step, both numbered from one; white is 0, black `highest`."""
-    cells = axes.imshow(100 * np.transpose(weights), cmap='Greys', vmin=0, vmax=100 * highest, aspect='auto')
+def _greyCells(axes, weights, highest):
+    """Weights [T, 10] in per cent as cells, a column per step, both numbered from one; white is 0, black `highest`."""
+    axes.imshow(np.transpose(weights), cmap='Greys', vmin=0, vmax=highest, aspect='auto')
     for (step, detection), weight in np.ndenumerate(weights):
         if weight >= .1:
-            axes.text(step, detection, f'{100 * weight:.0f}', ha='center', va='center', size=7,
+            axes.text(step, detection, f'{100 * weight:.0f}', ha='center', va='center', size=8,
                       color='white' if weight > .5 * highest else 'black')
     steps, detections = weights.shape
     axes.set(xticks=range(steps), xticklabels=range(1, steps + 1), yticks=range(detections),
              yticklabels=range(1, detections + 1), ylabel='detection')
-    document.page.colorbar(cells, ax=axes, pad=.02, label='weight [%]')
 
 
 def _attentionByPosition(document, images):
@@ -174,9 +187,10 @@ def _attentionByPosition(document, images):
     longest = max(len(image['attention']) for image in images)
     at = [[image['attention'][step] for image in images if len(image['attention']) > step] for step in range(longest)]
     means = np.array([np.mean(weights, axis=0) for weights in at if len(weights) >= len(images) / 20])  # [steps, 10]
-    axes, = document.plots(130)
-    _greyCells(document, axes, means, means.max())
+    document.heading('The attention from the first word to the last', keep=240)
+    axes, = document.plots(180)
+    _greyCells(axes, means, means.max())
     axes.set_xlabel('word of the caption')
-    document.caption('Figure', 'The mean weight of each detection, the surest first, for the first word of a caption, '
-                               f'the second, and so on, over {len(images):,} validation images, as far as a twentieth '
+    document.caption('Figure', 'The mean weight of each detection in per cent, the surest first, for the first word of a '
+                               f'caption, the second, and so on, over {len(images):,} validation images, as far as a twentieth '
                                'of them reach.')

@@ -1,12 +1,15 @@
 """A tiny data folder in the course's layout, with the quirks of the real files."""
 import os
 import pickle
+import signal
+import sys
 
 import numpy as np
 import pytest
 
 from utils import metrics
 from utils.metrics import METEOR
+from utils.scripts import start
 
 D = 16  # features per detection
 CAPTIONS = [
@@ -62,6 +65,18 @@ def course_folder(tmp_path):
         return os.path.join(root, '')
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was(monkeypatch):
+    """What a script changes for the rest of its process's life ends with the test."""
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    monkeypatch.setattr(sys, 'unraisablehook', sys.unraisablehook)
+    monkeypatch.setattr(start, '_parameters', None)
+    yield
+    for number, handler in handlers.items():
+        if signal.getsignal(number) != handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -68,7 +68,8 @@ def copy_of_project(project, root, epochs):
     (project / 'utils' / 'dataRoot.py').write_text(f'DATA_ROOT = {root!r}\n', encoding='utf-8')
     script = project / 'Exercise_Train_task1.py'
     text = script.read_text(encoding='utf-8')
-    for old, new in ((': 2048,', ': 16,'), ("'hidden_state_sizes': 512", "'hidden_state_sizes': 12"), ('else 100', f'else {epochs}')):
+    for old, new in ((': 2048,', ': 16,'), ("'hidden_state_sizes': 512", "'hidden_state_sizes': 12"),
+                     ('else 100', f'else {epochs}')):
         assert old in text
         text = text.replace(old, new)
     script.write_text(text, encoding='utf-8')
@@ -114,10 +115,10 @@ def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, to_all, c
 
 
 def test_a_script_started_elsewhere_in_a_folder_with_a_space(course_folder, tmp_path):
-    """As a process of its own: another working directory, an output file, TMP=./tmp that nobody has made."""
+    """As a process of its own: another working directory with a long path, an output file, TMP=./tmp that nobody has made."""
     project = tmp_path / 'my project'
     copy_of_project(project, course_folder(n_train=8, n_val=4, name='my øl data'), epochs=1)
-    elsewhere = tmp_path / 'elsewhere'
+    elsewhere = tmp_path / ('elsewhere' * 10)
     elsewhere.mkdir()
     environment = {**os.environ, 'TMP': './tmp', 'PYTHONIOENCODING': 'utf-8'}
     for name in ('Exercise_Train_task1.py', 'Validate_task1.py'):

@@ -227,7 +227,7 @@ def test_details_of_the_validation_images(course_folder, config, model_param):
 
 
 def test_attention_over_a_caption_is_that_of_its_making(course_folder, config, model_param):
-    """Step by step through `next_state`, the attention of each word as the model makes it."""
+    """Step by step through the cell, the attention of each word as the model makes it."""
     course_folder()
     config = {**config, 'featurepathstub': 'detectron2_lim10features', 'cellType': 'LSTM'}
     trainer = build(config, model_param, cocoSource_task4_attention.ImageCaptionModel)
@@ -239,7 +239,7 @@ def test_attention_over_a_caption_is_that_of_its_making(course_folder, config, m
     assert weights.shape == (len(tokens), len(tokens[0]), 10)
     with torch.no_grad():
         image = net.process_features(batch['cnn_features'])
-        state = net.zero_state(image)[0]
+        state = net.zero_state(len(image))[0]
         for step in range(len(tokens[0])):
             word = batch['xTokens'][:, 0, 0] if step == 0 else torch.tensor(tokens)[:, step - 1]
             x = torch.cat([net.embedding_layer(word), image.max(dim=2).values], dim=1)

@@ -3,7 +3,6 @@ import math
 import os
 
 import torch
-from torch.utils.data import DataLoader
 
 from utils.data.captionDataset import CaptionDataset, Collate, EpochSampler
 from utils.data.dataFolder import featureFiles, imageFile
@@ -12,7 +11,7 @@ from utils.data.survey import FileFaults, ImageSums
 from utils.files.errors import UserError
 from utils.generateVocabulary import END, START, loadVocabulary
 from utils.processes.distributed import ShareOfBatches, isMain, localWorldSize
-from utils.processes.loaderProcesses import availableCores, sharedMemory, startLoaderProcess
+from utils.processes.loaderProcesses import FileLoader, availableCores, sharedMemory
 from utils.processes.progress import progressBar
 
 DETECTIONS = 10
@@ -56,8 +55,8 @@ class DataLoaderWrapper:
         batch_bytes = 4 * batch_size * math.prod(dataset.features_shape)
         workers = min(self.modelParam['numbOfCPUThreadsUsed'], availableCores() // localWorldSize(), -(-len(dataset) // batch_size),
                       sharedMemory() // (BATCHES_IN_FLIGHT * batch_bytes))
-        return DataLoader(dataset, **batches, collate_fn=collate, num_workers=workers,
-                          persistent_workers=persistent_workers and workers > 0, worker_init_fn=startLoaderProcess, **options,
+        return FileLoader(dataset, **batches, collate_fn=collate, num_workers=workers,
+                          persistent_workers=persistent_workers and workers > 0, **options,
                           generator=torch.Generator())  # its own, so that loading never moves the global one
 
     def _checkFiles(self, dataset):

@@ -9,6 +9,8 @@ import subprocess
 import threading
 import weakref
 
+from utils.processes.parent import dieWithStarter
+
 ANSWER_SECONDS = 60  # silence for so long is an error; the slowest answer is METEOR's first, after it has read its tables
 
 OPTIONS = (
@@ -29,6 +31,12 @@ class JavaError(RuntimeError):
 def javaEnvironment():
     """The environment variables for a Java process: ours, without those that would change its options."""
     return {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
+
+
+def _apart():
+    """How Java is started: it ends with the thread that starts it, but not by what a terminal sends to all of a run, which then
+    would seem to have lost its scorer."""
+    return {'env': javaEnvironment(), **({'start_new_session': True, 'preexec_fn': dieWithStarter} if os.name == 'posix' else {})}
 
 
 def lastWords(lines):
@@ -53,8 +61,8 @@ def _candidates():
 def _complaint(path):
     """What is wrong with the Java at `path`; '' if it starts with the options that we need."""
     try:
-        answer = subprocess.run([path, *OPTIONS, '-version'], env=javaEnvironment(), stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=ANSWER_SECONDS)
+        answer = subprocess.run([path, *OPTIONS, '-version'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, timeout=ANSWER_SECONDS, **_apart())
     except subprocess.TimeoutExpired:
         return f'no answer in {ANSWER_SECONDS} seconds'
     except OSError as error:
@@ -103,8 +111,7 @@ def runJava(name, lines, *arguments):
     seconds = ANSWER_SECONDS + len(lines) // 100  # the tokenizer takes a hundredth of that
     text = ''.join(line + '\n' for line in lines).encode('utf-8', 'replace')  # half a surrogate pair becomes '?'
     try:
-        answer = subprocess.run(command, env=javaEnvironment(), input=text, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, timeout=seconds)
+        answer = subprocess.run(command, input=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds, **_apart())
     except subprocess.TimeoutExpired as error:
         said = lastWords((error.stderr or b'').decode('utf-8', 'replace').splitlines())
         raise JavaError(f'{name}, run by {command[0]}, has not ended after {seconds} seconds. {said}') from None
@@ -141,7 +148,7 @@ def _end(process, owner):
 
 
 class JavaProcess:
-    """A Java program that answers lines with lines. It ends with `close()`, with this object, or with Python.
+    """A Java program that answers lines with lines. It ends with `close()`, with this object, or with Python, in whatever way.
 
     Args:
         name: the program's, for messages.
@@ -150,9 +157,8 @@ class JavaProcess:
 
     def __init__(self, name, *arguments):
         self.name = name
-        self.process = subprocess.Popen(javaCommand(*arguments), env=javaEnvironment(), encoding='utf-8',
-                                        errors='replace', stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(javaCommand(*arguments), encoding='utf-8', errors='replace', stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **_apart())
         self.close = weakref.finalize(self, _end, self.process, os.getpid())
         self._answers = queue.Queue()
         self._said = collections.deque(maxlen=100)

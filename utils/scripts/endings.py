@@ -1,37 +1,60 @@
 """How a script ends: in a sentence wherever the person who started it can mend what is wrong."""
+import _thread
 import errno
 import signal
 import sys
+import threading
 
 import torch
 
 from utils.files.errors import UserError
 from utils.processes.distributed import isFirstToEnd, joined, worldSize
 from utils.processes.java import JavaError
-from utils.scripts.start import OPEN_FILES
+from utils.processes.loaderProcesses import endLoaderProcesses
+from utils.scripts.start import OPEN_FILES, whatIsKept
 
-GOES_ON = 'What was finished is kept; started again, it goes on from there.'
 LOST_PROCESS = 'closed by peer', 'reset by peer', 'broken pipe', 'pair closure', 'nccl'  # in what gloo and nccl say then
+STOPPING = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
 
 
 def runScript(main):
     """Runs a script's `main`; what the user can mend ends it as a sentence instead of a stack trace, and so do Ctrl-C, the
-    server's SIGTERM, and SIGHUP where nohup does not ignore it."""
-    for name in ('SIGTERM', 'SIGHUP'):
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
-            signal.signal(getattr(signal, name), signal.default_int_handler)  # raises KeyboardInterrupt, as Ctrl-C does
+    server's SIGTERM, and SIGHUP where nohup does not ignore it. Loader processes that it leaves are ended."""
+    for number in STOPPING:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt, as Ctrl-C does
+    sys.unraisablehook = _raiseAgain
     try:
         with joined():
             main()
     except (UserError, JavaError) as error:
         _end(error)
     except KeyboardInterrupt:
-        _end(f'Stopped. {GOES_ON}')
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)  # one is enough
+        _end(f'Stopped. {whatIsKept()}')
     except (OSError, RuntimeError) as error:
         advice = _advice(error)
         if not advice:
             raise
-        _end(f'{advice} {GOES_ON}\n({error})')
+        _end(f'{advice} {whatIsKept()}\n({error})')
+    finally:
+        endLoaderProcesses()
+
+
+def _raiseAgain(unraisable):
+    """A Ctrl-C at a moment when Python can raise nothing, as in a destructor, is raised a little later instead of lost."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        threading.Timer(.1, _interruptMain).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _interruptMain():
+    if hasattr(signal, 'pthread_kill'):  # which also ends its waiting
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def _end(sentence):

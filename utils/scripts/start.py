@@ -10,6 +10,8 @@ from utils.files.runLock import lockFolder
 from utils.model import describeDevice
 from utils.processes.distributed import isMain, mainFirst, worldSize
 from utils.processes.java import findJava
+from utils.processes.loaderProcesses import shortenSocketPaths
+from utils.saverRestorer import findCheckpoint
 from utils.scripts.settings import checkSettings
 
 try:
@@ -17,7 +19,12 @@ try:
 except ImportError:  # Windows has no such limit
     resource = None
 
+NOTHING_KEPT = 'It keeps nothing on the way; started again, it begins anew.'
+BEGINS_AGAIN = 'No epoch was finished; started again, it begins with the first.'
+GOES_ON = 'What was finished is kept; started again, it goes on from there.'
 OPEN_FILES = 1024  # that a script may have at once; ten loader processes with their batches take about half
+
+_parameters = None  # this process's, once it has prepared
 
 
 def prepare(modelParam, config=None):
@@ -40,6 +47,7 @@ def prepare(modelParam, config=None):
         if os.environ.get(variable):
             os.makedirs(os.environ[variable], exist_ok=True)
     tempfile.tempdir = None
+    shortenSocketPaths()
     allowOpenFiles()
     if isMain():
         findJava()
@@ -49,12 +57,23 @@ def prepare(modelParam, config=None):
     name = modelParam['modelName'].rstrip('/\\')
     parameters = {**modelParam, 'data_dir': data_dir, 'modelName': os.path.join(f'{name}_{dataName(data_dir)}', ''),
                   **{key: inProject(modelParam[key]) for key in ('modelsDir', 'img_dir')}}
+    global _parameters
+    _parameters = parameters
     if not isMain():
         return {**parameters, 'modeSetups': [pair for pair in modelParam['modeSetups'] if pair[0] == 'train']}
     if not modelParam['inference']:
         lockFolder(runFolder(parameters))
         removePartialFiles(runFolder(parameters))
     return parameters
+
+
+def whatIsKept():
+    """What a script that ends early has left, and what it does when it is started again."""
+    if _parameters is None:  # a script that writes file by file
+        return GOES_ON
+    if _parameters['inference']:
+        return NOTHING_KEPT
+    return GOES_ON if findCheckpoint(_parameters, 'last') else BEGINS_AGAIN
 
 
 def allowOpenFiles():

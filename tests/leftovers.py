@@ -1,0 +1,40 @@
+"""Which processes a program has started are still there, whatever session or parent they have by now; by Linux's /proc."""
+import os
+import time
+import uuid
+
+import pytest
+
+MARK = 'CAPTIONING_STARTED_BY'  # an environment variable, which all descendants inherit
+
+needs_proc = pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='processes are looked up in /proc')
+
+
+def marked_environment(**variables):
+    """An environment for a program whose processes are to be found again."""
+    return {**os.environ, MARK: uuid.uuid4().hex, **variables}
+
+
+def processes_with(environment):
+    """Dict pid → command line of the processes that were started with this environment, directly or not."""
+    found = {}
+    mark = f'{MARK}={environment[MARK]}'.encode()
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{pid}/environ', 'rb') as f:
+                if mark in f.read().split(b'\0'):
+                    with open(f'/proc/{pid}/cmdline', 'rb') as g:
+                        found[int(pid)] = g.read().replace(b'\0', b' ').decode('utf-8', 'replace')[:100]
+        except OSError:  # it has ended, or is another user's
+            pass
+    return found
+
+
+def seconds_until_gone(environment, longest):
+    """After how many seconds the last of them has ended; AssertionError after `longest`."""
+    begin = time.monotonic()
+    while time.monotonic() - begin < longest:
+        if not processes_with(environment):
+            return time.monotonic() - begin
+        time.sleep(.02)
+    raise AssertionError(f'after {longest} s there are still {processes_with(environment)}')
