@@ -79,7 +79,10 @@ def test_photos_become_captions(network, place, checkpoint, capsys):
         assert image['position'] == position and image['size'] == [90, 60] and image['picture'].startswith('data:image/jpeg')
         assert image['boxes'][0] == [0, 0, 90, 60]
         assert len(image['references']) == 3 and image['references'][0].startswith(result['caption'] + ' (')
-        assert all(re.fullmatch(r'.+ \([\d.e-]+ %\)', said) for said in image['references'])
+        for said in image['references']:
+            caption, per_word, whole = re.fullmatch(r'(.+) \((\d+)% a word, (.+) in all\)', said).groups()
+            steps = min(len(caption.split()) + 1, 40)
+            assert float(per_word) == pytest.approx(100 * float(whole) ** (1 / steps), abs=2)
         if network is AttentionModel:
             assert np.shape(image['attention']) == (len(words), 10)
             np.testing.assert_allclose(np.sum(image['attention'], axis=1), 1, atol=.01)

@@ -26,7 +26,7 @@ from utils.data.photoFeatures import PhotoFeatures, applyStandard, featuresOfPho
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
 from utils.files.project import inProject
-from utils.generateVocabulary import START, captionOf, wordPositions
+from utils.generateVocabulary import END, START, captionOf, wordPositions
 from utils.model import Model, describeDevice
 from utils.networks.decoding import beamSearch
 from utils.pages.captionPage import SHOWN, embedded, writePage
@@ -110,8 +110,8 @@ class Captioner:
             features: [B, 10, 2048], as `PhotoFeatures` returns them.
 
         Returns:
-            list of B dicts of `caption`, `references` (the best captions, each with its probability) and where the model has
-            it `attention` (a row of weights over the regions per word of the caption).
+            list of B dicts of `caption`, `references` (the best captions, each with its probability, per word and as a whole)
+            and where the model has it `attention` (a row of weights over the regions per word of the caption).
         """
         cnn_features = torch.from_numpy(applyStandard(self.standard, features))  # [B, 10, 2048]
         if self.pooled:
@@ -121,12 +121,16 @@ class Captioner:
         attention = self.model.attentionOver(batch, [best[0] for best in tokens])  # [B, T, 10] or None
         details = []
         for row, best in enumerate(tokens):
-            captions = [(captionOf(self.vocabulary, said), p) for said, p in zip(best, log_p[row].exp().tolist()) if p > 0]
-            details.append({'caption': captions[0][0], 'references': [f'{said} ({100 * p:.2g} %)' for said, p in captions]})
+            details.append({'caption': captionOf(self.vocabulary, best[0]),
+                            'references': [self._withProbability(*said) for said in zip(best, log_p[row]) if said[1].isfinite()]})
             if attention is not None:
                 weights = attention[row, wordPositions(self.vocabulary, best[0])].tolist()
                 details[-1]['attention'] = [[round(weight, 3) for weight in weights_of_word] for weights_of_word in weights]
         return details
+
+    def _withProbability(self, tokens, log_p):
+        per_word = log_p / (tokens.index(END) + 1 if END in tokens else len(tokens))  # the end counts as one
+        return f'{captionOf(self.vocabulary, tokens)} ({per_word.exp():.0%} a word, {log_p.exp():.1e} in all)'
 
     def best(self, batch):
         """The best captions of a batch, B lists of `BEST` lists of tokens, and their log-probabilities [B, BEST]."""
