@@ -162,6 +162,17 @@ def browser():
     return None
 
 
+def usedInBrowser(page, reader, folder):
+    """What a script that reads and uses a page in a browser leaves there as `seen`, in JSON."""
+    (folder / 'used.html').write_text(page.replace('</body>', reader), encoding='utf-8')
+    done = subprocess.run([browser(), '--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
+                           f"--user-data-dir={folder / 'browser'}", '--virtual-time-budget=1000', '--dump-dom',
+                           (folder / 'used.html').as_uri()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    match = re.search(rb'id="seen">([^<]*)<', done.stdout)
+    assert match, done.stderr.decode()
+    return json.loads(unquote(match[1].decode()))
+
+
 # What a reader does, and what is seen after it
 READER = """<script>
 const seen = {}, $ = selector => document.querySelector(selector), $$ = selector => [...document.querySelectorAll(selector)];
@@ -197,13 +208,7 @@ def test_the_page_in_a_browser(written, tmp_path):
          'attention': [[.2, .8], [.75, .25]], 'boxes': [[0, 0, 10, 10], [5, 5, 20, 10]]},
         {**detail(2, 0.9), 'caption': 'two trees', 'references': ['One cat.']},
         {**detail(3, 0.1), 'caption': '', 'references': []}])
-    (tmp_path / 'used.html').write_text(page.replace('</body>', READER), encoding='utf-8')
-    done = subprocess.run([browser(), '--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
-                           f"--user-data-dir={tmp_path / 'browser'}", '--virtual-time-budget=1000', '--dump-dom',
-                           (tmp_path / 'used.html').as_uri()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-    match = re.search(rb'id="seen">([^<]*)<', done.stdout)
-    assert match, done.stderr.decode()
-    seen = json.loads(unquote(match[1].decode()))
+    seen = usedInBrowser(page, READER, tmp_path)
     best = ['two trees', 'a dog', '(no word)']
     assert (seen['best'], seen['worst'], seen['image']) == (best, best[::-1], ['a dog', 'two trees', '(no word)'])
     assert seen['CAT'] == [['two trees'], '1 of 3 images'] and seen['dog a'] == [['a dog'], '1 of 3 images']

@@ -45,7 +45,7 @@ SIGNATURES = {
     'utils.plotter:Plotter': required('modelParam', 'config'),
     'utils.validate:plotImagesAndCaptions': required('model', 'modelParam', 'config', 'dataLoader'),
     'utils.validate_metrics:validateCaptions': required('model', 'modelParam', 'config', 'dataLoader'),
-    'utils.generateVocabulary:generateVocabulary': required('captions'),
+    'utils.generateVocabulary:generateVocabulary': required('captions') + [('minimumCount', 1)],
     'utils.generateVocabulary:loadVocabulary': required('data_dir'),
     **{f'utils.metrics:{metric}.compute_score': required('self', 'gts', 'res') for metric in ('BLEU', 'METEOR', 'CIDEr', 'ROUGE')},
 }

@@ -18,18 +18,19 @@ def wordsOfCaption(caption):
     return [word for word in words if word]
 
 
-def generateVocabulary(captions):
+def generateVocabulary(captions, minimumCount=1):
     """A vocabulary in the form of the course's `vocabulary.pickle`.
 
     Args:
         captions: list of word lists, without start and end marks.
+        minimumCount: how often a word must be there to be one of the vocabulary's.
 
     Returns:
         dict of `wordCounter` (integers [V]), `sentenceLen` (integers, one per caption), `vocabulary` (words: the three marks,
         then the most frequent first), `tokens` (0 … V - 1), `wordToToken`, `TokenToWord`.
     """
     count = collections.Counter(word for caption in captions for word in caption)
-    ranked = [word for word, _ in count.most_common()]
+    ranked = [word for word, number in count.most_common() if number >= minimumCount]
     words = MARKS + ranked
     tokens = np.arange(len(words))
     return {'wordCounter': np.array([0] * len(MARKS) + [count[word] for word in ranked]),

@@ -65,14 +65,25 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     shown = f'{number:,} validation images' if len(images) == number else \
         f'{len(images)} of {number:,} validation images, evenly spread from the best to the worst'
     own_captions = ownCaptions(data_dir)
-    page = TEMPLATES.get_template('captionPage.html').render(
-        model=os.path.basename(os.path.normpath(modelParam['modelName'])),
-        about=f"{'Built-in demo data' if isDemo(data_dir) else os.path.basename(os.path.normpath(data_dir))}: {shown}.",
-        scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()],
-        attention=any('attention' in image for image in images),
-        page={'number': number, 'images': images, 'ownCaptions': own_captions[0].upper() + own_captions[1:]})
-
     path = os.path.join(plotFolder(modelParam), 'captions.html')
-    writeAtomically(path, page.encode('utf-8', 'replace'))
+    writePage(path, {'number': number, 'images': images, 'ownCaptions': own_captions[0].upper() + own_captions[1:]},
+              model=os.path.basename(os.path.normpath(modelParam['modelName'])),
+              about=f"{'Built-in demo data' if isDemo(data_dir) else os.path.basename(os.path.normpath(data_dir))}: {shown}.",
+              scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])
     print(f'Captions for people: {path}')
     return path
+
+
+def writePage(path, page, **texts):
+    """Writes a page of captions.
+
+    Args:
+        path: the file's.
+        page: dict of `images`, a list of dicts as in `details_validation.json` with `position`, `picture` (as `embedded`
+            returns it) and `size`, and with `rank` where they have a `meteor`; `number`, that of all ranks; `ownCaptions`, what
+            the `references` are called.
+        texts: `model`, `about` and `scores`, a list of pairs of texts, empty where no caption has been scored.
+    """
+    html = TEMPLATES.get_template('captionPage.html').render(
+        page=page, attention=any('attention' in image for image in page['images']), **texts)
+    writeAtomically(path, html.encode('utf-8', 'replace'))
