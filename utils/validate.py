@@ -25,7 +25,7 @@ def validate(config, modelParam, imageCaptionModel):
         UserError: settings, data or checkpoint cannot be used, or there is no checkpoint.
         JavaError: there is no Java, which the scores need.
     """
-    config, modelParam = {**VALIDATION_CONFIG, **config}, {**modelParam, 'inference': True}
+    config = {**VALIDATION_CONFIG, **config}
     modelParam = prepareForModel(modelParam, config)                  # settings, folders, data and Java
     model, dataLoader = restoredModel(config, modelParam, imageCaptionModel)
     scores = validateCaptions(model, modelParam, model.config, dataLoader)
