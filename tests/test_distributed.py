@@ -29,6 +29,7 @@ from utils.processes import distributed
 from utils.processes.distributed import ShareOfBatches
 from utils.saverRestorer import SaverRestorer
 from utils.scripts import start
+from utils.scripts.endings import runScript
 
 TASKS = {'cocoSource_xcnnfused': {'cellType': 'RNN', 'num_rnn_layers': 1}, 'cocoSource_task2_gru': {'cellType': 'GRU'},
          'cocoSource_task3_lstm': {'cellType': 'LSTM', 'learningRecipe': 'informedStart'},
@@ -252,4 +253,4 @@ def main():
 
 
 if __name__ == '__main__':
-    start.runScript(main)
+    runScript(main)
