@@ -18,11 +18,11 @@ from utils.data.photoFeatures import (
     applyStandard,
     featuresOfPhotos,
     makeStandard,
-    openPhoto,
     photosIn,
     readStandard,
     squareOf,
 )
+from utils.data.pictures import openPhoto
 from utils.files.errors import UserError
 
 REFERENCE = os.path.join(os.path.dirname(__file__), 'photoFeatures.json')  # of every 128th channel
@@ -171,8 +171,9 @@ def test_a_large_jpeg_is_read_small(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     drawn(1, 3000, 2400).save(str(tmp_path / 'a.jpg'), exif=exif)
-    photo, size = openPhoto(str(tmp_path / 'a.jpg'))
+    photo, size = openPhoto(str(tmp_path / 'a.jpg'), 2 * PIXELS)
     assert size == (2400, 3000) and photo.size == (600, 750)
+    assert openPhoto(str(tmp_path / 'a.jpg'))[0].size == (2400, 3000)
 
 
 def png_of(width, height):
@@ -186,8 +187,8 @@ def png_of(width, height):
 
 @pytest.mark.parametrize('content, reason', [
     (b'', 'no photo'), (b'these are words', 'no photo'), (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'no photo'),
-    (png_of(40000, 30000), 'too many pixels'), (png_of(12000, 11000), 'too many pixels'), (png_of(30, 30), 'a broken photo'), ('half', 'a broken photo'),
-    ('folder', 'no file'), ('pipe', 'no file')])
+    (png_of(40000, 30000), 'too many pixels'), (png_of(12000, 11000), 'too many pixels'),
+    (png_of(30, 30), 'cannot be read'), ('half', 'cannot be read'), ('folder', 'no regular file'), ('pipe', 'no regular file')])
 def test_what_cannot_be_read_is_said_and_left_out(content, reason, tmp_path):
     good, bad = str(tmp_path / 'good.jpg'), str(tmp_path / 'bad.jpg')
     drawn(1, 90, 90).save(good)

@@ -22,14 +22,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils.data.photoFeatures import PhotoFeatures, applyStandard, featuresOfPhotos, isStandard, openPhoto, photosIn
+from utils.data.photoFeatures import PhotoFeatures, applyStandard, featuresOfPhotos, isStandard, photosIn
+from utils.data.pictures import openPhoto
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
 from utils.files.project import inProject
 from utils.generateVocabulary import END, START, captionOf, wordPositions
 from utils.model import Model, describeDevice
 from utils.networks.decoding import beamSearch
-from utils.pages.captionPage import SHOWN, embedded, writePage
+from utils.pages.captionPage import PIXELS, SHOWN, embedded, writePage
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 from utils.scripts.endings import runScript
 from utils.validate_metrics import imageId
@@ -171,7 +172,7 @@ def captionsOf(photos, folder, maker, captioner, broken):
     position = itertools.count()
     for batch in batches(filter(isReadable, featuresOfPhotos(maker, photos)), BATCH):
         for (path, _, boxes), said in zip(batch, captioner(np.stack([features for _, features, _ in batch]))):
-            picture, size = openPhoto(path)
+            picture, size = openPhoto(path, PIXELS)
             image_id = imageId(path)  # which photos in several folders may share
             yield {'image_id': image_id if number_of[image_id] == 1 else names[path], 'imgPath': names[path],
                    'position': next(position), 'boxes': boxes.round(1).tolist(), 'picture': embedded(picture), 'size': size, **said}
