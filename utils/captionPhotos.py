@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from utils.data.photoFeatures import PhotoFeatures, applyStandard, featuresOfPhotos, isStandard, photosIn
-from utils.data.pictures import openPhoto
+from utils.data.pictures import FORMATS, openPhoto
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
 from utils.files.project import inProject
@@ -183,8 +183,8 @@ def main():
     photos = photosIn(folder)
     if not photos:
         what = 'holds no photos' if os.path.isdir(folder) else 'does not exist'
-        raise UserError(f'The folder {folder} {what}. Put photos there, or set PHOTOS at the top of utils/captionPhotos.py to '
-                        'another folder.')
+        raise UserError(f'The folder {folder} {what}. Put photos there ({", ".join(FORMATS)}), or set PHOTOS at the top of '
+                        'utils/captionPhotos.py to another folder.')
     captioner = Captioner(findModel(MODEL and inProject(os.path.expanduser(MODEL))))
     maker = PhotoFeatures(captioner.model.device)
     print(f'Model: {captioner.path}. Photos: {len(photos):,} in {folder}. Device: {describeDevice(captioner.model.device)}.',

@@ -35,7 +35,7 @@ REGIONS = np.array([(0, 0, 9, 9), (2, 2, 7, 7),                              # x
                     (0, 0, 5, 5), (4, 0, 9, 5), (0, 4, 5, 9), (4, 4, 9, 9),  # the corners,
                     (0, 0, 5, 9), (4, 0, 9, 9), (0, 0, 9, 5), (0, 4, 9, 9)])  # left, right, upper and lower half
 BATCH = 8                             # the fastest on a CPU, whose caches it fits
-ENDINGS = '.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff'
+ENDINGS = '.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff', '.heic', '.avif'  # the last two are named as unknown
 STANDARD_FILE = 'photoStandard.json'  # in a data folder
 PHOTOS_FOR_STANDARD = 2000            # as good as all: a mean is off by a fiftieth of the deviation at most
 

@@ -47,7 +47,7 @@ def openPhoto(path, pixels=None):
             turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
             return _inRgb(ImageOps.exif_transpose(image)), size[::-1] if turned else size
     except UnidentifiedImageError:
-        raise ValueError('no photo') from None
+        raise ValueError(f'no photo of a known kind ({", ".join(FORMATS)})') from None
     except Image.DecompressionBombError:
         raise ValueError('a photo of too many pixels') from None
     except (OSError, SyntaxError, EOFError, struct.error) as error:              # pillow's words for a broken one
