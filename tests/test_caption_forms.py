@@ -124,6 +124,13 @@ def test_karpathys_coco_has_coco_ids(folder):
     assert list(readCaptions(str(folder))[0]) == [139, 200]
 
 
+def test_names_lead_nowhere_else(folder):
+    images = [{'filename': name, 'sentences': [{'raw': 'A dog'}], 'split': split}
+              for name, split in (('../../a.jpg', 'train'), ('/etc/b.jpg', 'train'), ('val2017/c.jpg', 'val'))]
+    (folder / 'dataset_mine.json').write_text(json.dumps({'images': images}))
+    assert [image.name for image in readCaptions(str(folder))[0].values()] == ['a.jpg', 'b.jpg', 'c.jpg']
+
+
 def without_lists(folder):
     FORMS['Flickr8k'](folder)
     os.remove(str(folder / 'Flickr_8k.devImages.txt'))

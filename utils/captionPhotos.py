@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from utils.data.dataFolder import POOLED
 from utils.data.photoFeatures import PhotoFeatures, applyStandard, featuresOfPhotos, isStandard, photosIn
 from utils.data.pictures import FORMATS, openPhoto
 from utils.files.atomic import writeJson
@@ -102,7 +103,7 @@ class Captioner:
         self.model.feature_mean = None if mean is None else mean.float().to(self.model.device)
         self.vocabulary = {'TokenToWord': dict(enumerate(checkpoint['words']))}
         self.standard = checkpoint['photoStandard']
-        self.pooled = config['featurepathstub'] == 'detectron2_lim10maxfeatures'
+        self.pooled = config['featurepathstub'] == POOLED
 
     def __call__(self, features):
         """Captions photos.

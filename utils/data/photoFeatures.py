@@ -69,7 +69,7 @@ class PhotoFeatures:
     def __call__(self, squares):
         """The features of photos as `squareOf` leaves them: list of B uint8 [288, 288, 3] → float32 [B, 10, 2048]."""
         pixels = torch.from_numpy(np.stack(squares)).to(self.device)
-        with torch.no_grad():
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             maps = self._maps((pixels.permute(0, 3, 1, 2).float() - 127) / 128)  # [B, 2048, 9, 9]
             return (maps.flatten(2) @ self.cells).transpose(1, 2).cpu().numpy()  # [B, 10, 2048]
 
