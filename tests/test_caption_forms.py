@@ -124,6 +124,13 @@ def test_karpathys_coco_has_coco_ids(folder):
     assert list(readCaptions(str(folder))[0]) == [139, 200]
 
 
+def test_names_lead_nowhere_else(folder):
+    images = [{'filename': name, 'sentences': [{'raw': 'A dog'}], 'split': split}
+              for name, split in (('../../a.jpg', 'train'), ('/etc/b.jpg', 'train'), ('val2017/c.jpg', 'val'))]
+    (folder / 'dataset_mine.json').write_text(json.dumps({'images': images}))
+    assert [image.name for image in readCaptions(str(folder))[0].values()] == ['a.jpg', 'b.jpg', 'c.jpg']
+
+
 def without_lists(folder):
     FORMS['Flickr8k'](folder)
     os.remove(str(folder / 'Flickr_8k.devImages.txt'))
@@ -244,8 +251,10 @@ def test_broken_and_missing_photos_are_named(folder, capsys):
     (folder / 'Images' / '1_a.jpg').write_bytes(b'no photo')
     out = build(folder)
     with open(os.path.join(out, 'skipped.json')) as f:
-        assert json.load(f) == {'train': {'no photo': ['1_a.jpg']}, 'val': {}}
-    assert 'left out, no photo: 1, such as 1_a.jpg' in capsys.readouterr().out
+        skipped = json.load(f)
+    reason, = skipped['train']
+    assert skipped == {'train': {reason: ['1_a.jpg']}, 'val': {}} and reason.startswith('no photo of a known kind')
+    assert f'left out, {reason}: 1, such as 1_a.jpg' in capsys.readouterr().out
 
 
 def test_features_are_made_of_wanted_photos_alone_and_once(folder, monkeypatch):

@@ -133,7 +133,7 @@ def test_a_model_that_cannot_be_taken(place, checkpoint):
 
 def test_no_photos_end_in_a_sentence(place, checkpoint):
     checkpoint(place / 'report' / 'models' / 'photos')
-    with pytest.raises(SystemExit, match='photos/ does not exist. Put photos there, or set PHOTOS'):
+    with pytest.raises(SystemExit, match=r'photos/ does not exist. Put photos there \(JPEG, .*\), or set PHOTOS'):
         runScript(script.main)
     (place / 'photos').mkdir()
     (place / 'photos' / 'notes.txt').write_text('no photo')
@@ -155,7 +155,7 @@ def test_a_broken_photo_among_many_is_named(place, checkpoint, capsys, monkeypat
     Image.new('RGB', (20, 20)).save(str(place / 'photos' / 'x' / '1.png'))       # another of this name
     (place / 'photos' / '3.png').write_text('no photo')
     script.main()
-    assert 'Left out: 3.png, no photo.' in capsys.readouterr().out
+    assert 'Left out: 3.png, no photo of a known kind' in capsys.readouterr().out
     with open(str(place / 'photos' / 'captions.json')) as f:
         ids = [result['image_id'] for result in json.load(f)]
     assert ids == [0, '1.png', 2, 4, os.path.join('x', '1.png')]

@@ -34,7 +34,7 @@ import torch
 from tqdm import tqdm
 
 from utils.data.captionForms import readCaptions
-from utils.data.dataFolder import IMAGE_FOLDERS, SPLITS
+from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED
 from utils.data.photoFeatures import (
     MAKER,
     STANDARD_FILE,
@@ -58,7 +58,7 @@ OUT = 'ownData'                  # some 11 GB for all of COCO, half a GB for Fli
 MINIMUM_COUNT = 3                # 5 is usual for COCO, whose captions are twenty times as many as Flickr8k's
 
 N_BOXES, N_FEATURES = 10, 2048
-STUBS = ('detectron2_lim10features', 'detectron2_lim10maxfeatures')  # ten boxes, their maximum
+STUBS = UNPOOLED, POOLED  # ten boxes, their maximum
 
 
 def tenBest(features, boxes, scores):

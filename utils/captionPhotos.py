@@ -22,14 +22,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils.data.photoFeatures import PhotoFeatures, applyStandard, featuresOfPhotos, isStandard, openPhoto, photosIn
+from utils.data.dataFolder import POOLED
+from utils.data.photoFeatures import PhotoFeatures, applyStandard, featuresOfPhotos, isStandard, photosIn
+from utils.data.pictures import FORMATS, openPhoto
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
 from utils.files.project import inProject
 from utils.generateVocabulary import END, START, captionOf, wordPositions
 from utils.model import Model, describeDevice
 from utils.networks.decoding import beamSearch
-from utils.pages.captionPage import SHOWN, embedded, writePage
+from utils.pages.captionPage import PIXELS, SHOWN, embedded, writePage
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 from utils.scripts.endings import runScript
 from utils.validate_metrics import imageId
@@ -101,7 +103,7 @@ class Captioner:
         self.model.feature_mean = None if mean is None else mean.float().to(self.model.device)
         self.vocabulary = {'TokenToWord': dict(enumerate(checkpoint['words']))}
         self.standard = checkpoint['photoStandard']
-        self.pooled = config['featurepathstub'] == 'detectron2_lim10maxfeatures'
+        self.pooled = config['featurepathstub'] == POOLED
 
     def __call__(self, features):
         """Captions photos.
@@ -171,7 +173,7 @@ def captionsOf(photos, folder, maker, captioner, broken):
     position = itertools.count()
     for batch in batches(filter(isReadable, featuresOfPhotos(maker, photos)), BATCH):
         for (path, _, boxes), said in zip(batch, captioner(np.stack([features for _, features, _ in batch]))):
-            picture, size = openPhoto(path)
+            picture, size = openPhoto(path, PIXELS)
             image_id = imageId(path)  # which photos in several folders may share
             yield {'image_id': image_id if number_of[image_id] == 1 else names[path], 'imgPath': names[path],
                    'position': next(position), 'boxes': boxes.round(1).tolist(), 'picture': embedded(picture), 'size': size, **said}
@@ -182,8 +184,8 @@ def main():
     photos = photosIn(folder)
     if not photos:
         what = 'holds no photos' if os.path.isdir(folder) else 'does not exist'
-        raise UserError(f'The folder {folder} {what}. Put photos there, or set PHOTOS at the top of utils/captionPhotos.py to '
-                        'another folder.')
+        raise UserError(f'The folder {folder} {what}. Put photos there ({", ".join(FORMATS)}), or set PHOTOS at the top of '
+                        'utils/captionPhotos.py to another folder.')
     captioner = Captioner(findModel(MODEL and inProject(os.path.expanduser(MODEL))))
     maker = PhotoFeatures(captioner.model.device)
     print(f'Model: {captioner.path}. Photos: {len(photos):,} in {folder}. Device: {describeDevice(captioner.model.device)}.',

@@ -54,6 +54,7 @@ def readCaptions(path):
     except Exception as error:  # whatever another content leads to
         raise UserError(f'{file} does not hold captions as its name promises: {type(error).__name__}: {error}. '
                         f'{SET_CAPTIONS}') from error
+    images = {key: image._replace(name=os.path.basename(image.name)) for key, image in images.items()}
     _checkNames(file, images)
     for mode in ('train', 'val'):
         if not any(image.mode == mode for image in images.values()):

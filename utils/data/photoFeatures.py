@@ -12,16 +12,15 @@ these caption.
 import itertools
 import os
 import random
-import struct
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
+from utils.data.pictures import openPhoto
 from utils.files.atomic import readJson
 from utils.files.errors import UserError
 from utils.files.safePickle import loadCheckpoint
@@ -36,10 +35,7 @@ REGIONS = np.array([(0, 0, 9, 9), (2, 2, 7, 7),                              # x
                     (0, 0, 5, 5), (4, 0, 9, 5), (0, 4, 5, 9), (4, 4, 9, 9),  # the corners,
                     (0, 0, 5, 9), (4, 0, 9, 9), (0, 0, 9, 5), (0, 4, 9, 9)])  # left, right, upper and lower half
 BATCH = 8                             # the fastest on a CPU, whose caches it fits
-FORMATS = 'JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF'
-ENDINGS = '.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff'
-MOST_PIXELS = 120 * 10 ** 6           # of a photo; that many take half a gigabyte of memory
-ORIENTATION = 274                     # EXIF's number for how the camera was held
+ENDINGS = '.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff', '.heic', '.avif'  # the last two are named as unknown
 STANDARD_FILE = 'photoStandard.json'  # in a data folder
 PHOTOS_FOR_STANDARD = 2000            # as good as all: a mean is off by a fiftieth of the deviation at most
 
@@ -73,7 +69,7 @@ class PhotoFeatures:
     def __call__(self, squares):
         """The features of photos as `squareOf` leaves them: list of B uint8 [288, 288, 3] → float32 [B, 10, 2048]."""
         pixels = torch.from_numpy(np.stack(squares)).to(self.device)
-        with torch.no_grad():
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             maps = self._maps((pixels.permute(0, 3, 1, 2).float() - 127) / 128)  # [B, 2048, 9, 9]
             return (maps.flatten(2) @ self.cells).transpose(1, 2).cpu().numpy()  # [B, 10, 2048]
 
@@ -88,47 +84,6 @@ class PhotoFeatures:
         return torch.cat([F.adaptive_avg_pool2d(outputs[channels], CELLS) for channels in STAGES + (HEAD,)], dim=1)
 
 
-def openPhoto(path):
-    """A photo as people see it: turned as its camera says, in RGB, on white where it is transparent, its first frame.
-
-    Returns:
-        a PIL picture, of a large JPEG a smaller one; the size (width, height) of the whole.
-
-    Raises:
-        ValueError: the file is no photo that can be read; the message says why.
-    """
-    if not os.path.isfile(path):
-        raise ValueError('no file')
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')                                      # of odd metadata, and of many pixels
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise ValueError('a photo of too many pixels')
-                size = image.size
-                image.draft(None, (2 * PIXELS, 2 * PIXELS))                      # a JPEG's decoder shrinks it fast
-                photo = ImageOps.exif_transpose(image)
-                turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-                return _inRgb(photo), size[::-1] if turned else size
-    except UnidentifiedImageError:
-        raise ValueError('no photo') from None
-    except Image.DecompressionBombError:
-        raise ValueError('a photo of too many pixels') from None
-    except (OSError, SyntaxError, EOFError, struct.error) as error:              # pillow's words for a broken one
-        raise ValueError(f'a broken photo ({error})') from None
-
-
-def _inRgb(photo):
-    if photo.mode.startswith(('I', 'F')):                                        # 16 bits and more
-        values = np.asarray(photo, dtype=np.float32)
-        values = values * (255 / 65535 if values.max() > 255 else 1 if values.max() > 1 else 255)
-        photo = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    if photo.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in photo.info:
-        photo = photo.convert('RGBA')
-        photo = Image.alpha_composite(Image.new('RGBA', photo.size, 'white'), photo)
-    return photo.convert('RGB')
-
-
 def squareOf(path):
     """A photo as the network sees it, and its regions.
 
@@ -138,7 +93,7 @@ def squareOf(path):
     Raises:
         ValueError: the file is no photo that can be read; the message says why.
     """
-    photo, size = openPhoto(path)
+    photo, size = openPhoto(path, 2 * PIXELS)
     boxes = REGIONS / CELLS * np.tile(size, 2)                                   # [10, 4]
     square = photo.resize((PIXELS, PIXELS), Image.BICUBIC, reducing_gap=3)
     return np.asarray(square), boxes.astype(np.float32)
