@@ -120,8 +120,8 @@ class Collate:
             tokens[row, :len(caption)] = caption
             weights[row, :len(caption) - 1] = 1
 
-        def parts(rows):                                                         # [B, N·T] to [B, T, N]
-            return torch.from_numpy(rows).reshape(-1, N, T).transpose(0, 1).contiguous().permute(1, 2, 0)  # each part [B, T] in one piece
+        def parts(rows):                                                         # [B, N·T] to [B, T, N], each part in one piece
+            return torch.from_numpy(rows).reshape(-1, N, T).transpose(0, 1).contiguous().permute(1, 2, 0)
 
         return {'xTokens': parts(tokens[:, :-1]), 'yTokens': parts(tokens[:, 1:]), 'yWeights': parts(weights),
                 'numbOfTruncatedSequences': N}
