@@ -22,6 +22,7 @@ from utils.data.pictures import openPicture
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
 from utils.generateVocabulary import captionOf, generateVocabulary, loadVocabulary, wordPositions
+from utils.scripts.start import provideData
 
 
 def first_file(root, folder='Train2017_detectron2_lim10maxfeatures'):
@@ -346,11 +347,11 @@ def test_the_data_root(tmp_path, monkeypatch):
     assert dataFolder.dataDir() == os.path.join(str(tmp_path), '')
     monkeypatch.setattr(dataRoot, 'DATA_ROOT', tmp_path / 'missing')
     with pytest.raises(UserError, match='missing/ does not exist'):
-        dataFolder.provideData(dataFolder.dataDir())
+        provideData(dataFolder.dataDir())
     (tmp_path / 'file').write_text('')
     monkeypatch.setattr(dataRoot, 'DATA_ROOT', str(tmp_path / 'file'))
     with pytest.raises(UserError, match='file/ is a file'):
-        dataFolder.provideData(dataFolder.dataDir())
+        provideData(dataFolder.dataDir())
 
 
 @pytest.mark.parametrize('text', ['DATA_ROOT = /data/coco/', 'DATA_ROOT = data', "DATAROOT = '/data/'", 'DATA_ROOT = 5',

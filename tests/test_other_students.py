@@ -215,5 +215,5 @@ def test_a_checkpoint_of_their_own_trainer_is_validated_and_trained_on(kind, cou
     assert validated.start_epoch == 7
     for name, weight in theirs.net.state_dict().items():
         assert torch.equal(weight, validated.net.state_dict()[name])
-    build(config, {**model_param, 'restoreModelBest': 1, 'numbOfEpochs': 8}, model).train()
+    build(config, {**model_param, 'restoreModelBest': 1, 'numbOfEpochs': 8}, model).train()  # 7 are done
     assert 'last_epoch8.pt' in checkpoints(model_param)

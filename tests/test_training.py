@@ -160,10 +160,10 @@ def test_a_checkpoint_of_the_handed_out_code_is_read(module, cell, stub, course_
     assert 'another order' in capsys.readouterr().out
     for name, weight in theirs.model.net.state_dict().items():
         assert torch.equal(weight, model.net.state_dict()[name])
-    forced = build(config, {**model_param, 'restoreModelBest': 1, 'numbOfEpochs': 8}, module.ImageCaptionModel)
-    assert forced.model.start_epoch == 7
+    forced = build(config, {**model_param, 'restoreModelBest': 1, 'numbOfEpochs': 9}, module.ImageCaptionModel)
+    assert forced.model.start_epoch == 8                                         # theirs count from 0
     forced.train()
-    assert 'last_epoch8.pt' in checkpoints(model_param)
+    assert 'last_epoch9.pt' in checkpoints(model_param)
 
 
 @pytest.mark.parametrize('data', [b'', b'PK\x03\x04 no zip', pickle.dumps({'epoch': 1})])
@@ -337,6 +337,7 @@ def test_tokens_are_scored_as_the_course_builds_them(course_folder, model_param,
     loader = DataLoaderWrapper(config, model_param)
     validator = CaptionValidator(model_param, loader)
     try:
+        assert len(list(validator.batches('captions'))) == 2
         raw = loader.myDataDicts['val'].dataset[0]['captionsAsTokens']
         assert validator.token_references[10] == [' '.join(map(str, caption[1:-1])) for caption in raw]
         results = [{'image_id': image_id, 'caption': loader.wordsOf([int(token) for token in references[1].split()])}

@@ -91,8 +91,8 @@ class CaptionValidator:
         for imgPath, captions, tokens in zip(*(batch[key] for key in ('imgPaths', 'orig_captions', 'allcaptionsAsTokens'))):
             image_id = imageId(imgPath)
             if image_id in self.token_references:
-                raise UserError(f'Two files of {os.path.dirname(self.loader.dataset.paths[0])} are of the image {imgPath}. '
-                                'Move one of them away.')
+                path = self.loader.dataset.paths[len(self.token_references)]
+                raise UserError(f'{path} is of the image {image_id}, as is another file of its folder. Move one of them away.')
             annotations = self.annotations['annotations']
             self.annotations['images'].append({'id': image_id, 'file_name': imgPath})
             annotations += [{'id': len(annotations) + number, 'image_id': image_id, 'caption': caption}

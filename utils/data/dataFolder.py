@@ -4,7 +4,6 @@ import os
 import re
 import sys
 
-from utils.demo.demoData import makeDemoData
 from utils.files.errors import UserError
 from utils.files.project import inProject
 
@@ -35,19 +34,6 @@ def dataDir():
 def isDemo(data_dir):
     """Whether this is the folder of the built-in demo data."""
     return os.path.normpath(data_dir) == os.path.normpath(DEMO_ROOT)
-
-
-def provideData(data_dir):
-    """Makes sure that the data folder is there; the demo data are drawn when they are asked for the first time.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if isDemo(data_dir):
-        makeDemoData(DEMO_ROOT)
-    elif not os.path.isdir(data_dir):
-        what = 'is a file' if os.path.isfile(os.path.normpath(data_dir)) else 'does not exist'
-        raise UserError(f"The data folder {data_dir} {what}. {SET_ROOT} Or set it to '' for the built-in demo data.")
 
 
 def featureNames(folder):

@@ -2,7 +2,8 @@
 import os
 import tempfile
 
-from utils.data.dataFolder import dataName, isDemo, provideData
+from utils.data.dataFolder import DEMO_ROOT, SET_ROOT, dataName, isDemo
+from utils.demo.demoData import makeDemoData
 from utils.files.atomic import removePartialFiles
 from utils.files.errors import UserError
 from utils.files.project import inProject, runFolder
@@ -67,6 +68,19 @@ def prepare(modelParam, config=None):
         lockFolder(runFolder(parameters))
         removePartialFiles(runFolder(parameters))
     return parameters
+
+
+def provideData(data_dir):
+    """Makes sure that the data folder is there; the demo data are drawn when they are asked for the first time.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if isDemo(data_dir):
+        makeDemoData(DEMO_ROOT)
+    elif not os.path.isdir(data_dir):
+        what = 'is a file' if os.path.isfile(os.path.normpath(data_dir)) else 'does not exist'
+        raise UserError(f"The data folder {data_dir} {what}. {SET_ROOT} Or set it to '' for the built-in demo data.")
 
 
 def whatIsKept():
