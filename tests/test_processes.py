@@ -157,7 +157,7 @@ def test_an_interrupt_between_imports_leaves_no_stack_trace():
 def test_a_batch_that_cannot_be_handed_over_ends_the_run_in_a_sentence(tmp_path):
     """A tensor that torch refuses to send; one that does not fit into shared memory."""
     for make, reason in (('lambda images: torch.ones(2, requires_grad=True) * 2', 'requires_grad'),
-                         ('lambda images: torch.ones(100000)', 'File too large')):
+                         ('lambda images: torch.ones(100000)', 'to the right size')):
         with program(tmp_path, f'''
                 import resource
 
