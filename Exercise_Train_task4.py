@@ -2,18 +2,13 @@
 
     CUDA_VISIBLE_DEVICES=x TMP=./tmp python Exercise_Train_task4.py
 
-Which data: utils/dataRoot.py. Started again, it goes on where it stopped.
+Which data: utils/dataRoot.py. On the demo data it trains less, as utils/demo/demoSettings.py says. Started again, it goes on
+where it stopped.
 """
 from cocoSource_task4_attention import ImageCaptionModel
-from utils.data.dataFolder import dataDir, isDemo
-from utils.dataLoader import DataLoaderWrapper
-from utils.model import Model
-from utils.saverRestorer import SaverRestorer
+from utils.data.dataFolder import dataDir
 from utils.scripts.endings import runScript
-from utils.scripts.start import announce, prepare
-from utils.trainer import Trainer
-
-demo = isDemo(dataDir())  # 2,000 drawn scenes with 130 different words, against COCO's 118,287 photos
+from utils.trainer import train
 
 config = {
     'optimizer': 'adamW',                   # 'adamW', 'adam', 'SGD' or 'RMSprop'
@@ -27,39 +22,27 @@ config = {
     'num_rnn_layers': 2,
     'cellType': 'LSTM',
     # epochs after which the learning rate falls: at three quarters and nine tenths of the training
-    'scheduler_milestones': [15, 18] if demo else [37, 45],
+    'scheduler_milestones': [37, 45],
     'scheduler_factor': 0.2,
     'learningRecipe': 'assignment',         # or 'informedStart', which learns more in as many epochs (README.md)
     'featurepathstub': 'detectron2_lim10features',  # ten detections
     'seed': 1,
 }
 
-modelParam = {
-    'batch_size': 64 if demo else 128,      # the demo data are few: smaller batches give enough optimizer steps
+modelParam = {  # folders and the like: utils/files/defaults.py
+    'batch_size': 128,
     'cuda': {'use_cuda': True, 'device_idx': 0},
     'numbOfCPUThreadsUsed': 10,             # processes that read files, at most one per core
-    'numbOfEpochs': 20 if demo else 50,     # the demo's captions are learned by then
+    'numbOfEpochs': 50,
     'data_dir': dataDir(),                  # set in utils/dataRoot.py
-    'img_dir': 'lossImages/',
-    'modelsDir': 'storedModels/',
     'modelName': 'task4_attention/',        # the name of the data is added
     'restoreModelLast': 0,                  # 1 goes on from the last epoch even if the configuration has changed
     'restoreModelBest': 0,                  # 1 goes on from the best epoch
-    'modeSetups': [['train', True], ['val', True]],
-    'inNotebook': False,
-    'inference': False,
 }
 
 
 def main():
-    parameters = prepare(modelParam, config)                          # settings, folders, data and Java
-    dataLoader = DataLoaderWrapper(config, parameters)                # batches of features and captions
-    fittedConfig = dataLoader.config                                  # with the vocabulary's size
-    model = Model(fittedConfig, parameters, ImageCaptionModel)        # network, optimizer and schedule
-    announce(parameters, dataLoader, model)
-    saveRestorer = SaverRestorer(fittedConfig, parameters)            # checkpoints
-    saveRestorer.restore(model)
-    Trainer(model, parameters, fittedConfig, dataLoader, saveRestorer).train()
+    train(config, modelParam, ImageCaptionModel)
 
 
 if __name__ == '__main__':

@@ -12,31 +12,52 @@ class GRUCell(RecurrentCell):
         r  = σ([x, h] W_r + b_r)            reset gate
         h' = u·h + (1 - u)·tanh([x, r·h] W + b)
     """
+    gates = ('_u', '_r', '')
 
     def __init__(self, hidden_state_size, input_size):
         super().__init__(hidden_state_size, input_size)
+        self.hidden_state_sizes = hidden_state_size  # the hand-out's name
         self.weight_u, self.bias_u = self.new_weight(), self.new_bias()
         self.weight_r, self.bias_r = self.new_weight(), self.new_bias()
         self.weight, self.bias = self.new_weight(), self.new_bias()
 
     def forward(self, x, hidden_state):
         """The new state [B, H] from the input x [B, input_size] and the old state [B, H]."""
-        return self.next_state(x, hidden_state)
+        W_x, W_h, b = self.gate_weights()
+        return self.equations(x @ W_x + b, hidden_state, W_h)
 
-    def stacked_parameters(self):
-        return (torch.cat([self.weight_u, self.weight_r, self.weight], dim=1),
-                torch.cat([self.bias_u, self.bias_r, self.bias], dim=1))
+    def equations(self, xW, h, W_h):
+        of_gates = slice(2 * self.hidden_state_size)                             # the columns of u and r
+        of_candidate = slice(2 * self.hidden_state_size, None)
+        sum_u, sum_r = (xW[:, of_gates] + h @ W_h[:, of_gates]).chunk(2, dim=1)
+        u = torch.sigmoid(sum_u)                                                 # update gate
+        r = torch.sigmoid(sum_r)                                                 # reset gate
+        candidate = torch.tanh(xW[:, of_candidate] + (r * h) @ W_h[:, of_candidate])
+        return u * h + (1 - u) * candidate
 
-    def step(self, xW, state, W_h):
-        h, = state
-        gates = 2 * self.hidden_state_size                                       # columns of u and r
-        u, r = torch.sigmoid(xW[:, :gates] + h @ W_h[:, :gates]).chunk(2, dim=1)
-        candidate = torch.tanh(xW[:, gates:] + (r * h) @ W_h[:, gates:])
-        return u * h + (1 - u) * candidate,
+
+def through_layers(cells, words, weights, hidden_state):
+    """Layer after layer, each over all words, from the hidden states of the one below; the first over the words themselves.
+
+    Args:
+        cells: the layers' cells.
+        words: PackedSequence of embedded words [N, E].
+        weights: the layers' `GateWeights`, the image taken into the first one's.
+        hidden_state: the layers' states [B, k·H] before the first word.
+
+    Returns:
+        PackedSequence of the last layer's states [N, k·H], and the list of all layers' states [B, k·H] after the last word.
+    """
+    x, updatedstate = words, []
+    for cell, weights_of_cell, state in zip(cells, weights, hidden_state):
+        states, state = cell.over_time(x, state, weights_of_cell)                # packed [N, k·H], [B, k·H]
+        updatedstate.append(state)
+        x = cell.hidden_of(states)                                               # packed [N, H]
+    return states, updatedstate
 
 
 class RNN(RecurrentLayers):
-    """Any number of layers of one type of cell.
+    """Any number of layers of one type of cell: each takes the hidden state of the one below, the first the word and the image.
 
     Args:
         input_size: E + M.
@@ -55,12 +76,13 @@ class RNN(RecurrentLayers):
         if num_rnn_layers < 1:
             raise ValueError(f'num_rnn_layers is {num_rnn_layers}; it must be at least 1')
         input_size_list = [input_size] + [hidden_state_size] * (num_rnn_layers - 1)
-        super().__init__([self.cell_types[cell_type](hidden_state_size, size) for size in input_size_list])
+        super().__init__([self.cell_types[cell_type](hidden_state_size, size) for size in input_size_list], cell_type)
+
+    def over_words(self, words, image, hidden_state):
+        states, updatedstate = through_layers(self.cells, words, image, hidden_state)
+        return self.cells[-1].hidden_of(states), torch.stack(updatedstate)       # packed [N, H], [L, B, k·H]
 
 
 class ImageCaptionModel(cocoSource_xcnnfused.ImageCaptionModel):
     """Task 1's model around `RNN`: `cellType` and `num_rnn_layers` of config are free."""
-    simplifiedrnn = False
-
-    def build_rnn(self, input_size):
-        return RNN(input_size, self.hidden_state_sizes, self.num_rnn_layers, self.cell_type)
+    rnn_class = RNN

@@ -17,6 +17,7 @@ class LSTMCell(RecurrentCell):
 
     A state is [hidden h, memory c], [B, 2H]. All biases start at two, as the exercise's notes have it.
     """
+    gates = ('_f', '_i', '_o', '')
     state_vectors = 2
 
     def __init__(self, hidden_state_size, input_size):
@@ -28,18 +29,18 @@ class LSTMCell(RecurrentCell):
 
     def forward(self, x, hidden_state):
         """The new state [B, 2H] from the input x [B, input_size] and the old state [B, 2H], both [hidden, memory]."""
-        return self.next_state(x, hidden_state)
+        W_x, W_h, b = self.gate_weights()
+        return self.equations(x @ W_x + b, hidden_state, W_h)
 
-    def stacked_parameters(self):
-        return (torch.cat([self.weight_f, self.weight_i, self.weight_o, self.weight], dim=1),
-                torch.cat([self.bias_f, self.bias_i, self.bias_o, self.bias], dim=1))
-
-    def step(self, xW, state, W_h):
-        h, c = state
-        gates, candidate = (xW + h @ W_h).split([3 * self.hidden_state_size, self.hidden_state_size], dim=1)
-        f, i, o = torch.sigmoid(gates).chunk(3, dim=1)
-        c = f * c + i * torch.tanh(candidate)
-        return o * torch.tanh(c), c
+    def equations(self, xW, state, W_h):
+        h, c = state.chunk(2, dim=1)
+        sum_f, sum_i, sum_o, sum_c = (xW + h @ W_h).chunk(4, dim=1)
+        f = torch.sigmoid(sum_f)                                                 # forget gate
+        i = torch.sigmoid(sum_i)                                                 # input gate
+        o = torch.sigmoid(sum_o)                                                 # output gate
+        c = f * c + i * torch.tanh(sum_c)                                        # memory
+        h = o * torch.tanh(c)                                                    # hidden state
+        return torch.cat([h, c], dim=1)
 
 
 class RNN(cocoSource_task2_gru.RNN):
@@ -49,6 +50,4 @@ class RNN(cocoSource_task2_gru.RNN):
 
 class ImageCaptionModel(cocoSource_task2_gru.ImageCaptionModel):
     """Task 2's model around this task's `RNN`."""
-
-    def build_rnn(self, input_size):
-        return RNN(input_size, self.hidden_state_sizes, self.num_rnn_layers, self.cell_type)
+    rnn_class = RNN

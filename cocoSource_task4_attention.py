@@ -1,31 +1,35 @@
 """Task 4: captions from an LSTM whose last layer attends to ten detections. New over task 3: the attention, the input."""
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 import cocoSource_task3_lstm
-from cocoSource_task3_lstm import LSTMCell, loss_fn  # noqa: F401 (loss_fn is offered)
-from cocoSource_xcnnfused import RecurrentLayers, decode, hidden_of_words
+from cocoSource_task2_gru import through_layers
+from cocoSource_task3_lstm import GRUCell, LSTMCell, loss_fn  # noqa: F401 (offered with this file's classes)
+from cocoSource_xcnnfused import RecurrentLayers
 
-DETECTIONS = 10
+DETECTIONS = 10      # K
 ATTENTION_SIZE = 50  # hidden units of the attention layer
 
 
-def attend(states, detections, attention_layer):
-    """The last layer's input: the hidden state of the layer below and the attention-weighted sum of the detections.
+class Attention(nn.Sequential):
+    """The assignment's attention layer, from states [.., 2H] to a weight for each detection [.., K]; the weights sum to one."""
 
-    Args:
-        states: list of T pairs (hidden state, memory) of the layer below, each [B_t, H] for the first B_t captions.
-        detections: [B, M, 10], processed features.
-        attention_layer: from [.., 2H] to weights [.., 10] that sum to one.
+    def attend(self, states, detections):
+        """What the attention picks from the detections, for every word.
 
-    Returns:
-        [N, H + M], N the sum of all B_t.
-    """
-    # cat copies, so that nothing done to the copy changes the layer below; gradients flow back through it
-    weights = attention_layer(torch.cat([torch.cat(state, dim=1) for state in states]))  # [N, 10]
-    attended = [(detections[:len(weight)] @ weight.unsqueeze(2)).squeeze(2)              # [B_t, M]
-                for weight in weights.split([len(hidden) for hidden, _ in states])]
-    return torch.cat([hidden_of_words(states), torch.cat(attended)], dim=1)              # [N, H + M]
+        Args:
+            states: PackedSequence of hidden state and memory [N, 2H] of the layer below at each word.
+            detections: [B, M, K], processed features.
+
+        Returns:
+            The attention-weighted sums of the detections [N, M], and the weights [N, K].
+        """
+        # a copy, so that nothing done to it changes the layer below; gradients flow back through it
+        weights = self(states.data.clone())                                      # [N, K]
+        of_steps = weights.split(states.batch_sizes.tolist())                    # each [B_t, K], of the first B_t images
+        sums = [(detections[:len(step)] @ step.unsqueeze(2)).squeeze(2) for step in of_steps]  # each [B_t, M]
+        return torch.cat(sums), weights
 
 
 class RNN(RecurrentLayers):
@@ -49,28 +53,43 @@ class RNN(RecurrentLayers):
             raise ValueError(f'num_rnn_layers is {num_rnn_layers}; it must be at least 2: the attention of the last '
                              'layer is guided by the layer below')
         input_size_list = [input_size] + [hidden_state_size] * (num_rnn_layers - 2) + [last_layer_state_size]
-        super().__init__([LSTMCell(hidden_state_size, size) for size in input_size_list])
+        super().__init__([LSTMCell(hidden_state_size, size) for size in input_size_list], cell_type)
 
-    def forward(self, tokens, processed_cnn_features, initial_hidden_state, output_layer, embedding_layer,
-                attention_layer, is_train=True):
-        """As in the earlier tasks, with processed_cnn_features [B, M, 10] and `attention_layer` from [.., 2H] to [.., 10]."""
-        return decode(self.advance_from(processed_cnn_features, attention_layer), tokens, initial_hidden_state,
-                      output_layer, embedding_layer, is_train)
+    def forward(self, tokens, processed_cnn_features, initial_hidden_state, output_layer, embedding_layer, attention_layer,
+                is_train=True):
+        """As in the earlier tasks, with processed_cnn_features [B, M, K] and `attention_layer` from [.., 2H] to [.., K]."""
+        image = self.prepare(processed_cnn_features, attention_layer)
+        decode = self.teacher_forced if is_train else self.free_running
+        return decode(tokens, image, initial_hidden_state, output_layer, embedding_layer)
 
-    def advance_from(self, processed_cnn_features, attention_layer):
-        """`layers_over_words`, with the max over the detections for the first layer and the attention for the last."""
-        def last_layer_input(states):
-            return attend(states, processed_cnn_features, attention_layer)
+    def prepare(self, processed_cnn_features, attention_layer):
+        """The layers' `GateWeights`, the first one's with the max over the detections, the detections, and the attention."""
+        if not hasattr(attention_layer, 'attend'):                               # a plain nn.Sequential does as well
+            attention_layer = Attention(*attention_layer)
+        weights = super().prepare(processed_cnn_features.max(dim=2).values)
+        return weights, processed_cnn_features, attention_layer
 
-        return self.layers_over_words(processed_cnn_features.max(dim=2).values, last_layer_input)
+    def over_words(self, words, image, hidden_state):
+        hidden, hidden_state, _ = self.attended_words(words, image, hidden_state)
+        return hidden, hidden_state
+
+    def attended_words(self, words, image, hidden_state):
+        """What `over_words` returns, and the attention's weights [N, K] at each word."""
+        weights, detections, attention_layer = image
+        states, updatedstate = through_layers(self.cells[:-1], words, weights, hidden_state)  # packed [N, 2H]
+        attended, attention = attention_layer.attend(states, detections)         # [N, M], [N, K]
+        last_cell = self.cells[-1]
+        x = PackedSequence(torch.cat([last_cell.hidden_of(states).data, attended], dim=1), states.batch_sizes)  # [N, H + M]
+        states, state = last_cell.over_time(x, hidden_state[-1], weights[-1])
+        return last_cell.hidden_of(states), torch.stack([*updatedstate, state]), attention
 
 
 class ImageCaptionModel(cocoSource_task3_lstm.ImageCaptionModel):
-    """Task 3's model over ten detections per image [B, 10, D], with an attention layer for the last layer's input."""
+    """Task 3's model over ten detections per image [B, K, D], with an attention layer for the last layer's input."""
 
     def __init__(self, config):
         super().__init__(config)
-        self.attention_layer = nn.Sequential(
+        self.attention_layer = Attention(
             nn.Dropout(0.25), nn.Linear(2 * self.hidden_state_sizes, ATTENTION_SIZE), nn.LeakyReLU(),
             nn.Linear(ATTENTION_SIZE, DETECTIONS), nn.Softmax(dim=-1))
 
@@ -84,8 +103,17 @@ class ImageCaptionModel(cocoSource_task3_lstm.ImageCaptionModel):
                    self.cell_type)
 
     def process_features(self, cnn_features):
-        """The processed features [B, M, 10] of the images' detections [B, 10, D]."""
-        return self.inputLayer(cnn_features.transpose(1, 2).unsqueeze(3))        # [B, D, 10, 1] to [B, M, 10]
+        """The processed features [B, M, K] of the images' detections [B, K, D]."""
+        return self.inputLayer(cnn_features.transpose(1, 2).unsqueeze(3))        # [B, D, K, 1] to [B, M, K]
 
-    def layers_for_rnn(self):
-        return (*super().layers_for_rnn(), self.attention_layer)
+    def further_layers(self):
+        return self.attention_layer,
+
+    def attention_over(self, cnn_features, x_tokens):
+        """The attention's weights [B, T, K] at each word of given captions; arguments as `forward`'s."""
+        B, T = x_tokens.shape
+        processed_cnn_features = self.process_features(cnn_features)
+        words = PackedSequence(self.embedding_layer(x_tokens.t()).flatten(0, 1), torch.full((T,), B))
+        *_, weights = self.rnn.attended_words(words, self.prepare(processed_cnn_features),
+                                              self.zero_state(B))
+        return weights.unflatten(0, (T, B)).transpose(0, 1)

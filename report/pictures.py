@@ -2,17 +2,17 @@
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from report.layout import COLUMN, LEFT, RIGHT, WIDTH, wrapped
-from utils.data.dataFolder import isDemo
+from report.layout import COLUMN, LEFT, RIGHT, WIDTH
 from utils.data.pictures import openPicture
+from utils.pages.examplePictures import REFERENCES, ownCaptions
+from utils.pages.textLines import wrapped
 
 SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
-WORDS_SHOWN = 12               # at most, of a caption whose attention is drawn
+WORDS_SHOWN = 10               # at most, of a caption whose attention is drawn
 DARK = .25                     # brightness of what is not attended to
-PICTURES = ('Above: for each word, every detection as bright as its weight, the most attended outlined. Below: the ten '
-            'detections and their weights word by word, from 10\u00a0% on in numbers.')
-WEIGHTS = ('The weights of the ten detections word by word, from 10\u00a0% on in numbers; where they lie in the image is not '
-           'known here.')
+PICTURES = 'For each word, every detection as bright as its weight; the most attended outlined, with its weight.'
+WEIGHTS = ('The weights of the ten detections word by word, in per cent, from 10 on in numbers; where they lie in the image is '
+           'not known here.')
 
 
 def examplesPage(document, run, name, data_dir):
@@ -24,22 +24,22 @@ def examplesPage(document, run, name, data_dir):
         name: the run's model in words.
         data_dir: the data folder.
     """
+    own_captions = ownCaptions(data_dir)
     document.newPage()
-    document.heading('Five images with predicted and human captions')
+    document.heading(f'Five images: what the model says, and {own_captions}')
     if run is None:
         document.paragraph('No model has been validated, so there are no captions to show: python Validate_task1.py '
                            'makes them.')
         return
-    people = 'the sentences drawn up with the scene' if isDemo(data_dir) else 'what people say'
     document.paragraph(
         f'All by {name}. The images were not picked by eye: of all {len(run.details):,} validation images in order of '
         'their own METEOR, they stand at 90, 70, 50, 30 and 10\u00a0%. Bold: predicted, greedy and running free. '
-        f'Below: {people}.')
+        f'Below: {own_captions}.')
     document.skip(4)
     ranked = sorted(run.details, key=lambda image: image['meteor'])
     for share in SHARES:
         _example(document, ranked[int(share * len(ranked))], data_dir)
-    document.caption('Figure', 'Predicted and human captions, and METEOR of the one against the others.')
+    document.caption('Figure', f'Predicted captions, {own_captions}, and METEOR of the one against the others.')
 
 
 def _example(document, image, data_dir):
@@ -52,7 +52,7 @@ def _example(document, image, data_dir):
     document.lines(wrapped(image['caption'], room, 11.5, 'bold'), left, 11.5, weight='bold')
     document.lines([f"METEOR {100 * image['meteor']:.1f}\u00a0%"], left, 8.5, color='.3')
     document.skip(2)
-    for reference in image['references'][:5]:
+    for reference in image['references'][:REFERENCES]:
         document.lines(wrapped('– ' + ' '.join(reference.split()), room, 9), left, 9)
     document.y = max(document.y, top + height) + 12
 
@@ -109,64 +109,54 @@ def _hasPictures(image, data_dir):
 
 
 def _attentionExample(document, image, data_dir):
-    """A caption's attention: a picture per word where boxes are known, and a table of grey cells."""
+    """A caption's attention: a picture per word where boxes are known, else a table of grey cells."""
     words, attention = image['caption'].split(), np.array(image['attention'])    # T, [T, 10]
     has_pictures = _hasPictures(image, data_dir)
-    per_row, gap, title, map_height = 7, 6, 14, 132
+    per_row, gap, title = 4, 10, 18
     width = (COLUMN - gap * (per_row - 1)) / per_row
     height = width * .75
-    rows = -(-len(words) // per_row) if has_pictures else 0
-    document.need(rows * (height + title) + map_height + 30)
+    rows = -(-len(words) // per_row)
+    room = rows * (height + title) if has_pictures else 190
+    document.need(room + 60)
     document.lines([f"“{image['caption']}”"], size=11, weight='bold')
     document.skip(6)
-    for number, (word, weights) in enumerate(zip(words, attention) if has_pictures else ()):
-        row, column = divmod(number, per_row)
-        axes = document.axes(LEFT + column * (width + gap), document.y + title + row * (height + title), width, height)
-        _drawAttended(axes, image, data_dir, weights)
-        axes.set_title(word, size=9, pad=2, parse_math=False)
-    document.skip(rows * (height + title) + 6)
-    left = LEFT + 34
     if has_pictures:
-        axes = document.axes(LEFT, document.y + 6, 136, 102)
-        drawImage(axes, image, data_dir)
-        for number, box in reversed(list(enumerate(image['boxes'], start=1))):
-            _outline(axes, box, .8)
-            axes.text(box[0] + 3, box[1] + 3, str(number), size=6.5, va='top', color='white',
-                      bbox={'facecolor': 'black', 'edgecolor': 'none', 'pad': .8})
-        left = LEFT + 136 + 40
-    axes = document.axes(left, document.y + 8, WIDTH - RIGHT - left, map_height - 42)
-    _greyCells(document, axes, attention, 1)
-    for label in axes.set_xticklabels(words, rotation=35, ha='right', rotation_mode='anchor'):
-        label.set_parse_math(False)
-    document.skip(map_height + 8)
+        for number, (word, weights) in enumerate(zip(words, attention)):
+            row, column = divmod(number, per_row)
+            axes = document.axes(LEFT + column * (width + gap), document.y + title + row * (height + title), width, height)
+            _drawAttended(axes, image, data_dir, weights)
+            axes.set_title(f'{word}  {100 * weights.max():.0f}\u00a0%', size=9.5, pad=3, parse_math=False)
+    else:
+        axes = document.axes(LEFT + 34, document.y, COLUMN - 34, 140)
+        _greyCells(axes, attention, 1)
+        for label in axes.set_xticklabels(words, rotation=35, ha='right', rotation_mode='anchor'):
+            label.set_parse_math(False)
+    document.skip(room + 12)
 
 
 def _drawAttended(axes, image, data_dir, weights):
-    light = np.full(pixelsOf(image, data_dir).shape[:2], DARK)
+    """The image, each box as bright as its weight, that of the highest outlined inside: all four sides are seen."""
+    light = np.full(pixelsOf(image, data_dir).shape[:2], DARK)                   # [height, width]
     for (x1, y1, x2, y2), weight in zip(np.rint(image['boxes']).astype(int), weights / weights.max()):
         light[y1:y2, x1:x2] = np.maximum(light[y1:y2, x1:x2], DARK + (1 - DARK) * weight)
     drawImage(axes, image, data_dir, light)
-    _outline(axes, image['boxes'][int(np.argmax(weights))], 1.4)
+    edge = .012 * light.shape[1]
+    x1, y1, x2, y2 = image['boxes'][int(np.argmax(weights))]
+    (x1, x2), (y1, y2) = (np.clip(sides, edge, size - 1 - edge) for sides, size in zip(((x1, x2), (y1, y2)), light.shape[::-1]))
+    for color, line_width in (('black', 2.6), ('white', 1.4)):                   # to be seen on any image
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=line_width))
 
 
-def _outline(axes, box, width):
-    """A box drawn white on black, to be seen on any image."""
-    x1, y1, x2, y2 = box
-    for color, edge in (('black', width + 1.2), ('white', width)):
-        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=edge))
-
-
-def _greyCells(document, axes, weights, highest):
-    """Weights [T, 10] as cells, a column per step, both numbered from one; white is 0, black `highest`."""
-    cells = axes.imshow(100 * np.transpose(weights), cmap='Greys', vmin=0, vmax=100 * highest, aspect='auto')
+def _greyCells(axes, weights, highest):
+    """Weights [T, 10] in per cent as cells, a column per step, both numbered from one; white is 0, black `highest`."""
+    axes.imshow(np.transpose(weights), cmap='Greys', vmin=0, vmax=highest, aspect='auto')
     for (step, detection), weight in np.ndenumerate(weights):
         if weight >= .1:
-            axes.text(step, detection, f'{100 * weight:.0f}', ha='center', va='center', size=7,
+            axes.text(step, detection, f'{100 * weight:.0f}', ha='center', va='center', size=8,
                       color='white' if weight > .5 * highest else 'black')
     steps, detections = weights.shape
     axes.set(xticks=range(steps), xticklabels=range(1, steps + 1), yticks=range(detections),
              yticklabels=range(1, detections + 1), ylabel='detection')
-    document.page.colorbar(cells, ax=axes, pad=.02, label='weight [%]')
 
 
 def _attentionByPosition(document, images):
@@ -174,9 +164,10 @@ def _attentionByPosition(document, images):
     longest = max(len(image['attention']) for image in images)
     at = [[image['attention'][step] for image in images if len(image['attention']) > step] for step in range(longest)]
     means = np.array([np.mean(weights, axis=0) for weights in at if len(weights) >= len(images) / 20])  # [steps, 10]
-    axes, = document.plots(130)
-    _greyCells(document, axes, means, means.max())
+    document.heading('The attention from the first word to the last', keep=240)
+    axes, = document.plots(180)
+    _greyCells(axes, means, means.max())
     axes.set_xlabel('word of the caption')
-    document.caption('Figure', 'The mean weight of each detection, the surest first, for the first word of a caption, '
-                               f'the second, and so on, over {len(images):,} validation images, as far as a twentieth '
+    document.caption('Figure', 'The mean weight of each detection in per cent, the surest first, for the first word of a '
+                               f'caption, the second, and so on, over {len(images):,} validation images, as far as a twentieth '
                                'of them reach.')

@@ -4,7 +4,10 @@ import os
 
 import torch
 
+from report import submitter
+from utils.data.dataFolder import dataDir
 from utils.files.atomic import writeJson
+from utils.files.errors import UserError
 from utils.files.runFiles import readRunFile
 from utils.metrics import BLEU, METEOR, tokenize
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
@@ -13,6 +16,7 @@ from utils.scripts.start import prepare
 TASKS = (1, 2, 3, 4)
 SAME = 0.002  # scores from 0 to 1 that differ by no more are the same
 HISTORY, TIMES, HALVES = 'history.json', 'times.json', 'halves.json'
+UNNAMED = 'Your Name'  # the submitter of a project in which nobody has put a name yet
 
 
 class Run:
@@ -61,6 +65,26 @@ class Run:
         return sum(tensor.numel() for name, tensor in self.checkpoint['model_state_dict'].items()
                    if not name.endswith(counted))
 
+    def seconds(self):
+        """What the epochs took: lists of seconds of training, of the validation loss, and of captions and scores. The second
+        is None, and its seconds are in the first, where an epoch has them not apart."""
+        apart = all('validation_seconds' in entry for entry in self.times)
+        validation = [entry.get('validation_seconds', 0) for entry in self.times]
+        training = [entry['training_seconds'] for entry in self.times]
+        return (training if apart else [sum(pair) for pair in zip(training, validation)], validation if apart else None,
+                [entry['scoring_seconds'] for entry in self.times])
+
+    def bySubmitter(self):
+        """Whether whoever hands in has trained it: on this machine, or delivered under this name."""
+        return not self.folder.startswith(DELIVERED) or self.checkpoint.get('trainedBy') == submitter.SUBMITTER != UNNAMED
+
+    def whose(self):
+        """Who has trained it, in words."""
+        if self.bySubmitter():
+            return f'trained by {submitter.SUBMITTER}'
+        by = self.checkpoint.get('trainedBy', UNNAMED)
+        return f"{'delivered with the package' if by == UNNAMED else f'trained by {by}'}, not trained by the submitter"
+
     def isHalf(self):
         """Whether the weights are in half precision."""
         return any(tensor.dtype == torch.float16 for tensor in self.checkpoint['model_state_dict'].values())
@@ -102,8 +126,13 @@ class Run:
 
 
 def validationScript(task):
-    """The module of a task's validation script."""
-    return importlib.import_module(f'Validate_task{task}')
+    """The module of a task's validation script, and its modelParam as this machine has it.
+
+    Raises:
+        UserError: the data folder does not exist.
+    """
+    script = importlib.import_module(f'Validate_task{task}')
+    return script, prepare(script.modelParam)
 
 
 def ownRun(parameters):
@@ -120,25 +149,50 @@ def _runIn(folder):
     return Run(folder) if newestCheckpoint(folder, 'best') else None
 
 
+def isUpToDate(delivered, own):
+    """Whether what has been delivered, a `Run` or None, is the submitter's run on this machine."""
+    return bool(delivered) and delivered.history == own.history and delivered.checkpoint.get('trainedBy') == submitter.SUBMITTER
+
+
 def runsOfTasks():
     """For each task its run: trained here if there is one, else the delivered one; what has been delivered just as it is
     here is read from there, with the scores of the weights delivered.
 
     Returns:
-        dict task → `Run` or None.
+        dict task → `Run` or None, not all of them None.
 
     Raises:
-        UserError: the data folder does not exist, or a checkpoint cannot be read.
+        UserError: the data folder does not exist, there is no run on these data, or a checkpoint cannot be read.
     """
     runs = {}
     for task in TASKS:
-        parameters = prepare(validationScript(task).modelParam)
+        _, parameters = validationScript(task)
         own, delivered = ownRun(parameters), deliveredRun(parameters)
-        same = own and delivered and own.history == delivered.history
-        runs[task] = delivered if same else own or delivered
+        runs[task] = own if own and not isUpToDate(delivered, own) else delivered
+    if not any(runs.values()):
+        raise UserError(f'There is nothing to report yet: no model has been trained on the data in {dataDir()}, and none was '
+                        'delivered for them. Train one first, for example: python Exercise_Train_task1.py')
     missing = [run for run in runs.values() if run and run.details and not run.halves]
     if missing:
         with METEOR() as meteor:
             for run in missing:
                 run.scoreHalves(meteor)
     return runs
+
+
+def inWords(tasks):
+    """'task 1', 'tasks 1 and 2', 'tasks 1, 2 and 3'."""
+    *others, last = map(str, tasks)
+    return f"tasks {', '.join(others)} and {last}" if others else f'task {last}'
+
+
+def stateOf(runs):
+    """Sentences on a dict task → `Run` or None: who has trained the models, and what they lack."""
+    said = {}
+    for task, run in runs.items():
+        said.setdefault(run.whose() if run else 'not trained on these data', []).append(task)
+        if run and not run.scores:
+            said.setdefault('not validated since, which python Validate_task*.py does', []).append(task)
+        elif run and not run.halves:
+            said.setdefault('without held-out scores, for want of the captions of each epoch', []).append(task)
+    return [f'{inWords(tasks).capitalize()}: {what}.' for what, tasks in said.items()]

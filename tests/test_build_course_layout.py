@@ -40,17 +40,24 @@ def class_probabilities(scores):
 
 
 @pytest.fixture
-def annotations(tmp_path):
-    return {mode: captions_file(tmp_path, mode, group) for mode, group in CAPTIONS.items()}
+def captions(tmp_path):
+    return captions_folder(tmp_path, CAPTIONS)
 
 
-def captions_file(tmp_path, mode, group):
-    path = str(tmp_path / f'captions_{mode}2017.json')
+def captions_folder(tmp_path, groups):
+    folder = tmp_path / 'annotations'
+    folder.mkdir(exist_ok=True)
+    for mode, group in groups.items():
+        captions_file(folder, mode, group)
+    return str(folder)
+
+
+def captions_file(folder, mode, group):
+    path = str(folder / f'captions_{mode}2017.json')
     images = [{'id': id, 'file_name': f'{id:012d}.jpg', 'width': 640, 'height': 480} for id in group]
     pairs = [{'id': 100 * id + n, 'image_id': id, 'caption': caption} for id in group for n, caption in enumerate(group[id])]
     with open(path, 'w') as f:
         json.dump({'images': images, 'annotations': pairs[::-1]}, f)
-    return path
 
 
 def tsv_line(columns, id, K=12, **changed):
@@ -168,18 +175,18 @@ def image(out, id, stub=''):
     return loadPickle(os.path.join(out, f'{split}2017_detectron2_lim10{stub}features', f'{id:012d}.pickle'))
 
 
-def build(annotations, features, tmp_path, out='out'):
+def build(captions, features, tmp_path, out='out', minimumCount=1):
     out = str(tmp_path / out)
-    buildCourseLayout(annotations, [str(path) for path in features], out)
+    buildCourseLayout(captions, [str(path) for path in features], out, minimumCount)
     return out
 
 
 @pytest.mark.parametrize('form', FORMS)
-def test_every_form(form, annotations, tmp_path, capsys):
+def test_every_form(form, captions, tmp_path, capsys):
     write, has_boxes, has_scores = FORMS[form]
     folder = tmp_path / 'features'
     folder.mkdir()
-    out = build(annotations, [write(folder)], tmp_path)
+    out = build(captions, [write(folder)], tmp_path)
     assert 'train: 3 of 3 ' in capsys.readouterr().out
     for id in IDS:
         features, boxes, scores = detections(id, number_of_boxes(id, form))
@@ -195,8 +202,8 @@ def test_every_form(form, annotations, tmp_path, capsys):
             assert sorted(record['original_captions']) == sorted((CAPTIONS['train'].get(id) or CAPTIONS['val'][id]))
 
 
-def test_what_is_built_is_read(annotations, tmp_path, config, model_param):
-    out = build(annotations, [write_tsv(PUBLISHED)(tmp_path)], tmp_path)
+def test_what_is_built_is_read(captions, tmp_path, config, model_param):
+    out = build(captions, [write_tsv(PUBLISHED)(tmp_path)], tmp_path)
     vocabulary = loadVocabulary(out)
     assert vocabulary['vocabulary'][:5] == ['eeee', 'ssss', 'UNK', 'a', 'dogs']
     counted = dict(zip(vocabulary['vocabulary'], vocabulary['wordCounter']))
@@ -233,7 +240,7 @@ def test_boxes_that_are_not_in_pixels_are_left_out():
         assert tenBest(features, other, None)[1] is None
 
 
-def test_what_is_left_out_is_said(annotations, tmp_path, capsys):
+def test_what_is_left_out_is_said(captions, tmp_path, capsys):
     features = detections(1, 12)[0]
     broken = features.copy()
     broken[2, 5] = np.nan
@@ -242,7 +249,7 @@ def test_what_is_left_out_is_said(annotations, tmp_path, capsys):
              'nobody' + '\t1' * 5 + '\n', tsv_line(PUBLISHED, 25, boxes=detections(25, 12)[1] / 999),
              tsv_line(PUBLISHED, 25), tsv_line(PUBLISHED, 139)[:-3000]]
     path.write_text(''.join(lines))
-    out = build(annotations, [path], tmp_path)
+    out = build(captions, [path], tmp_path)
     with open(os.path.join(out, 'skipped.json')) as f:
         skipped = json.load(f)
     assert skipped == {'train': {'features that are not finite': ['000000000009.jpg'],
@@ -251,8 +258,8 @@ def test_what_is_left_out_is_said(annotations, tmp_path, capsys):
     printed = capsys.readouterr().out
     for line in ('train: 1 of 3 images', 'val: 1 of 2 images',
                  'left out, features that are not finite: 1, such as 000000000009.jpg',
-                 'left out, no features: 1, such as 000000581929.jpg', 'features of images without captions: 1\n',
-                 'features without an image id: 1\n', 'features given again, the first usable ones taken: 1\n',
+                 'left out, no features: 1, such as 000000581929.jpg', 'features of no image that has captions: 2\n',
+                 'features given again, the first usable ones taken: 1\n',
                  'images with fewer than 10 boxes, repeated: 1\n', 'images without boxes in pixels: 1\n'):
         assert line in printed
     assert 'boxes' not in image(out, 25) and sorted(os.listdir(os.path.join(out, 'Val2017_detectron2_lim10features'))) == [
@@ -268,7 +275,7 @@ def test_what_is_left_out_is_said(annotations, tmp_path, capsys):
     ({'feat': np.array([print, 'an object'], dtype=object)}, 'Object arrays cannot be loaded when allow_pickle=False'),
     (None, 'features that cannot be read (BadZipFile)'),
 ])
-def test_a_file_that_cannot_be_used(arrays, reason, annotations, tmp_path):
+def test_a_file_that_cannot_be_used(arrays, reason, captions, tmp_path):
     folder = tmp_path / 'features'
     folder.mkdir()
     write_files('{}.npz', feat='features')(folder)
@@ -276,14 +283,14 @@ def test_a_file_that_cannot_be_used(arrays, reason, annotations, tmp_path):
         (folder / '9.npz').write_bytes((folder / '9.npz').read_bytes()[:5000])
     else:
         np.savez(str(folder / '9.npz'), **arrays)
-    out = build(annotations, [folder], tmp_path)
+    out = build(captions, [folder], tmp_path)
     with open(os.path.join(out, 'skipped.json')) as f:
         assert json.load(f) == {'train': {reason: ['000000000009.jpg']}, 'val': {}}
 
 
-def test_a_stopped_run_goes_on(annotations, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on(captions, tmp_path, monkeypatch):
     features = [write_tsv(PUBLISHED)(tmp_path)]
-    expected = build(annotations, features, tmp_path, 'at once')
+    expected = build(captions, features, tmp_path, 'at once')
     out, calls = str(tmp_path / 'out'), []
 
     def stopping(path, value, write=script.writePickle):
@@ -296,12 +303,12 @@ def test_a_stopped_run_goes_on(annotations, tmp_path, monkeypatch):
 
     monkeypatch.setattr(script, 'writePickle', stopping)
     with pytest.raises(KeyboardInterrupt):
-        build(annotations, features, tmp_path)
+        build(captions, features, tmp_path)
     assert not os.path.exists(out)
     assert sum(len(files) for _, _, files in os.walk(out + '.partial')) == 7
     first = os.path.join(out + '.partial', 'Train2017_detectron2_lim10maxfeatures', '000000000009.pickle')
     written = os.stat(first)
-    build(annotations, features, tmp_path)
+    build(captions, features, tmp_path)
     assert os.stat(first.replace('.partial', '')).st_mtime_ns == written.st_mtime_ns and not os.path.exists(out + '.partial')
     assert contents(out) == contents(expected)
 
@@ -316,35 +323,38 @@ def contents(root):
     return values
 
 
-def test_nothing_is_overwritten(annotations, tmp_path):
+def test_nothing_is_overwritten(captions, tmp_path):
     features = [write_tsv(PUBLISHED)(tmp_path)]
-    out = build(annotations, features, tmp_path)
+    out = build(captions, features, tmp_path)
     with pytest.raises(UserError, match='exists already'):
-        build(annotations, features, tmp_path)
+        build(captions, features, tmp_path)
     os.rename(out, out + '.partial')
-    other = {'train': captions_file(tmp_path, 'other', {9: ['another caption']}), 'val': annotations['val']}
+    captions_folder(tmp_path, {'train': {9: ['another caption']}})
     with pytest.raises(UserError, match='begun with other captions'):
-        build(other, features, tmp_path)
-    build(annotations, features, tmp_path)
+        build(captions, features, tmp_path)
+    captions_folder(tmp_path, CAPTIONS)
+    with pytest.raises(UserError, match='begun with other captions'):
+        build(captions, features, tmp_path, minimumCount=2)
+    build(captions, features, tmp_path)
 
 
-def test_one_split_alone_is_kept_until_the_other_comes(annotations, tmp_path):
+def test_one_split_alone_is_kept_until_the_other_comes(captions, tmp_path):
     one, other = tmp_path / 'one.tsv', tmp_path / 'other.tsv'
     one.write_text(''.join(tsv_line(PUBLISHED, id) for id in CAPTIONS['train']))
     other.write_text(''.join(tsv_line(PUBLISHED, id) for id in CAPTIONS['val']))
     with pytest.raises(UserError, match='no usable features of val images'):
-        build(annotations, [one], tmp_path)
-    out = build(annotations, [other], tmp_path)
+        build(captions, [one], tmp_path)
+    out = build(captions, [other], tmp_path)
     assert all(image(out, id) for id in IDS)
 
 
-def test_a_folder_of_tsv_files(annotations, tmp_path):
+def test_a_folder_of_tsv_files(captions, tmp_path):
     folder = tmp_path / 'trainval'
     folder.mkdir()
     for mode, group in CAPTIONS.items():
         (folder / f'{mode}.tsv').write_text(''.join(tsv_line(PUBLISHED, id) for id in group))
     (folder / 'readme.txt').write_text('about these files')
-    assert all(image(build(annotations, [folder], tmp_path), id) for id in IDS[:1])
+    assert all(image(build(captions, [folder], tmp_path), id) for id in IDS[:1])
 
 
 def test_a_tsv_is_streamed(tmp_path):
@@ -382,40 +392,27 @@ def faulty_features(folder, what):
     ('no array', 'cannot be read as a numpy array'), ('empty', 'holds no .npz'), ('missing', 'do not exist'),
     ('no HDF5', 'cannot be read as an HDF5 file'),
 ])
-def test_features_that_cannot_be_used(what, sentence, annotations, tmp_path):
+def test_features_that_cannot_be_used(what, sentence, captions, tmp_path):
     if what == 'no HDF5':
         pytest.importorskip('h5py')
     with pytest.raises(UserError, match=sentence):
-        build(annotations, [faulty_features(tmp_path, what)], tmp_path)
+        build(captions, [faulty_features(tmp_path, what)], tmp_path)
 
 
-def test_a_missing_h5py_is_said(annotations, tmp_path, monkeypatch):
+def test_a_missing_h5py_is_said(captions, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'h5py', None)
     (tmp_path / 'a.hdf5').write_text('')
     with pytest.raises(UserError, match='pip install h5py'):
-        build(annotations, [tmp_path / 'a.hdf5'], tmp_path)
-
-
-def test_captions_that_cannot_be_used(annotations, tmp_path):
-    features = [write_tsv(PUBLISHED)(tmp_path)]
-    with pytest.raises(UserError, match='some of the same images'):
-        build({**annotations, 'train': annotations['val']}, features, tmp_path)
-    with pytest.raises(UserError, match='nothing.json does not exist'):
-        build({**annotations, 'val': str(tmp_path / 'nothing.json')}, features, tmp_path)
-    instances = tmp_path / 'instances_val2017.json'
-    instances.write_text(json.dumps({'images': [{'id': 9, 'file_name': '9.jpg'}],
-                                     'annotations': [{'id': 1, 'image_id': 9}]}))
-    with pytest.raises(UserError, match='no captions file'):
-        build({**annotations, 'val': str(instances)}, features, tmp_path)
+        build(captions, [tmp_path / 'a.hdf5'], tmp_path)
 
 
 @pytest.mark.parametrize('fault, sentence', [(KeyboardInterrupt(), 'Stopped. What was finished is kept'),
                                              (OSError(28, 'No space left on device'), 'disk is full.* What was finished')])
-def test_a_stop_and_a_full_disk_end_in_a_sentence(fault, sentence, annotations, tmp_path, monkeypatch):
+def test_a_stop_and_a_full_disk_end_in_a_sentence(fault, sentence, captions, tmp_path, monkeypatch):
     def fail(path, value):
         raise fault
 
-    for name, value in (('ANNOTATIONS', annotations), ('FEATURES', str(write_tsv(PUBLISHED)(tmp_path))),
+    for name, value in (('CAPTIONS', captions), ('FEATURES', str(write_tsv(PUBLISHED)(tmp_path))),
                         ('OUT', str(tmp_path / 'out'))):
         monkeypatch.setattr(script, name, value)
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match=sentence):
@@ -426,7 +423,8 @@ def test_a_stop_and_a_full_disk_end_in_a_sentence(fault, sentence, annotations, 
 
 
 @pytest.mark.parametrize('name, id', [('139', 139), ('000000000139', 139), ('COCO_val2014_000000000139', 139),
-                                      ('000000000139.jpg', 139), ('139_info', None), ('', None)])
+                                      ('000000000139.jpg', 139), ('139_info', None), ('', None),
+                                      ('1000268201_693b08cb0e.jpg', None), ('IMG_0139.jpg', None)])
 def test_the_id_in_a_name(name, id):
     assert idInName(name) == id
 

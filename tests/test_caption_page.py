@@ -1,17 +1,28 @@
-"""The page of captions: what it holds of each image, which images it shows, and that nothing in a caption acts."""
+"""The pages and pictures of captions: what they hold of each image, what they do, and that nothing in a caption acts."""
 import base64
 import io
 import json
 import os
 import re
+import shutil
+import subprocess
+import time
 from html.parser import HTMLParser
+from types import SimpleNamespace
+from urllib.parse import unquote
 
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
 from PIL import Image
 
 from utils.dataLoader import DataLoaderWrapper
-from utils.pages import captionPage
+from utils.pages import captionPage, examplePictures
 from utils.pages.captionPage import spread, writeCaptionPage
+from utils.plotter import Plotter
+from utils.validate import plotImagesAndCaptions
 
 SCORES = {'meteor': 0.25, 'bleu_4': 0.125, 'cider': 0.5, 'rouge': 0.375}
 EVIL = ['</script><script>alert(1)</script>', '<img src=x onerror=alert(1)>', '<!-- <script>', '"\' & PAGE_DATA \u2028 ø']
@@ -65,11 +76,13 @@ def detail(number, meteor, **more):
 
 def test_every_image_with_all_that_is_known_of_it(written, tmp_path):
     details = [detail(1, 0.5), detail(2, 0.75, attention=[[0.25, 0.75]] * 3, boxes=[[0, 0, 8, 9], [1, 2, 3, 4]]), detail(3, 0.1)]
-    _, data = written(details)
-    assert [image['rank'] for image in data['images']] == [1, 2, 3]
+    page, data = written(details)
+    assert [image['rank'] for image in data['images']] == [1, 2, 3] and data['number'] == 3
     for image, position in zip(data['images'], (1, 0, 2)):
         assert image['position'] == position and {key: image[key] for key in details[position]} == details[position]
-    assert (data['model'], data['data'], data['number'], data['scores']) == ('m', 'data', 3, SCORES)
+    for text in ('<h1>Captions of m</h1>', 'data: 3 validation images.', '<dt>METEOR</dt><dd>25.0 %</dd>',
+                 '<dt>BLEU-4</dt><dd>12.5 %</dd>', '<dt>CIDEr</dt><dd>50.0 %</dd>', '<dt>ROUGE-L</dt><dd>37.5 %</dd>'):
+        assert text in page
 
 
 def test_pictures_are_small_and_inside(written, tmp_path):
@@ -93,6 +106,15 @@ def test_missing_and_broken_pictures_leave_the_frame_of_the_boxes_or_none(writte
     _, data = written([detail(1, 0.5), detail(2, 0.4, boxes=[[0, 5, 80, 9], [1, 2, 3, 60]]), detail(3, 0.3)])
     assert [image['picture'] for image in data['images']] == [None] * 3
     assert [image['size'] for image in data['images']] == [None, [80, 60], None]
+
+
+def test_names_are_text_too(written, model_param):
+    model_param['modelName'] = '<b>&m/'
+    os.makedirs(os.path.join(model_param['modelsDir'], '<b>&m'))
+    with open(os.path.join(model_param['modelsDir'], '<b>&m', 'details_validation.json'), 'w') as f:
+        f.write('[]')
+    with open(writeCaptionPage(SCORES, model_param, None), encoding='utf-8') as f:
+        assert '<h1>Captions of &lt;b&gt;&amp;m</h1>' in f.read()
 
 
 def test_captions_are_text_and_nothing_else(written):
@@ -129,3 +151,163 @@ def test_spread(number):
 def test_equal_scores_keep_the_order_of_the_images(written):
     _, data = written([detail(number, 0.5) for number in range(4)])
     assert [image['position'] for image in data['images']] == [0, 1, 2, 3]
+
+
+def browser():
+    """The command of a Chromium that starts, or None."""
+    for name in ('chromium', 'chromium-browser', 'google-chrome', 'chrome'):
+        command = shutil.which(name)
+        if command and subprocess.run([command, '--version'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+            return command
+    return None
+
+
+def usedInBrowser(page, reader, folder):
+    """What a script that reads and uses a page in a browser leaves there as `seen`, in JSON."""
+    (folder / 'used.html').write_text(page.replace('</body>', reader), encoding='utf-8')
+    done = subprocess.run([browser(), '--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
+                           f"--user-data-dir={folder / 'browser'}", '--virtual-time-budget=1000', '--dump-dom',
+                           (folder / 'used.html').as_uri()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    match = re.search(rb'id="seen">([^<]*)<', done.stdout)
+    assert match, done.stderr.decode()
+    return json.loads(unquote(match[1].decode()))
+
+
+# What a reader does, and what is seen after it
+READER = """<script>
+const seen = {}, $ = selector => document.querySelector(selector), $$ = selector => [...document.querySelectorAll(selector)];
+const captions = () => $$('.card h2').map(element => element.textContent.trim());
+const choose = order => { $('#order').value = order; $('#order').dispatchEvent(new Event('change')); };
+const seek = words => { $('#filter').value = words; $('#filter').dispatchEvent(new Event('input')); };
+const looked = () => [$$('.word.looked').map(element => element.textContent).join(), $('.readout').textContent,
+                      $$('.bars span').map(element => element.textContent).join(),
+                      $$('.box').map(element => Number(element.style.opacity).toFixed(2)).join()];
+for (const order of ['best', 'worst', 'image']) { choose(order); seen[order] = captions(); }
+for (const words of ['CAT', 'dog a', 'bird']) { seek(words); seen[words] = [captions(), $('#count').textContent]; }
+seek('');
+seen.none = looked();
+$$('.word')[0].click();
+seen.click = looked();
+document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+seen.right = looked();
+document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+seen.end = looked();
+document.activeElement.blur();
+seen.left = looked();
+seen.evil = [window.acted, $$('.card li').map(element => element.textContent).filter(text => text.includes('<'))];
+const pre = document.body.appendChild(document.createElement('pre'));
+Object.assign(pre, {id: 'seen', textContent: encodeURIComponent(JSON.stringify(seen))});
+</script></body>"""
+
+
+@pytest.mark.skipif(browser() is None, reason='no Chromium is installed, in which the page would be used')
+def test_the_page_in_a_browser(written, tmp_path):
+    evil = '<img src=x onerror="window.acted = 1"></script><script>window.acted = 1</script>'
+    page, _ = written([
+        {**detail(1, 0.3), 'caption': 'a dog', 'references': ['A dog.', evil],
+         'attention': [[.2, .8], [.75, .25]], 'boxes': [[0, 0, 10, 10], [5, 5, 20, 10]]},
+        {**detail(2, 0.9), 'caption': 'two trees', 'references': ['One cat.']},
+        {**detail(3, 0.1), 'caption': '', 'references': []}])
+    seen = usedInBrowser(page, READER, tmp_path)
+    best = ['two trees', 'a dog', '(no word)']
+    assert (seen['best'], seen['worst'], seen['image']) == (best, best[::-1], ['a dog', 'two trees', '(no word)'])
+    assert seen['CAT'] == [['two trees'], '1 of 3 images'] and seen['dog a'] == [['a dog'], '1 of 3 images']
+    assert seen['bird'] == [[], '0 of 3 images']
+    assert seen['none'] == seen['left'] == ['', 'All words together look most at detection 2 (53\u00a0%)', '48,53', '0.00,0.00']
+    assert seen['click'] == ['a', '“a” looks most at detection 2 (80\u00a0%)', '20,80', '0.25,1.00']
+    assert seen['right'] == seen['end'] == ['dog', '“dog” looks most at detection 1 (75\u00a0%)', '75,25', '1.00,0.33']
+    assert seen['evil'] == [None, [evil]]
+
+
+def shown(monkeypatch):
+    """The figures that are saved from here on."""
+    figures = []
+    monkeypatch.setattr(examplePictures, 'saveFigure', lambda figure, path: figures.append(figure))
+    return figures
+
+
+def extents(figure):
+    """Where the figure's texts are, as boxes in pixels."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    return [text.get_window_extent(renderer) for text in figure.findobj(Text) if text.get_text()]
+
+
+@pytest.mark.parametrize('longer', [1, 30])
+def test_examples_stand_beside_their_pictures(longer, monkeypatch):
+    figures = shown(monkeypatch)
+    details = [{'caption': 'a dog ' * longer, 'references': ['One\n$1 dog. ' * longer] * 7, 'meteor': .5},
+               {'caption': '', 'references': ['A cat.'], 'meteor': None}]
+    pictures = [Image.new('RGB', (40, 20), color) for color in ('red', 'blue')]
+    examplePictures.drawExamples(zip(pictures, details), 'what people say', 'a.png')
+    figure, = figures
+    drawn = [image.get_array() for image in figure.findobj(AxesImage)]
+    assert all((array == np.asarray(picture)).all() for array, picture in zip(drawn, pictures)) and len(drawn) == 2
+    texts = ' '.join(text.get_text() for text in figure.findobj(Text)).split()
+    assert ' '.join(texts[:8]) == 'Bold: predicted, greedy and running free. Below: what'
+    assert texts.count('50.0') == 1 and texts.count('METEOR') == 1 and texts.count('$1') == longer * examplePictures.REFERENCES
+    bold = ' '.join(text.get_text() for text in figure.findobj(Text) if text.get_weight() == 'bold').split()
+    assert bold == ['a', 'dog'] * longer
+    boxes = extents(figure) + [axes.get_window_extent() for axes in figure.axes]
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert not any(box.overlaps(other) for number, box in enumerate(boxes) for other in boxes[:number])
+
+
+def test_the_example_picture_has_what_the_model_says_now(model_param, tmp_path, monkeypatch):
+    figures = shown(monkeypatch)
+    (tmp_path / 'val2017').mkdir()
+    for number in (1, 3):                                             # the second has no picture
+        Image.new('RGB', (8, 6), (number, 0, 0)).save(str(tmp_path / 'val2017' / f'{number}.png'))
+    images = [{'imgPath': f'{number}.png', 'original_captions': [f'Own {number}.']} for number in (1, 2, 3)]
+    dataLoader = Images(tmp_path)
+    dataLoader.myDataDicts = {'val': SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)}
+    dataLoader.wordsOf = str
+    model = SimpleNamespace(net=SimpleNamespace(eval=lambda: None),
+                            greedyTokens=lambda batch: [f"said of {image['imgPath']}" for image in batch])
+    folder = os.path.join(model_param['modelsDir'], 'm')
+    os.makedirs(folder)
+    scored = [{**detail(1, .25), 'imgPath': '1.png', 'caption': 'said of 1.png'},
+              {**detail(3, .75), 'imgPath': '3.png', 'caption': 'said by another model'}]
+    with open(os.path.join(folder, 'details_validation.json'), 'w') as f:
+        json.dump(scored, f)
+    path = plotImagesAndCaptions(model, model_param, {}, dataLoader)
+    assert path == os.path.join(model_param['img_dir'], 'm', 'examples.png')
+    assert [text.get_text() for text in figures[0].findobj(Text) if text.get_text()][1:] == [
+        'said of 1.png', 'METEOR 25.0 %', '– Own 1.', 'said of 3.png', '– Own 3.']
+    assert [image.get_array()[0, 0, 0] for image in figures[0].findobj(AxesImage)] == [1, 3]
+    shutil.rmtree(str(tmp_path / 'val2017'))
+    assert plotImagesAndCaptions(model, model_param, {}, dataLoader) is None and len(figures) == 1
+
+
+def test_curves_mark_the_epoch_that_was_kept_and_come_back(model_param, monkeypatch):
+    folder = os.path.join(model_param['img_dir'], 'm')
+    plotter = Plotter(model_param, {'num_rnn_layers': 2, 'cellType': 'LSTM'})
+    plotter.plotMissing([])
+    assert not os.path.exists(folder)                                 # nothing to draw leaves nothing
+    history = [{'epoch': epoch, 'val_loss': 2., 'meteor': meteor} for epoch, meteor in enumerate((.1, .3, .3, .2), start=1)]
+    plotter.plotMissing(history)
+    assert os.listdir(folder) == ['curves.png']
+    before = os.stat(os.path.join(folder, 'curves.png')).st_mtime_ns
+    plotter.plotMissing(history)
+    assert os.stat(os.path.join(folder, 'curves.png')).st_mtime_ns == before
+    figures = []
+    monkeypatch.setattr('utils.plotter.saveFigure', lambda figure, path: figures.append(figure))
+    plotter.plot(history)
+    plotter.plot([{'epoch': 1, 'val_loss': 2.}, {'epoch': 2, 'val_loss': 1.}])  # no epoch has been scored
+    for figure, kept in zip(figures, (2, 1)):
+        FigureCanvasAgg(figure).draw()
+        assert 'm' in [text.get_text() for text in figure.findobj(Text)]
+        assert [axes.get_title(loc='right') for axes in figure.axes] == [f'kept: epoch {kept}'] * 2
+        assert [list(axes.lines[-1].get_xdata()) for axes in figure.axes] == [[kept, kept]] * 2
+    ticks = [float(label.get_text()) for label in figures[0].axes[1].get_yticklabels()]
+    assert max(ticks) >= 30 and figures[0].axes[1].get_ylabel().endswith('[%]')
+
+
+def test_what_killed_writers_left_beside_the_plots_goes(model_param):
+    folder = os.path.join(model_param['img_dir'], 'm')
+    os.makedirs(folder)
+    for name, age in (('partial_1_curves.png', 7200), ('partial_2_captions.html', 0)):
+        with open(os.path.join(folder, name), 'w'):
+            pass
+        os.utime(os.path.join(folder, name), (time.time() - age,) * 2)
+    Plotter(model_param, {}).plot([{'epoch': 1, 'val_loss': 2.}])
+    assert sorted(os.listdir(folder)) == ['curves.png', 'partial_2_captions.html']  # which may be in use

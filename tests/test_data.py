@@ -1,20 +1,27 @@
 """Loaders and vocabulary on the quirks of the real files; errors name the file and what to do."""
+import hashlib
+import json
 import os
 import pickle
+import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import CAPTIONS, D, write_pickle
+from conftest import CAPTIONS, D, marked, write_pickle
+from PIL import Image
 
-from utils import dataLoader
-from utils.data import dataFolder
-from utils.data.captionDataset import Collate
-from utils.data.dataFolder import dataName
+import utils
+from utils import dataRoot
+from utils.data import dataFolder, imageLoader, survey
+from utils.data.captionDataset import CaptionDataset, Collate
+from utils.data.dataFolder import changesOfFiles, dataName, featureFiles, filesRead, runsOnEarlierData
 from utils.data.imageFiles import loadImage
+from utils.data.pictures import openPicture
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
-from utils.generateVocabulary import generateVocabulary, loadVocabulary
+from utils.generateVocabulary import captionOf, generateVocabulary, loadVocabulary, wordPositions
 
 
 def first_file(root, folder='Train2017_detectron2_lim10maxfeatures'):
@@ -28,18 +35,42 @@ def changed(path, **changes):
     return path
 
 
+def checked(config, model_param):
+    """A wrapper whose files have been checked."""
+    loader = DataLoaderWrapper(config, model_param)
+    loader.checkFiles()
+    return loader
+
+
 def test_a_batch_has_the_keys_and_shapes_of_the_course(course_folder, config, model_param):
     course_folder()
     batch = next(iter(DataLoaderWrapper(config, model_param).myDataDicts['val']))
     assert set(batch) == {'cnn_features', 'xTokens', 'yTokens', 'yWeights', 'numbOfTruncatedSequences', 'orig_captions',
                           'captions', 'captionsAsTokens', 'allcaptions', 'allcaptionsAsTokens', 'imgPaths'}
-    steps = max(len(caption.split()) for caption in batch['orig_captions']) + 1
+    steps = max(len(captions[0].split()) for captions in batch['orig_captions']) + 1
     assert batch['cnn_features'].shape == (4, D) and batch['cnn_features'].dtype == torch.float32
     for key in ('xTokens', 'yTokens', 'yWeights'):
         assert batch[key].shape == (4, steps, 1)
     assert batch['imgPaths'] == [f'{number:012d}.jpg' for number in range(10, 14)]  # in order of file names
     assert [len(all_of_one) for all_of_one in batch['allcaptions']] == [5, 5, 7, 6]
+    assert batch['orig_captions'] == [CAPTIONS[number % 4] for number in range(10, 14)]
     assert batch['captions'][0] == batch['allcaptions'][0][0]
+
+
+def test_boxes_come_with_the_batches_of_files_that_have_them(course_folder, config, model_param):
+    root = course_folder()
+    boxes = np.arange(40, dtype=np.float32).reshape(10, 4)
+    changed(first_file(root, 'Val2017_detectron2_lim10maxfeatures'), boxes=boxes)
+    batches = list(DataLoaderWrapper(config, model_param).myDataDicts['val'])
+    assert batches[0]['boxes'][0].tolist() == boxes.tolist() and batches[0]['boxes'][1:] == [None] * 3
+    assert 'boxes' not in batches[1]
+
+
+def test_a_configuration_of_the_hand_out_will_do(course_folder, config, model_param):
+    course_folder()
+    hand_out = {key: value for key, value in config.items() if key not in ('seed', 'learningRecipe')}
+    ours, theirs = (DataLoaderWrapper(keys, model_param).myDataDicts['train'] for keys in (config, hand_out))
+    assert draws(ours, 1) == draws(theirs, 1)
 
 
 def test_the_ten_detections_are_kept_apart(course_folder, config, model_param):
@@ -64,7 +95,7 @@ def test_every_caption_ends_and_is_shifted_by_one(course_folder, config, model_p
 
 def draws(loader, epoch):
     loader.batch_sampler.sampler.set_epoch(epoch)
-    return [(path, caption) for batch in loader for path, caption in zip(batch['imgPaths'], batch['orig_captions'])]
+    return [(path, ' '.join(words)) for batch in loader for path, words in zip(batch['imgPaths'], batch['captions'])]
 
 
 def test_the_caption_drawn_depends_on_the_epoch_and_not_on_workers(course_folder, config, model_param):
@@ -77,7 +108,7 @@ def test_the_caption_drawn_depends_on_the_epoch_and_not_on_workers(course_folder
     assert [path for path, _ in first] != [path for path, _ in second]
     assert dict(first) != dict(second)
     seen = {caption for epoch in range(40) for path, caption in draws(here, epoch) if path == f'{0:012d}.jpg'}
-    assert seen == set(CAPTIONS[0])
+    assert seen == {' '.join(marked(caption)) for caption in CAPTIONS[0]}
 
 
 def test_long_captions_come_in_truncated_parts():
@@ -89,6 +120,7 @@ def test_long_captions_come_in_truncated_parts():
             return tensors[key][row].t().flatten().tolist()
         assert joined('xTokens')[:len(caption) - 1] == caption[:-1]
         assert joined('yTokens')[:len(caption) - 1] == caption[1:]
+        assert all(tensors[key][:, :, part].is_contiguous() for key in ('xTokens', 'yTokens', 'yWeights') for part in range(3))
         assert joined('yWeights') == [1] * (len(caption) - 1) + [0] * (75 - len(caption) + 1)
 
 
@@ -127,10 +159,22 @@ def test_an_empty_word_is_not_learned(course_folder, config, model_param):
     assert loader.wordsOf([1, empty, int(vocabulary['wordToToken']['red']), empty, 0, 5]) == 'red'
 
 
-@pytest.mark.parametrize('values', [np.ones(D, np.float32), np.ones(D), np.arange(D), torch.ones(D)])
+@pytest.mark.parametrize('values', [
+    np.ones(D, np.float32), np.ones(D), np.arange(D), np.ones(D, '>f4'), np.full(D, 3e38, np.float32), torch.ones(D),
+    torch.ones(D, dtype=torch.half), torch.ones(D, requires_grad=True)], ids=repr)
 def test_features_of_other_types_are_read(course_folder, values):
     image = loadImage(changed(first_file(course_folder()), cnn_features=values), [D])
-    assert image['cnn_features'].dtype == torch.float32 and image['cnn_features'].tolist() == list(map(float, values))
+    assert image['cnn_features'].dtype == torch.float32
+    assert image['cnn_features'].tolist() == [float(value) for value in values.tolist()]
+    assert not image['cnn_features'].requires_grad
+
+
+def nested():
+    """A list of few lists that stands for 2⁶⁰ values."""
+    lists = ['a', 1]
+    for _ in range(60):
+        lists = [lists, lists]
+    return lists
 
 
 @pytest.mark.parametrize('changes, named', [
@@ -138,14 +182,43 @@ def test_features_of_other_types_are_read(course_folder, values):
     ({'cnn_features': np.ones((3, 4))}, r'\[3, 4\]'), ({'cnn_features': np.full(D, np.nan)}, 'not finite'),
     ({'original_captions': [], 'captions': [], 'captionsAsTokens': []}, 'empty'), ({'captions': [['a']]}, 'different'),
     ({'cnn_features': 'text'}, 'str'), ({'cnn_features': np.ones(D, complex)}, 'complex'), ({'captionsAsTokens': 5}, 'int'),
-    ({'cnn_features': np.ones((10, D))}, r'\[10, 16\]'), ({'captionsAsTokens': [[3, 0]] * 7}, 'start token'),
+    ({'cnn_features': np.ones((10, D))}, r'\[10, 16\], not \[16\]. Copy'), ({'captionsAsTokens': [[3, 0]] * 7}, 'start token'),
+    ({'cnn_features': np.ones(D + 1)}, r"\[17\], not \[16\].*config\['number_of_cnn_features'\] to 17"),
     ({'captionsAsTokens': [[1, -3, 0]] * 7}, 'below 0'), ({'captionsAsTokens': [[]] * 7}, 'start token'),
-    ({'boxes': np.full((10, 4), np.inf)}, 'boxes'), ({'boxes': np.ones(7)}, 'reshape')])
+    ({'captionsAsTokens': [[1, 3.5, 0]] * 7}, 'float'), ({'imgPath': ['7.jpg']}, 'list stands where a text'),
+    ({'boxes': np.full((10, 4), np.inf)}, 'boxes'), ({'boxes': np.ones(7)}, 'boxes'),
+    ({'original_captions': ['a' * 20000] * 7}, 'more than 10,000 letters'),
+    ({'captionsAsTokens': [[1] + [3] * 10 ** 6 + [0]] * 7}, 'a caption of 1,000,002 words'),
+    *[({key: value}, 'list stands|list, not|list.* integer|lists') for value in (nested(), [nested()] * 7) for key in (
+        'cnn_features', 'imgPath', 'original_captions', 'captions', 'captionsAsTokens', 'boxes')]])
 def test_unusable_files_are_named(course_folder, changes, named):
     path = changed(first_file(course_folder()), **changes)
     with pytest.raises(UserError, match=named) as caught:
         loadImage(path, [D])
     assert path in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs a pipe')
+def test_pipes_and_devices_in_place_of_files_are_refused(course_folder, config, model_param):
+    root = course_folder()
+    path = first_file(root)
+    os.remove(path)
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f'{os.path.basename(path)} cannot be read'):
+        checked(config, model_param)
+    os.makedirs(os.path.join(root, 'val2017'))
+    os.mkfifo(os.path.join(root, 'val2017', 'pipe.jpg'))
+    os.symlink('/dev/zero', os.path.join(root, 'val2017', 'device.jpg'))
+    assert openPicture(root, 'val', 'pipe.jpg') is None and openPicture(root, 'val', 'device.jpg') is None
+
+
+def test_pictures_of_photo_folders_are_opened_and_no_others(tmp_path):
+    os.makedirs(str(tmp_path / 'val2017'))
+    for kind in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'EPS', 'PPM'):
+        Image.new('RGB', (4, 3), (9, 99, 199)).save(str(tmp_path / 'val2017' / f'{kind}.jpg'), kind)
+        assert (openPicture(str(tmp_path), 'val', f'{kind}.jpg') is None) == (kind in ('EPS', 'PPM'))
+    (tmp_path / 'val2017' / 'broken.jpg').write_bytes((tmp_path / 'val2017' / 'JPEG.jpg').read_bytes()[:200])
+    assert openPicture(str(tmp_path), 'val', 'broken.jpg') is None and openPicture(str(tmp_path), 'val', 'none.jpg') is None
 
 
 @pytest.mark.parametrize('data', [b'', b'no pickle', pickle.dumps([1, 2])[:-3], pickle.dumps([1])])
@@ -157,7 +230,8 @@ def test_broken_files_are_named(course_folder, data):
         loadImage(path, [D])
 
 
-def test_unusable_files_are_said_up_front(course_folder, config, model_param):
+def test_unusable_files_are_said_up_front(course_folder, config, model_param, monkeypatch):
+    monkeypatch.setattr(survey, 'FILES_PER_PROCESS', 4)
     root = course_folder(n_train=12)
     folder = os.path.join(root, 'Train2017_detectron2_lim10maxfeatures')
     for number in range(4):
@@ -165,10 +239,55 @@ def test_unusable_files_are_said_up_front(course_folder, config, model_param):
             f.write(b'')
     for workers in (0, 2):
         with pytest.raises(UserError) as caught:
-            DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': workers})
+            checked(config, {**model_param, 'numbOfCPUThreadsUsed': workers})
         said = str(caught.value)
         assert f'4 of the 12 feature files in {folder}' in said and said.endswith('…')
         assert all(f'{3 * number:012d}.pickle' in said for number in range(3))
+
+
+def counted(monkeypatch):
+    """A list that grows by the index of each file that is read."""
+    read = []
+    load = CaptionDataset.load
+    monkeypatch.setattr(CaptionDataset, 'load', lambda self, index: read.append(index) or load(self, index))
+    return read
+
+
+def test_only_new_and_changed_files_are_checked_again(course_folder, config, model_param, monkeypatch):
+    root = course_folder(n_train=12)
+    read = counted(monkeypatch)
+    checked(config, model_param)
+    assert len(read) == 12 + 5
+    checked(config, model_param)
+    assert len(read) == 12 + 5
+    folder = os.path.join(root, 'Train2017_detectron2_lim10maxfeatures')
+    write_pickle(os.path.join(folder, f'{3:012d}.pickle'), 'broken')
+    os.utime(os.path.join(folder, f'{7:012d}.pickle'), (1, 1))
+    for again in (1, 2):  # what is broken is looked at again, what was found to be right is not
+        del read[:]
+        with pytest.raises(UserError, match=f'1 of the 12.*\n.*{3:012d}'):
+            checked(config, model_param)
+        assert read == [3, 7][:3 - again]
+    del read[:]
+    checked({**config, 'featurepathstub': 'detectron2_lim10features'}, model_param)
+    assert len(read) == 12 + 5
+    with pytest.raises(UserError, match="config\\['number_of_cnn_features'\\] to 16"):
+        checked({**config, 'number_of_cnn_features': D + 1}, model_param)
+
+
+@pytest.mark.parametrize('damaged', [b'', b'[]', b'{"check": 0}', b'{"check": 1, "FOLDER": 5}',
+                                     b'{"check": 1, "FOLDER": {"shape": [16], "files": [1]}}'])
+def test_what_is_wrong_with_the_memory_of_a_check_costs_a_new_one(course_folder, config, model_param, monkeypatch, damaged):
+    root = course_folder()
+    checked(config, model_param)
+    path = os.path.join(model_param['modelsDir'], 'm', 'checkedFiles.json')
+    with open(path, 'wb') as f:
+        f.write(damaged.replace(b'FOLDER', os.path.join(root, 'Train2017_detectron2_lim10maxfeatures').encode()))
+    read = counted(monkeypatch)
+    checked(config, model_param)
+    assert len(read) == 10 + 5
+    checked(config, model_param)
+    assert len(read) == 10 + 5
 
 
 def test_a_file_that_breaks_later_is_named_without_the_loaders_stack_trace(course_folder, config, model_param):
@@ -184,10 +303,10 @@ def test_a_file_that_breaks_later_is_named_without_the_loaders_stack_trace(cours
 def test_loader_processes_are_as_many_as_shared_memory_holds(course_folder, config, model_param, monkeypatch):
     course_folder(n_train=40)
     param = {**model_param, 'numbOfCPUThreadsUsed': 10}
-    monkeypatch.setattr(dataLoader, 'availableCores', lambda: 2)
+    monkeypatch.setattr(imageLoader, 'availableCores', lambda: 2)
     batch = 4 * 4 * D
     for room, workers in ((10 ** 9, 2), (batch * 4, 1), (batch, 0)):
-        monkeypatch.setattr(dataLoader, 'sharedMemory', lambda: room)
+        monkeypatch.setattr(imageLoader, 'sharedMemory', lambda: room)
         loader = DataLoaderWrapper(config, param).myDataDicts['train']
         assert loader.num_workers == workers
     assert len(list(loader)) == 10
@@ -201,30 +320,123 @@ def test_a_missing_feature_folder_says_what_is_there_instead(course_folder, conf
     assert 'elsewhere/' in str(caught.value) and 'utils/dataRoot.py' in str(caught.value)
 
 
+def test_a_folder_of_pooled_features_alone_says_which_are_missing(course_folder, config, model_param):
+    root = course_folder()
+    for split in ('Train', 'Val'):
+        shutil.rmtree(os.path.join(root, f'{split}2017_detectron2_lim10features'))
+    with pytest.raises(UserError, match='needs the features of ten detections per image in .*Train2017_detectron2_lim10features,.*'
+                                        'holds: Train2017_detectron2_lim10maxfeatures/'):
+        DataLoaderWrapper({**config, 'featurepathstub': 'detectron2_lim10features'}, model_param)
+
+
 def test_an_empty_feature_folder_and_a_missing_vocabulary_are_said(course_folder, config, model_param):
     root = course_folder(n_val=0)
     with pytest.raises(UserError, match='is empty'):
         DataLoaderWrapper(config, model_param)
     os.remove(os.path.join(root, 'vocabulary', 'vocabulary.pickle'))
-    with pytest.raises(UserError, match='vocabulary.pickle'):
+    with pytest.raises(UserError, match='vocabulary.pickle.*utils/buildCourseLayout.py'):
         DataLoaderWrapper(config, model_param)
 
 
 def test_the_data_root(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataFolder, 'DATA_ROOT', '')
+    monkeypatch.setattr(dataRoot, 'DATA_ROOT', '')
     monkeypatch.setattr(dataFolder, 'UNIVERSITY_ROOT', str(tmp_path / 'none'))
     assert dataFolder.isDemo(dataFolder.dataDir())
     monkeypatch.setattr(dataFolder, 'UNIVERSITY_ROOT', str(tmp_path))
     assert dataFolder.dataDir() == os.path.join(str(tmp_path), '')
-    monkeypatch.setattr(dataFolder, 'DATA_ROOT', str(tmp_path / 'missing'))
-    with pytest.raises(UserError, match='missing'):
+    monkeypatch.setattr(dataRoot, 'DATA_ROOT', tmp_path / 'missing')
+    with pytest.raises(UserError, match='missing/ does not exist'):
         dataFolder.provideData(dataFolder.dataDir())
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setattr(dataRoot, 'DATA_ROOT', str(tmp_path / 'file'))
+    with pytest.raises(UserError, match='file/ is a file'):
+        dataFolder.provideData(dataFolder.dataDir())
+
+
+@pytest.mark.parametrize('text', ['DATA_ROOT = /data/coco/', 'DATA_ROOT = data', "DATAROOT = '/data/'", 'DATA_ROOT = 5',
+                                  "DATA_ROOT = ['/data/']", "DATA_ROOT = '/data/", "DATA_ROOT = b'/data/'"])
+def test_a_wrong_data_root_ends_the_script_by_a_sentence(text, tmp_path, monkeypatch):
+    (tmp_path / 'dataRoot.py').write_text(text)
+    monkeypatch.setattr(utils, '__path__', [str(tmp_path)])
+    monkeypatch.setattr(utils, 'dataRoot', dataRoot)  # so that both are put back
+    monkeypatch.delitem(sys.modules, 'utils.dataRoot')
+    with pytest.raises(SystemExit, match='^utils/dataRoot.py cannot be used: .* It must set DATA_ROOT to a folder in quotes'):
+        dataFolder.dataDir()
 
 
 def test_other_data_have_another_name(course_folder):
     one, same, other = course_folder(name='a/coco'), course_folder(name='b/coco'), course_folder(6, 3, name='c/coco')
     assert dataName(one) == dataName(same) != dataName(other)
-    assert dataName(one).startswith('coco-')
+    with open(os.path.join(one, 'vocabulary', 'vocabulary.pickle'), 'rb') as f:
+        digest = hashlib.sha1(f.read() + '\n'.join(f'{number:012d}.pickle' for number in range(15)).encode())
+    assert dataName(one) == f'coco-{digest.hexdigest()[:6]}'  # as ever: runs are found by it
+
+
+def test_hidden_files_are_neither_read_nor_part_of_the_name(course_folder):
+    root = course_folder()
+    name, paths = dataName(root), featureFiles(root, 'val', 'detectron2_lim10features')
+    read = filesRead(root, 'detectron2_lim10features')
+    folder = os.path.join(root, 'Val2017_detectron2_lim10features')
+    for hidden in ('.DS_Store', '.nfs0000000001'):
+        with open(os.path.join(folder, hidden), 'w'):
+            pass
+    os.makedirs(os.path.join(folder, 'old'))
+    os.makedirs(os.path.join(root, 'Train2017_backup', 'files'))
+    with open(os.path.join(root, 'Val2017_list.txt'), 'w'):
+        pass
+    assert dataName(root) == name and featureFiles(root, 'val', 'detectron2_lim10features') == paths
+    assert filesRead(root, 'detectron2_lim10features') == read
+
+
+def test_changed_data_are_told(course_folder):
+    root = course_folder(n_train=12)
+    pooled, unpooled = 'detectron2_lim10maxfeatures', 'detectron2_lim10features'
+    name, then, others = dataName(root), filesRead(root, pooled), filesRead(root, unpooled)
+    assert changesOfFiles(then, filesRead(root, pooled)) == ''
+    folder = os.path.join(root, f'Train2017_{pooled}')
+    for number in range(4):
+        os.remove(os.path.join(folder, f'{number:012d}.pickle'))
+    os.rename(os.path.join(root, f'Val2017_{pooled}', f'{12:012d}.pickle'), os.path.join(root, f'Val2017_{pooled}', '99.pickle'))
+    assert changesOfFiles(then, filesRead(root, pooled)) == (
+        'The data have changed since this model was trained: 12 training images then, 8 now, other validation images.')
+    assert changesOfFiles(others, filesRead(root, unpooled)) == ''
+    assert changesOfFiles(json.loads(json.dumps(then)), then) == '' and dataName(root) != name
+
+
+def test_runs_on_earlier_data_of_the_same_folder_are_found(tmp_path):
+    for name in ('m_coco-012abc', 'm_coco-ffffff', 'm_coco-more-012abc', 'm_demo', 'n_coco-012abc'):
+        os.makedirs(str(tmp_path / name))
+    assert runsOnEarlierData(os.path.join(str(tmp_path), 'm_coco-111111', '')) == [
+        str(tmp_path / 'm_coco-012abc'), str(tmp_path / 'm_coco-ffffff')]
+    assert runsOnEarlierData(str(tmp_path / 'm_demo')) == runsOnEarlierData(str(tmp_path / 'none' / 'm_coco-111111')) == []
+
+
+@pytest.mark.parametrize('word', ['new york', 'a\nb', '\ud800'])
+def test_a_vocabulary_of_unusable_words_is_named(course_folder, word):
+    path = os.path.join(course_folder(), 'vocabulary', 'vocabulary.pickle')
+    with open(path, 'rb') as f:
+        vocabulary = pickle.load(f)
+    vocabulary['TokenToWord'][5] = word
+    with open(path, 'wb') as f:
+        pickle.dump(vocabulary, f)
+    with pytest.raises(UserError, match='vocabulary.pickle cannot be used: a word must not hold') as caught:
+        loadVocabulary(os.path.dirname(os.path.dirname(path)))
+    assert ascii(word) in str(caught.value)
+
+
+def test_words_with_white_space_around_them_have_tokens(course_folder):
+    root = course_folder()
+    path = os.path.join(root, 'vocabulary', 'vocabulary.pickle')
+    with open(path, 'rb') as f:
+        vocabulary = pickle.load(f)
+    for word, spaced in (('red', 'red\n'), ('a', ' ')):
+        token = vocabulary['wordToToken'].pop(word)
+        vocabulary['wordToToken'][spaced], vocabulary['TokenToWord'][token] = token, spaced
+    write_pickle(path, vocabulary)
+    read = loadVocabulary(root)
+    tokens = [1, vocabulary['wordToToken']['red\n'], vocabulary['wordToToken'][' '], vocabulary['wordToToken']['house'], 0, 7]
+    assert captionOf(read, tokens) == 'red house' and wordPositions(read, tokens) == [1, 3]
+    assert [read['wordToToken'][word] for word in captionOf(read, tokens).split()] == [tokens[1], tokens[3]]
 
 
 def test_a_generated_vocabulary_is_read_back(tmp_path):

@@ -1,6 +1,11 @@
 """The demo data: the course's layout, true captions, and features that say what the pixels in the boxes show."""
+import functools
 import json
 import os
+import socket
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ from PIL import Image
 
 from utils.demo.demoData import FeatureExtractor, cropsOf, makeDemoData
 from utils.demo.scenes import COLOURS, GROUNDS, HEIGHT, KINDS, SKY_KINDS, WIDTH, Scene
+from utils.files.project import PROJECT
 from utils.files.safePickle import loadPickle
 
 N_TRAIN, N_VAL = 60, 20
@@ -82,6 +88,30 @@ def test_existing_folder_stays_and_a_stopped_run_leaves_nothing(tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         makeDemoData(folder, 3, 2)
     assert os.listdir(str(tmp_path)) == []
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='elsewhere they are removed after an hour')
+def test_what_a_killed_process_has_left_is_removed(tmp_path):
+    folder = os.path.join(str(tmp_path), 'demoData')
+    code = ('import os, signal, sys; from utils.demo import demoData\n'
+            'demoData.Scene = lambda number: number\n'
+            'demoData._fill = lambda root, *numbers: (os.makedirs(os.path.join(root, "val2017")), '
+            'print(root, flush=True), os.kill(os.getpid(), signal.SIGKILL) if sys.argv[2] == "kill" else sys.stdin.read())\n'
+            'demoData.makeDemoData(sys.argv[1])')
+    start = functools.partial(subprocess.Popen, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    killed, busy = (start([sys.executable, '-c', code, folder, end]) for end in ('kill', 'wait'))
+    left, there = (process.stdout.readline().strip() for process in (killed, busy))
+    killed.communicate()
+    old, young, others = (f'{folder}.partial{name}' for name in ('7', '8', f'9@not-{socket.gethostname()}'))
+    for path in (old, young, others):
+        os.makedirs(os.path.join(path, 'val2017'))
+    for path in (os.path.join(old, 'val2017'), old):
+        os.utime(path, (time.time() - 7200,) * 2)
+    os.makedirs(folder)
+    assert os.path.isdir(left) and os.path.isdir(there)
+    makeDemoData(folder)
+    assert sorted(os.listdir(str(tmp_path))) == sorted(map(os.path.basename, (folder, there, young, others)))
+    busy.communicate('')
 
 
 def test_captions_say_what_is_drawn():

@@ -17,9 +17,9 @@ import pytest
 import torch
 from test_scripts import copy_of_project
 
+from utils import metrics
 from utils import model as model_module
 from utils import trainer as trainer_module
-from utils import validate_metrics
 from utils.data.captionDataset import EpochSampler
 from utils.dataLoader import DataLoaderWrapper
 from utils.files import runLock
@@ -39,10 +39,11 @@ SAME_LOSSES = [*[(task, 4, 4) for task in TASKS], ('cocoSource_task2_gru', 25, 6
 
 
 class Scorer:
-    """In place of `CaptionScorer`: the more different words, the better."""
+    """In place of `METEOR` and of `CaptionScorer`: the more different words, the better."""
 
-    def __init__(self, annotations):
-        print('a scorer starts', file=sys.stderr)  # where every process may speak
+    def __init__(self, annotations=None, meteor=None):
+        if meteor is None:
+            print('a scorer starts', file=sys.stderr)  # where every process may speak
 
     def score(self, results):
         words = {word for result in results for word in result['caption'].split()}
@@ -65,7 +66,8 @@ def train(module, config, model_param, frozen=True, last_epoch=None, breaks=Fals
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: runLock._locks and runLock._locks.pop().close())  # as if the process ended here
         stack.enter_context(mock.patch.object(start, 'findJava', lambda: None))
-        stack.enter_context(mock.patch.object(validate_metrics, 'CaptionScorer', Scorer))
+        for name in ('METEOR', 'CaptionScorer'):
+            stack.enter_context(mock.patch.object(metrics, name, Scorer))
         if frozen:
             stack.enter_context(mock.patch.object(model_class, 'train', lambda net, mode=True: torch.nn.Module.train(net, False)))
         parameters = start.prepare(model_param, config)

@@ -8,13 +8,14 @@ from test_models import B, V, build, every_model
 
 from utils.data.captionDataset import Collate
 from utils.model import Model
+from utils.networks.decoding import beamSearch, greedyTokens
 
 
 def plain(net):
     """The same network without its faster methods."""
     class Plain(type(net)):
         def __getattribute__(self, name):
-            if name in ('logits_of_words', 'greedy_tokens', 'beam_tokens'):
+            if name in ('logits_of_words', 'next_words', 'attention_over'):
                 raise AttributeError(name)
             return super().__getattribute__(name)
 
@@ -26,6 +27,7 @@ def plain(net):
 def model_of(net, module):
     model = Model.__new__(Model)
     model.net, model.device, model.loss_fn = net, torch.device('cpu'), importlib.import_module(module).loss_fn
+    model.feature_mean = None
     return model
 
 
@@ -71,12 +73,25 @@ def test_greedy_words(module, cell, layers):
     assert all(set(tokens[len(until_end(tokens)):]) <= {0} for tokens in fast)
 
 
+@every_model
+def test_beams(module, cell, layers):
+    """A network that has only `forward` is searched through it."""
+    net, features, _ = build(module, cell, layers, batch=8)
+    net = net.double()
+    features, start = features.double(), torch.ones(8, dtype=torch.long)
+    with torch.no_grad():
+        net.output_layer.weight *= 30
+        (fast, log_p), (slow, log_p_of_slow) = (beamSearch(each, features, start, 3) for each in (net, plain(net)))
+    assert torch.equal(fast, slow) and fast.shape[:2] == (8, 3)
+    torch.testing.assert_close(log_p, log_p_of_slow)
+
+
 def test_greedy_words_stop_when_every_caption_has_ended():
     net, features, _ = build('cocoSource_task4_attention', 'LSTM', 2)
     with torch.no_grad():
         net.output_layer.weight.zero_()
         net.output_layer.bias.copy_(torch.eye(V)[0])
-    assert net.greedy_tokens(features, torch.ones(B, dtype=torch.long)).tolist() == [[0]] * B
+    assert greedyTokens(net, features, torch.ones(B, dtype=torch.long)).tolist() == [[0]] * B
 
 
 def test_batch_norm_sees_the_same_images_in_every_part():

@@ -1,6 +1,7 @@
 """Files are replaced as a whole or not at all; one training at a time in a folder."""
 import errno
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ def read(path):
         return f.read()
 
 
-@pytest.mark.parametrize('number, said', [(errno.ENOSPC, 'It needs 0.0 MB'), (errno.EDQUOT, 'quota'), (errno.EIO, 'possible')])
+@pytest.mark.parametrize('number, said', [(errno.ENOSPC, 'It needs 1 kB'), (errno.EDQUOT, 'quota'), (errno.EIO, 'possible')])
 @pytest.mark.parametrize('step', ['fsync', 'replace'])
 def test_an_interrupted_write_keeps_the_old_file(step, number, said, tmp_path, monkeypatch):
     path = str(tmp_path / 'file.json')
@@ -31,6 +32,32 @@ def test_an_interrupted_write_keeps_the_old_file(step, number, said, tmp_path, m
     with pytest.raises(UserError, match='file.json cannot be written') as caught:
         writeAtomically(path, b'new')
     assert said in str(caught.value) and read(path) == b'old' and os.listdir(str(tmp_path)) == ['file.json']
+
+
+@pytest.mark.skipif(not hasattr(os, 'O_DIRECTORY'), reason='folders are synchronised on POSIX systems')
+@pytest.mark.parametrize('refused', ['folder', 'both'])
+def test_a_file_system_that_synchronises_nothing_will_do(refused, tmp_path, monkeypatch):
+    synchronise = os.fsync
+
+    def refusing(descriptor):
+        if refused == 'both' or stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        synchronise(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', refusing)
+    path = str(tmp_path / 'last_epoch1.pt')
+    writeAtomically(path, b'new')
+    assert read(path) == b'new' and os.listdir(str(tmp_path)) == ['last_epoch1.pt']
+
+
+def test_a_full_disk_is_said_for_a_file_of_the_present_folder_too(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(UserError, match=r'needs 1\.2 MB; [0-9,.]+ [kM]B are free'):
+        writeAtomically('file', b'x' * 1200000)
 
 
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
@@ -82,6 +109,12 @@ def test_json_is_read_back(tmp_path):
     assert readJson(path, None) == {'words': 'blåbær "og" \n'}
 
 
+def test_a_list_has_one_item_a_line(tmp_path):
+    path = str(tmp_path / 'details.json')
+    writeJson(path, [{'attention': [[0.1] * 10] * 12}] * 3)
+    assert read(path).count(b'\n') == 5
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match=r"file.* cannot be made: .*modelParam\['modelsDir'\]"):
@@ -90,7 +123,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 @pytest.mark.skipif(os.name != 'posix', reason='locks are POSIX ones')
 def test_a_folder_is_locked_while_its_process_lives(tmp_path):
-    code = 'import sys; from utils.files.runLock import lockFolder; lockFolder(sys.argv[1]); print("locked", flush=True); sys.stdin.read()'
+    code = ('import sys; from utils.files.runLock import lockFolder\n'
+            'lockFolder(sys.argv[1]); print("locked", flush=True); sys.stdin.read()')
     command = [sys.executable, '-c', code, str(tmp_path)]
     first = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert first.stdout.readline() == b'locked\n'

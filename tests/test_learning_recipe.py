@@ -41,9 +41,9 @@ def test_the_network_starts_from_mean_and_word_frequencies(course_folder, task, 
     config, model = task
     config = {**config, 'vocabulary_size': 20}                               # so that some words are unknown
     images = list(records(course_folder(), config))
-    net = build(config, model_param, model).model.net
+    informed = build(config, model_param, model).model
     mean = np.concatenate([image['cnn_features'].reshape(-1, D) for image in images]).mean(0)
-    assert np.allclose(net.inputLayer.feature_mean.numpy(), mean, atol=1e-6)
+    assert np.allclose(informed.feature_mean.numpy(), mean, atol=1e-6)
     counts = np.zeros(20)
     for image in images:
         for caption in image['captionsAsTokens']:
@@ -51,7 +51,7 @@ def test_the_network_starts_from_mean_and_word_frequencies(course_folder, task, 
                 counts[token if token < 20 else 2] += 1
     assert counts.min() == 0 and counts[2] > 1
     counts = np.maximum(counts, 1)
-    assert np.allclose(net.output_layer.bias.detach().exp().numpy(), counts / counts.sum(), atol=1e-6)
+    assert np.allclose(informed.net.output_layer.bias.detach().exp().numpy(), counts / counts.sum(), atol=1e-6)
 
 
 def test_reading_processes_find_the_same_statistics(course_folder, task, model_param):
@@ -80,7 +80,7 @@ def test_it_is_the_plain_model_with_another_bias(course_folder, task, model_para
     informed = trainer.model
     plain = build({**config, 'learningRecipe': 'assignment'}, {**model_param, 'modelName': 'plain/'}, model).model
     state = informed.net.state_dict()
-    mean = state.pop('inputLayer.feature_mean')
+    mean = informed.feature_mean
     assert mean.abs().min() > 0
     state['inputLayer.1.bias'] = state['inputLayer.1.bias'] - state['inputLayer.1.weight'].flatten(1) @ mean
     plain.net.load_state_dict(state)                                         # strict: there is nothing else in it
@@ -121,7 +121,7 @@ def test_the_assignments_recipe_takes_nothing_from_the_data(course_folder, confi
         other = build(config, {**model_param, 'modelName': 'other/'})
         other.train()
     assert torch.equal(weights(trainer), weights(other))
-    assert not any('feature_mean' in name for name in trainer.model.net.state_dict())
+    assert trainer.model.feature_mean is None
 
 
 def test_runs_of_the_two_recipes_do_not_mix(course_folder, config, model_param):
@@ -130,8 +130,35 @@ def test_runs_of_the_two_recipes_do_not_mix(course_folder, config, model_param):
     informed = {**config, 'learningRecipe': 'informedStart'}
     with pytest.raises(UserError, match=r"config\['learningRecipe'\] was 'assignment' and is 'informedStart'"):
         build(informed, {**model_param, 'numbOfEpochs': 1})
-    with pytest.raises(UserError, match="its learningRecipe is 'assignment', not 'informedStart'"):
-        build(informed, {**model_param, 'restoreModelLast': 1})
+    assert build(informed, {**model_param, 'restoreModelLast': 1}).model.feature_mean is None  # it is past its start
+
+
+def test_a_mean_that_an_earlier_version_kept_in_the_network_is_read(course_folder, task, model_param):
+    config, model = task
+    course_folder()
+    build(config, {**model_param, 'numbOfEpochs': 1}, model).train()
+    path = os.path.join(model_param['modelsDir'], 'm', 'best_epoch1.pt')
+    checkpoint = torch.load(path)
+    mean = checkpoint.pop('feature_mean')
+    torch.save({**checkpoint, 'model_state_dict': {**checkpoint['model_state_dict'], 'inputLayer.feature_mean': mean}}, path)
+    validation = {**model_param, 'inference': True, 'modeSetups': [['val', True]]}
+    assert torch.equal(build(loadForValidation(validation)['config'], validation, model).model.feature_mean, mean)
+
+
+def test_a_network_without_the_layers_that_an_informed_start_sets_is_named(course_folder, config, model_param):
+    course_folder()
+    with pytest.raises(UserError, match="'informedStart' needs a network with an output_layer"):
+        build({**config, 'learningRecipe': 'informedStart'}, model_param, WithoutLayers)
+
+
+class WithoutLayers(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.words = torch.nn.Embedding(config['vocabulary_size'], config['vocabulary_size'])
+
+
+def loss_fn(logits, y_tokens, y_weights):
+    raise AssertionError
 
 
 def test_a_run_that_is_older_than_the_recipes_goes_on(course_folder, config, model_param):

@@ -126,7 +126,8 @@ def try_mutations(name, folder):
 def test_mutated_files_are_read_right_or_named(name, tmp_path):
     code = f'import test_mutations; test_mutations.try_mutations({name!r}, {str(tmp_path)!r})'
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([PROJECT, os.path.dirname(__file__)]), 'PYTHONWARNINGS': 'ignore'}
-    done = subprocess.run([sys.executable, '-c', code], env=environment, timeout=300, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = subprocess.run([sys.executable, '-c', code], env=environment, timeout=300, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE)
     with open(str(tmp_path / 'number')) as f:
         assert done.returncode == 0, f'mutation {f.read()}: {done.stderr.decode()[-2000:]}'
     said = done.stdout.decode()

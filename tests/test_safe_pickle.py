@@ -2,11 +2,14 @@
 import collections
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from utils.files.project import PROJECT
 from utils.files.safePickle import loadCheckpoint, loadPickle
 
 
@@ -97,3 +100,27 @@ def test_a_pickle_that_asks_for_much_memory_is_refused(tmp_path):
     with pytest.raises(MemoryError):
         loadPickle(path)
     assert roundtrip(tmp_path, np.ones(3)).sum() == 3
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='memory is limited on Linux')
+def test_a_limit_that_the_system_has_set_is_no_fault_of_a_pickle(tmp_path):
+    path = os.path.join(str(tmp_path), 'file')
+    with open(path, 'wb') as f:
+        pickle.dump([1, 2], f)
+    code = ('import mmap, resource, sys\n'
+            'from utils.files.safePickle import loadPickle\n'
+            'used = int(open("/proc/self/statm").read().split()[0]) * mmap.PAGESIZE\n'
+            'limits = (used + 10 ** 8,) * 2\n'
+            'resource.setrlimit(resource.RLIMIT_AS, limits)\n'
+            'assert loadPickle(sys.argv[1]) == [1, 2] and resource.getrlimit(resource.RLIMIT_AS) == limits')
+    done = subprocess.run([sys.executable, '-c', code, path], cwd=PROJECT, stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs a pipe')
+def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
+    pipe = os.path.join(str(tmp_path), 'pipe')
+    os.mkfifo(pipe)
+    for path in (pipe, '/dev/zero'):
+        with pytest.raises(OSError, match='no regular file'):
+            loadPickle(path)

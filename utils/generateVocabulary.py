@@ -1,6 +1,7 @@
 """The vocabulary file of a data folder: made from captions, and read."""
 import collections
 import os
+import re
 
 import numpy as np
 
@@ -17,18 +18,19 @@ def wordsOfCaption(caption):
     return [word for word in words if word]
 
 
-def generateVocabulary(captions):
+def generateVocabulary(captions, minimumCount=1):
     """A vocabulary in the form of the course's `vocabulary.pickle`.
 
     Args:
         captions: list of word lists, without start and end marks.
+        minimumCount: how often a word must be there to be one of the vocabulary's.
 
     Returns:
         dict of `wordCounter` (integers [V]), `sentenceLen` (integers, one per caption), `vocabulary` (words: the three marks,
         then the most frequent first), `tokens` (0 … V - 1), `wordToToken`, `TokenToWord`.
     """
     count = collections.Counter(word for caption in captions for word in caption)
-    ranked = [word for word, _ in count.most_common()]
+    ranked = [word for word, number in count.most_common() if number >= minimumCount]
     words = MARKS + ranked
     tokens = np.arange(len(words))
     return {'wordCounter': np.array([0] * len(MARKS) + [count[word] for word in ranked]),
@@ -68,13 +70,32 @@ def loadVocabulary(data_dir):
         vocabulary = loadPickle(path)
         token_to_word = {int(token): str(word) for token, word in vocabulary['TokenToWord'].items()}
         word_to_token = {str(word): int(token) for word, token in vocabulary['wordToToken'].items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f'There is no vocabulary file {path}. Set DATA_ROOT in utils/dataRoot.py to the folder that '
-                        'holds "vocabulary" and the feature folders.') from None
+                        'holds "vocabulary" and the feature folders; utils/buildCourseLayout.py makes one of COCO as it is '
+                        'published.') from None
     except Exception as error:
         raise UserError(f'The vocabulary file {path} cannot be read: {type(error).__name__}: {error}. '
                         'Copy it again from where the data came from.') from error
     if sorted(token_to_word) != list(range(len(token_to_word))):
         raise UserError(f'The vocabulary file {path} has {len(token_to_word)} words, but their tokens do not run from '
                         f'0 to {len(token_to_word) - 1}. Copy it again from where the data came from.')
-    return {**vocabulary, 'TokenToWord': token_to_word, 'wordToToken': word_to_token}
+    # a caption is words with spaces between, in a file of UTF-8
+    unusable = [word for word in token_to_word.values() if len(word.split()) > 1 or re.search('[\ud800-\udfff]', word)]
+    if unusable:
+        raise UserError(f'The vocabulary file {path} cannot be used: a word must not hold white space or half a letter, as '
+                        f'{", ".join(map(ascii, unusable[:3]))} does. Make it again from the captions, or correct it.')
+    words = {word.strip(): token for token, word in token_to_word.items()}
+    return {**vocabulary, 'TokenToWord': token_to_word, 'wordToToken': {**words, **word_to_token}}
+
+
+def wordPositions(vocabulary, tokens):
+    """Where a predicted caption has words: the positions before its end token, less those that mark or say nothing."""
+    end = tokens.index(END) if END in tokens else len(tokens)
+    return [position for position in range(end)
+            if tokens[position] != START and vocabulary['TokenToWord'][tokens[position]].strip()]
+
+
+def captionOf(vocabulary, tokens):
+    """The caption that predicted tokens spell: a string of words up to the end token."""
+    return ' '.join(vocabulary['TokenToWord'][tokens[position]].strip() for position in wordPositions(vocabulary, tokens))

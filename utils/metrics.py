@@ -161,6 +161,7 @@ class CaptionScorer:
     Args:
         annotations: dict in the form of a COCO captions file, `images` (list of dicts with `id`) and `annotations`
             (list of dicts with `id`, `image_id`, `caption`).
+        meteor: a `METEOR` to score with; None for one of its own.
 
     Attributes:
         meteor_per_image: dict image id → METEOR of the caption last scored.
@@ -170,7 +171,7 @@ class CaptionScorer:
         JavaError: there is no Java, or it failed.
     """
 
-    def __init__(self, annotations):
+    def __init__(self, annotations, meteor=None):
         coco = COCO()
         coco.dataset = annotations
         with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
@@ -179,7 +180,7 @@ class CaptionScorer:
         without = [image for image, captions in references.items() if not captions]
         if without:
             raise ValueError(f'There is no reference caption for the images {_some(without)}.')
-        self.meteor = METEOR()  # reads its tables while the references are tokenized
+        self.meteor = meteor or METEOR()  # reads its tables while the references are tokenized
         self.references = tokenize(references)
         self.meteor_per_image = {}
 

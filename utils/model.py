@@ -4,9 +4,11 @@ import sys
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from utils.files.errors import UserError
-from utils.networks.learningRecipe import INFORMED_START, centreInput
+from utils.networks.decoding import beamSearch, greedyTokens
+from utils.networks.otherNetworks import attentionOver
 from utils.processes.distributed import isMain, localRank, rank, worldSize
 from utils.processes.loaderProcesses import availableCores
 
@@ -58,12 +60,15 @@ class Model:
         optimizer, scheduler: absent when `modelParam['inference']`; the scheduler counts epochs.
         start_epoch: the number of epochs that are done, 0 for a new model.
         history: one dict of losses and scores per done epoch.
+        feature_mean: [D], what the network sees its features less of; None for nothing.
 
     Raises:
         UserError: there is no GPU of the number asked for, or the configuration is of another task.
     """
 
     def __init__(self, config, modelParam, imageCaptionModel):
+        self.config = config
+        self.modelParam = modelParam
         self.device = chooseDevice(modelParam)
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)  # what names no GPU goes there as well
@@ -72,16 +77,20 @@ class Model:
             self.net = imageCaptionModel(config).to(self.device)
         except ValueError as error:
             raise UserError(f'{imageCaptionModel.__module__}.py cannot build this network: {error}.') from error
-        if config.get('learningRecipe') == INFORMED_START:
-            centreInput(self.net)
         self.loss_fn = sys.modules[imageCaptionModel.__module__].loss_fn
         self.start_epoch = 0
         self.history = []
+        self.feature_mean = None
         if not modelParam['inference']:
             self.optimizer = OPTIMIZERS[config['optimizer']](
                 self.net.parameters(), weight_decay=config['weight_decay'], **config['learningRate'])
             self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
-                self.optimizer, config['scheduler_milestones'], config['scheduler_factor'])
+                self.optimizer, config['scheduler_milestones'] or [], config['scheduler_factor'])
+
+    def features(self, batch):
+        """A batch's features as the network sees them: on its device, less the training images' mean where it was taken."""
+        cnn_features = batch['cnn_features'].to(self.device, non_blocking=True)
+        return cnn_features if self.feature_mean is None else cnn_features - self.feature_mean
 
     def lossOfParts(self, batch):
         """Yields the teacher-forced loss of each truncated part of a batch, summed over its words, in nats.
@@ -91,39 +100,41 @@ class Model:
         """
         weights = batch['yWeights']                                              # [B, T, N]
         longest_first = weights.sum((1, 2)).sort(descending=True, stable=True).indices
-        cnn_features, x, y, weights = (batch[key][longest_first] for key in ('cnn_features', 'xTokens', 'yTokens', 'yWeights'))
-        cnn_features = cnn_features.to(self.device, non_blocking=True)
+        sorted_batch = {key: batch[key][longest_first] for key in ('cnn_features', 'xTokens', 'yTokens', 'yWeights')}
+        cnn_features = self.features(sorted_batch)
         state = None
         for part in range(batch['numbOfTruncatedSequences']):
-            part_of_each = (x[:, :, part], y[:, :, part], weights[:, :, part])   # [B, T]
+            x, y, weights = (sorted_batch[key][:, :, part] for key in ('xTokens', 'yTokens', 'yWeights'))  # [B, T]
             if hasattr(self.net, 'logits_of_words'):
-                has_word = part_of_each[2].t() > 0                               # [T, B]
-                sizes = [size for size in has_word.sum(1).tolist() if size > 0]
-                words, right, ones = (rows.t()[has_word].to(self.device) for rows in part_of_each)
-                logits, state = self.net.logits_of_words(cnn_features, words, sizes, state)
-                sum_loss, _ = self.loss_fn(logits.unsqueeze(0), right.unsqueeze(0), ones.unsqueeze(0))
+                has_word = weights.t() > 0                                       # [T, B]
+                sizes = has_word.sum(1)
+                words, y, weights = (rows.t()[has_word].to(self.device) for rows in (x, y, weights))  # [N]
+                logits, state = self.net.logits_of_words(cnn_features, PackedSequence(words, sizes[sizes > 0]), state)
+                sum_loss, _ = self.loss_fn(logits.unsqueeze(0), y.unsqueeze(0), weights.unsqueeze(0))
             else:
-                tokens, right, weight = (rows.to(self.device) for rows in part_of_each)
-                logits, state = self.net(cnn_features, tokens, True, state)
-                sum_loss, _ = self.loss_fn(logits, right, weight)
+                x, y, weights = (rows.contiguous().to(self.device) for rows in (x, y, weights))
+                logits, state = self.net(cnn_features, x, True, state)
+                sum_loss, _ = self.loss_fn(logits, y, weights)
             state = state.detach()
             yield sum_loss
 
     def greedyTokens(self, batch):
         """The free-running captions of a batch: B lists of tokens, an end token among them or not."""
-        cnn_features = batch['cnn_features'].to(self.device, non_blocking=True)
-        start = batch['xTokens'][:, 0, 0].to(self.device)                        # [B]
+        cnn_features, start = self.features(batch), self._startTokens(batch)
         with torch.no_grad():
-            if hasattr(self.net, 'greedy_tokens'):
-                return self.net.greedy_tokens(cnn_features, start).tolist()
+            if hasattr(self.net, 'next_words'):
+                return greedyTokens(self.net, cnn_features, start).tolist()
             logits, _ = self.net(cnn_features, start.unsqueeze(1), False)        # [B, 40, V]
         return logits.argmax(dim=-1).tolist()
 
     def beamTokens(self, batch, beamSize):
-        """The captions of a batch by beam search, as `greedyTokens` returns them; only for a network with `beam_tokens`."""
+        """The best caption of a beam search for each image of a batch, as `greedyTokens` returns them."""
         with torch.no_grad():
-            return self.net.beam_tokens(batch['cnn_features'].to(self.device, non_blocking=True),
-                                        batch['xTokens'][:, 0, 0].to(self.device), beamSize).tolist()
+            captions, _ = beamSearch(self.net, self.features(batch), self._startTokens(batch), beamSize)
+        return captions[:, 0].tolist()
+
+    def _startTokens(self, batch):
+        return batch['xTokens'][:, 0, 0].to(self.device)                         # [B]
 
     def attentionOver(self, batch, captions):
         """Where the network looks while it says captions.
@@ -133,17 +144,10 @@ class Model:
             captions: B lists of tokens, as `greedyTokens` returns them.
 
         Returns:
-            [B, T, detections], the weights of the attention layer when it says each token; None where the network has none.
+            [B, T, detections], the weights of the attention when it says each token; None where the network has none.
         """
-        if not hasattr(self.net, 'attention_layer'):
-            return None
         said = torch.tensor(captions)                                            # [B, T]
-        given = torch.cat([batch['xTokens'][:, :1, 0], said[:, :-1]], dim=1)     # [B, T], each token's predecessor
-        weights = []
-        hook = self.net.attention_layer.register_forward_hook(lambda layer, seen, looked: weights.append(looked))
-        try:
-            with torch.no_grad():
-                self.net(batch['cnn_features'].to(self.device), given.to(self.device), True)
-        finally:
-            hook.remove()
-        return torch.cat(weights).unflatten(0, given.t().shape).transpose(0, 1).cpu()  # all captions' first step first
+        given = torch.cat([batch['xTokens'][:, :1, 0], said[:, :-1]], dim=1).to(self.device)  # [B, T], each one's predecessor
+        with torch.no_grad():
+            weights = attentionOver(self.net, self.features(batch), given)
+        return None if weights is None else weights.cpu()

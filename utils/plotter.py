@@ -1,17 +1,26 @@
 """The curves of a run: losses, METEOR and BLEU-4 over the epochs."""
+import contextlib
 import io
 import os
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from utils.files.atomic import writeAtomically
+from utils.files.atomic import removePartialFiles, writeAtomically
 from utils.files.project import runFolder
 
 CURVES = ((('train_loss', 'training', 'o-'), ('val_loss', 'validation, teacher-forced', 's--')),
           (('meteor', 'METEOR (words)', 'o-'), ('bleu_4', 'BLEU-4', 's--')))
-Y_LABELS = ('loss per word [nats]', 'score, greedy free-running captions')
+Y_LABELS = ('loss per word [nats]', 'score of greedy captions [%]')
+
+
+def plotFolder(modelParam):
+    """The folder of a run's plots and pages, made when missing, without what writers that were killed have left there."""
+    folder = runFolder(modelParam, 'img_dir')
+    with contextlib.suppress(FileNotFoundError):  # another script removes the same
+        removePartialFiles(folder)
+    return folder
 
 
 def saveFigure(figure, path):
@@ -27,34 +36,45 @@ def markEvery(points):
     return -(-len(points) // 25)
 
 
-def drawCurves(axes, history):
-    """Draws a history, a list of one dict per epoch, into two axes: the losses, the scores."""
+def drawCurves(axes, history, kept):
+    """Draws a history, a list of one dict per epoch, into two axes: the losses, the scores. Both mark the epoch `kept`."""
     for axes_of_kind, curves, label in zip(axes, CURVES, Y_LABELS):
         for key, name, style in curves:
             points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
             if points:
                 axes_of_kind.plot(*zip(*points), style, markersize=3, markevery=markEvery(points), label=name)
+        axes_of_kind.axvline(kept, color='.3', linewidth=1, linestyle=(0, (1, 2)))
+        axes_of_kind.set_title(f'kept: epoch {kept}', loc='right', size='small')
         axes_of_kind.set(xlabel='epoch', ylabel=label)
         axes_of_kind.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes_of_kind.grid(alpha=0.3)
-        if axes_of_kind.lines:
+        if axes_of_kind.get_legend_handles_labels()[0]:
             axes_of_kind.legend()
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=''))
 
 
 class Plotter:
     """Draws a run's history into `img_dir + modelName`, as curves.png."""
 
     def __init__(self, modelParam, config):
-        self.path = os.path.join(runFolder(modelParam, 'img_dir'), 'curves.png')
-        self.title = f"{modelParam['modelName'].strip(os.sep)}: {config['num_rnn_layers']}-layer {config['cellType']}"
-        self.in_notebook = modelParam['inNotebook']
+        self.modelParam = modelParam
 
     def plot(self, history):
         """Draws the history, a list of one dict per epoch; in a notebook the picture is shown as well."""
+        kept = max(history, key=lambda entry: entry.get('meteor', float('-inf')))['epoch']  # the first of the best, as saved
         figure = Figure(figsize=(10, 4), layout='constrained')
-        drawCurves(figure.subplots(1, 2), history)
-        figure.suptitle(self.title)
-        saveFigure(figure, self.path)
-        if self.in_notebook:
+        drawCurves(figure.subplots(1, 2), history, kept)
+        figure.suptitle(self.modelParam['modelName'].strip(os.sep))
+        path = self._path()
+        saveFigure(figure, path)
+        if self.modelParam['inNotebook']:
             from IPython.display import Image, display
-            display(Image(self.path))
+            display(Image(path))
+
+    def plotMissing(self, history):
+        """Draws the history where its picture has been deleted; an empty history leaves nothing."""
+        if history and not os.path.exists(self._path()):
+            self.plot(history)
+
+    def _path(self):
+        return os.path.join(plotFolder(self.modelParam), 'curves.png')

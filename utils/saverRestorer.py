@@ -7,12 +7,14 @@ import re
 
 import torch
 
+from utils.data.dataFolder import changesOfFiles, filesRead, runsOnEarlierData
+from utils.data.photoFeatures import readStandard
 from utils.files.atomic import writeAtomically
+from utils.files.defaults import withDefaults
 from utils.files.errors import UserError
 from utils.files.project import inProject, runFolder
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary
-from utils.networks.learningRecipe import ASSIGNMENT, INFORMED_START
 from utils.processes.distributed import fromMain
 
 PARAMETERS_OF_A_RUN = ('batch_size', 'numbOfEpochs')  # in modelParam; all keys of config belong to a run
@@ -36,55 +38,77 @@ def findCheckpoint(modelParam, kind):
     return newestCheckpoint(runFolder(modelParam), kind)
 
 
+def findForValidation(modelParam):
+    """The path of the checkpoint to validate: the run's best one, or its last one where `modelParam['restoreModelLast']` says
+    so; where nothing has been trained here, the one that comes with the project; or None."""
+    return (findCheckpoint(modelParam, 'last' if modelParam['restoreModelLast'] else 'best')
+            or newestCheckpoint(os.path.join(DELIVERED, modelParam['modelName']), 'best'))
+
+
 def loadForValidation(modelParam):
-    """The checkpoint to validate: the run's best one, or its last one where `modelParam['restoreModelLast']` says so; where
-    nothing has been trained here, the one that comes with the project.
+    """The checkpoint to validate, as `readCheckpoint` returns it.
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    kind = 'last' if modelParam['restoreModelLast'] else 'best'
-    path = findCheckpoint(modelParam, kind) or newestCheckpoint(os.path.join(DELIVERED, modelParam['modelName']), 'best')
-    if path is None:
-        raise UserError(f'There is no {kind} checkpoint in {runFolder(modelParam)}. Train the model first: '
-                        f"python {modelParam['trainingScript']}")
-    return readCheckpoint(path)
+    path = findForValidation(modelParam)
+    while path is not None:
+        try:
+            return readCheckpoint(path)
+        except UserError:
+            newer = findForValidation(modelParam)
+            if newer == path:
+                raise
+            path = newer  # a training that is running has replaced it
+    raise UserError(f"There is no {'last' if modelParam['restoreModelLast'] else 'best'} checkpoint in "
+                    f"{runFolder(modelParam)}. Train the model first: python {modelParam['trainingScript']}")
 
 
 def readCheckpoint(path):
-    """A checkpoint as a dict, its `path` added; the configuration that one of the handed-out code lacks, from its weights.
+    """A checkpoint as a dict, its `path` added. One of the handed-out code has no configuration and counts epochs from 0: it
+    gets a configuration from its weights, and the number of epochs done.
 
     Raises:
         UserError: it cannot be read; the message names it.
     """
     try:
         checkpoint = {**loadCheckpoint(path), 'path': path}
-        weights = checkpoint['model_state_dict'] = {
-            name.replace('input_layer.', 'inputLayer.', 1): weight for name, weight in checkpoint['model_state_dict'].items()}
+        weights, epoch = dict(checkpoint['model_state_dict']), int(checkpoint['epoch'])
         if 'config' not in checkpoint:
-            checkpoint['config'] = {**sizesOf(weights), 'truncated_backprop_length': 25, 'seed': 1}
-        checkpoint['config'].setdefault('learningRecipe', ASSIGNMENT)  # which is older than the key
-        return {**checkpoint, 'epoch': int(checkpoint['epoch'])}
+            checkpoint['config'] = sizesOf(weights)
+            epoch += 1
+        checkpoint['config'] = withDefaults(checkpoint['config'])  # which may be older than some of the keys
+        if 'inputLayer.feature_mean' in weights:  # where earlier versions kept it
+            checkpoint['feature_mean'] = weights.pop('inputLayer.feature_mean')
+        return {**checkpoint, 'model_state_dict': weights, 'epoch': epoch}
     except Exception as error:
         raise UserError(f'The checkpoint {path} cannot be read: {type(error).__name__}: {error}. Move it away to go on '
                         'without it.') from error
 
 
 def sizesOf(weights):
-    """The keys of `config` that a network's weights, a state dict of this project's names, tell.
+    """The keys of `config` that a network's weights, a state dict with the names of the assignment or the hand-out, tell.
 
     Raises:
         KeyError: the names are others.
     """
-    features = weights['inputLayer.1.weight'].shape[1]
+    features = weights[_renamed('inputLayer.1.weight', weights)].shape[1]
     words, embedding_size = weights['embedding_layer.weight'].shape
-    attention = any(name.startswith('attention_layer.') for name in weights)
+    attention = any('attention' in name for name in weights)
     return {'number_of_cnn_features': features, 'embedding_size': embedding_size, 'vocabulary_size': words,
             'hidden_state_sizes': weights['output_layer.weight'].shape[1],
             'num_rnn_layers': len({name.split('.')[2] for name in weights if name.startswith('rnn.cells.')}),
             'cellType': ('LSTM' if 'rnn.cells.0.weight_f' in weights else 'GRU' if 'rnn.cells.0.weight_u' in weights else 'RNN'),
-            'featurepathstub': 'detectron2_lim10features' if attention else 'detectron2_lim10maxfeatures',
-            'learningRecipe': INFORMED_START if 'inputLayer.feature_mean' in weights else ASSIGNMENT}
+            'featurepathstub': 'detectron2_lim10features' if attention else 'detectron2_lim10maxfeatures'}
+
+
+def _renamed(name, names):
+    """A weight's name as it is among `names`, which may spell the input layer in the hand-out's way."""
+    for ours, theirs in (('inputLayer.', 'input_layer.'), ('input_layer.', 'inputLayer.')):
+        other = name.replace(ours, theirs, 1)
+        if name not in names and other in names:
+            return other
+    return name
 
 
 def vocabularyFingerprint(vocabulary):
@@ -96,15 +120,20 @@ def vocabularyFingerprint(vocabulary):
 class SaverRestorer:
     """Saves a run's checkpoints in `modelsDir + modelName`, and restores them.
 
-    A checkpoint is a dict of `epoch`, `model_state_dict`, `optimizer_state_dict`, `scheduler_state_dict`, `config`,
-    `modelParam` (the keys that shape a run), `network` (the model's file), `vocabulary` (its fingerprint), `history` and
-    `best` (`epoch` and `loss`).
+    A checkpoint is a dict of `epoch`, `model_state_dict`, `optimizer_state_dict`, `scheduler_state_dict`, `feature_mean` (as
+    in `Model`), `config`, `modelParam` (the keys that shape a run), `network` (the model's file), `vocabulary` (its
+    fingerprint), `words` (those of the tokens), `files` (as `filesRead` returns them), `photoStandard` (of a data folder made
+    from photos), `history` and `best` (`epoch` and `loss`).
     """
 
     def __init__(self, config, modelParam):
         self.config = config
         self.modelParam = modelParam
-        self.vocabulary = vocabularyFingerprint(loadVocabulary(modelParam['data_dir']))
+        vocabulary = loadVocabulary(modelParam['data_dir'])
+        self.vocabulary = vocabularyFingerprint(vocabulary)
+        self.words = [vocabulary['TokenToWord'][token] for token in range(config['vocabulary_size'])]
+        self.files = filesRead(modelParam['data_dir'], config['featurepathstub'])
+        self.photoStandard = readStandard(modelParam['data_dir'])
         self.best = None
 
     def save(self, epoch, currentLoss, model):
@@ -124,10 +153,14 @@ class SaverRestorer:
             'model_state_dict': model.net.state_dict(),
             'optimizer_state_dict': model.optimizer.state_dict(),
             'scheduler_state_dict': model.scheduler.state_dict(),
+            'feature_mean': model.feature_mean,
             'config': self.config,
             'modelParam': {key: self.modelParam[key] for key in PARAMETERS_OF_A_RUN},
             'network': type(model.net).__module__,
             'vocabulary': self.vocabulary,
+            'words': self.words,
+            'files': self.files,
+            'photoStandard': self.photoStandard,
             'history': model.history,
             'best': self.best,
         }
@@ -146,19 +179,32 @@ class SaverRestorer:
         For training that is the last checkpoint of an unfinished run; `restoreModelLast` or `restoreModelBest` force
         the last or the best one of any run. For inference it is `loadForValidation`'s.
 
+        Returns:
+            The model.
+
         Raises:
             UserError: the checkpoint belongs to another task, configuration, vocabulary or network, or cannot be read.
         """
         if self.modelParam['inference']:
-            checkpoint = loadForValidation(self.modelParam)
-            self._loadWeights(model, checkpoint)
-            model.start_epoch = checkpoint['epoch']
-            whose = 'comes with the project' if checkpoint['path'].startswith(DELIVERED) else 'was trained here'
-            print(f"Model: {checkpoint['path']}, which {whose}, after epoch {model.start_epoch}.", flush=True)
-            return
-        checkpoint = fromMain(self._loadForTraining)
-        if checkpoint is None:
-            return
+            self.load(model, loadForValidation(self.modelParam))
+        else:
+            checkpoint = fromMain(self._loadForTraining)
+            if checkpoint is not None:
+                self._goOn(model, checkpoint)
+            else:
+                self._sayWhatIsNotGoneOnFrom()
+        return model
+
+    def load(self, model, checkpoint):
+        """Brings `model`, which is to be validated, to the state of a checkpoint, and says which; errors as `restore`'s."""
+        self._loadWeights(model, checkpoint)
+        model.start_epoch = checkpoint['epoch']
+        by = checkpoint.get('trainedBy')
+        whose = f'was trained by {by}' if by else 'comes with the project' if checkpoint['path'].startswith(DELIVERED) else \
+            'was trained here'
+        print(f"Model: {checkpoint['path']}, which {whose}, after epoch {model.start_epoch}.", flush=True)
+
+    def _goOn(self, model, checkpoint):
         changes = self._changes(checkpoint)
         if changes and not (self.modelParam['restoreModelLast'] or self.modelParam['restoreModelBest']):
             raise UserError(f'The run in {runFolder(self.modelParam)} cannot go on, since its configuration has changed: '
@@ -172,13 +218,18 @@ class SaverRestorer:
         if model.start_epoch >= self.modelParam['numbOfEpochs']:
             print(f"This model is trained: {model.start_epoch} of {self.modelParam['numbOfEpochs']} epochs are done, and "
                   f'{runFolder(self.modelParam)} is kept as it is. To train a new one, move that folder away or change '
-                  "modelParam['modelName'].")
+                  "modelParam['modelName'].", flush=True)
         else:
-            print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.")
+            print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.", flush=True)
 
     def _loadForTraining(self):
         path = findCheckpoint(self.modelParam, 'best' if self.modelParam['restoreModelBest'] else 'last')
         return path and readCheckpoint(path)
+
+    def _sayWhatIsNotGoneOnFrom(self):
+        for folder in runsOnEarlierData(runFolder(self.modelParam)):
+            print(f"A new run begins, in {runFolder(self.modelParam)}. The one in {folder} learned other files of a data folder "
+                  'of the same name, and is kept as it is.', flush=True)
 
     def _changes(self, checkpoint):
         """What is configured otherwise than in the checkpoint's run, in words."""
@@ -191,8 +242,9 @@ class SaverRestorer:
     def _loadWeights(self, model, checkpoint):
         path, network = checkpoint['path'], type(model.net).__module__
         if 'vocabulary' not in checkpoint:
-            print(f'{path} is a checkpoint of other code. If the rows of its GRU or LSTM weights are in another order than here, '
-                  'first those of the input, then those of the state, its captions make no sense.')
+            print(f'{path} is a checkpoint of other code. If the rows of its cells\' weights are in another order than here, '
+                  'first those of the word, then those of the image, then those of the state, its captions make no sense.',
+                  flush=True)
         if checkpoint.get('network', network) != network:
             raise UserError(f"The checkpoint {path} belongs to another task: it was trained by {checkpoint['network']}.py, and "
                             f'this script runs {network}.py. Move it back to the folder of its task.')
@@ -200,12 +252,18 @@ class SaverRestorer:
             raise UserError(f'The checkpoint {path} was trained with another vocabulary than that in '
                             f"{self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py to the data that it was "
                             'trained on, or move the checkpoint away.')
+        changes = changesOfFiles(checkpoint['files'], self.files) if 'files' in checkpoint else ''
+        if changes:
+            print(changes, flush=True)
         try:
-            model.net.load_state_dict(checkpoint['model_state_dict'])
+            names = model.net.state_dict().keys()
+            model.net.load_state_dict({_renamed(name, names): weight for name, weight in checkpoint['model_state_dict'].items()})
         except RuntimeError as error:
             raise UserError(f'The checkpoint {path} does not fit this network: {self._misfits(model, checkpoint) or error}. It '
                             'belongs to another task or to other sizes; move it away or set the configuration that it was '
                             'trained with.') from error
+        mean = checkpoint.get('feature_mean')
+        model.feature_mean = None if mean is None else mean.float().to(model.device)
 
     @staticmethod
     def _misfits(model, checkpoint):
@@ -225,6 +283,6 @@ class SaverRestorer:
         if checkpoint['config'].get('optimizer') == self.config['optimizer'] and 'optimizer_state_dict' in checkpoint:
             optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer_state_dict']['state']})
         scheduler.last_epoch = checkpoint['epoch']
-        falls = sum(milestone <= checkpoint['epoch'] for milestone in self.config['scheduler_milestones'])
+        falls = sum(milestone <= checkpoint['epoch'] for milestone in self.config['scheduler_milestones'] or [])
         for group in optimizer.param_groups:
             group['lr'] = group['initial_lr'] * self.config['scheduler_factor'] ** falls

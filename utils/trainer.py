@@ -1,19 +1,47 @@
-"""Trains a model of any of the tasks."""
+"""Trains a model of any of the tasks: `train` does all that a training script asks for."""
 import math
 import os
 import time
 from contextlib import closing, nullcontext
 
+from utils.dataLoader import DataLoaderWrapper
+from utils.demo.demoSettings import fitToDemo
 from utils.files.atomic import writeJson
+from utils.files.defaults import withDefaults
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
-from utils.model import describeDevice, seedEverything
+from utils.model import Model, describeDevice, seedEverything
 from utils.networks.learningRecipe import INFORMED_START, informStart
 from utils.plotter import Plotter
 from utils.processes.distributed import averaged, isMain, lossOfShares, worldSize
 from utils.processes.java import JavaError
 from utils.processes.progress import progressBar
+from utils.saverRestorer import SaverRestorer
+from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
+
+
+def train(config, modelParam, imageCaptionModel):
+    """Trains a task's model to the end, from the last epoch where it has been begun before.
+
+    Args:
+        config, modelParam: the dictionaries of a training script.
+        imageCaptionModel: the class of the network.
+
+    Raises:
+        UserError: settings, data, or what an earlier run has left cannot be used.
+        JavaError: there is no Java, which the scores need.
+    """
+    modelParam = prepare(modelParam, config)                          # settings, folders, data and Java
+    config, modelParam = fitToDemo(withDefaults(config), modelParam)  # where the data are the demo's
+    dataLoader = DataLoaderWrapper(config, modelParam)                # batches of features and captions
+    config = dataLoader.config                                        # with the vocabulary's size
+    model = Model(config, modelParam, imageCaptionModel)              # network, optimizer and schedule
+    announce(modelParam, dataLoader, model)
+    dataLoader.checkFiles()
+    saveRestorer = SaverRestorer(config, modelParam)                  # checkpoints
+    saveRestorer.restore(model)
+    Trainer(model, modelParam, config, dataLoader, saveRestorer).train()
 
 
 class Trainer:
@@ -33,7 +61,7 @@ class Trainer:
         self.dataLoader = dataLoader
         self.saveRestorer = saveRestorer
         if config.get('learningRecipe') == INFORMED_START and model.start_epoch == 0:
-            informStart(model.net, *dataLoader.trainingStatistics())
+            informStart(model, *dataLoader.trainingStatistics())
         self.lossOfParts = lossOfShares(model) if worldSize() > 1 else model.lossOfParts
         self.plotter = Plotter(modelParam, config)
         self.times = readRunFile(runFolder(modelParam), 'times.json', [])
@@ -43,6 +71,8 @@ class Trainer:
         history.json, times.json and captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
         one alone validates and writes."""
         epochs = self.modelParam['numbOfEpochs']
+        if isMain():
+            self.plotter.plotMissing(self.model.history)
         if self.model.start_epoch < epochs:
             with closing(CaptionValidator(self.modelParam, self.dataLoader)) if isMain() else nullcontext() as validator:
                 for epoch in range(self.model.start_epoch + 1, epochs + 1):
@@ -51,36 +81,37 @@ class Trainer:
     def _train_epoch(self, epoch, validator):
         model, folder = self.model, runFolder(self.modelParam)
         seedEverything(self.config['seed'], epoch)
-        start = time.time()
         learning_rate = model.optimizer.param_groups[0]['lr']
-        losses = {f'{mode}_loss': self.run_epoch(mode, model, is_train, epoch)
-                  for mode, is_train in self.modelParam['modeSetups']}
+        losses, seconds = {}, {}
+        for mode, is_train in self.modelParam['modeSetups']:
+            start = time.monotonic()
+            losses[f'{mode}_loss'] = self.run_epoch(mode, model, is_train, epoch)
+            seconds['training_seconds' if mode == 'train' else 'validation_seconds'] = time.monotonic() - start
         model.scheduler.step()
         if not isMain():
             return
-        trained = time.time()
+        start = time.monotonic()
         results = validator.caption(model)
         try:
             scores = validator.score(results)
         except JavaError as error:  # training is never lost to a scorer
             print(f'Epoch {epoch} stays without scores. {error}', flush=True)
             scores = {}
-        scored = time.time()
+        seconds['scoring_seconds'] = time.monotonic() - start
 
         model.history.append({'epoch': epoch, 'learning_rate': learning_rate, **losses, **scores})
         self.times = [times for times in self.times if times['epoch'] < epoch] + [
-            {'epoch': epoch, 'training_seconds': trained - start, 'scoring_seconds': scored - trained,
-             'device': describeDevice(model.device)}]
+            {'epoch': epoch, **seconds, 'device': describeDevice(model.device)}]
         writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), results)
         writeJson(os.path.join(folder, 'history.json'), model.history)
-        writeJson(os.path.join(folder, 'times.json'), self.times)  # apart from the history, which every run of the same seed has the same
+        writeJson(os.path.join(folder, 'times.json'), self.times)  # apart from the history, which a seed repeats
         self.plotter.plot(model.history)
         # the checkpoint comes last: an epoch whose checkpoint is there has left everything, any other is done again
         self.saveRestorer.save(epoch, -scores.get('meteor', -math.inf), model)
         print(f"epoch {epoch}/{self.modelParam['numbOfEpochs']}  "
               + '  '.join(f"{name.replace('_', ' ')} {loss:.3f}" for name, loss in losses.items())
               + ''.join(f'  {name} {scores[key]:.4f}' for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')) if scores)
-              + f'  {scored - start:.0f} s', flush=True)
+              + f'  {sum(seconds.values()):.0f} s', flush=True)
 
     def run_epoch(self, mode, model, is_train, cur_epoch):
         """One teacher-forced pass over the images: 'train' with optimizer steps, 'val' without.
@@ -114,4 +145,5 @@ class Trainer:
                 total += finite(sum_loss.detach(), batch, f'epoch {cur_epoch}, batch {number}')
             model.optimizer.step()
             words += words_of_batch
+            batches.set_postfix_str(f'loss {total / words:.3f}', refresh=False)
         return averaged(total) / words

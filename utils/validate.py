@@ -1,46 +1,64 @@
-"""Example images with what the model and people say about them."""
-import os
-import textwrap
+"""Validates a trained model of any of the tasks: `validate` does all that a validation script asks for."""
+from utils.data.dataFolder import DEMO_ROOT, isDemo
+from utils.dataLoader import DataLoaderWrapper
+from utils.files.defaults import VALIDATION_CONFIG
+from utils.model import Model
+from utils.pages.captionPage import writeCaptionPage
+from utils.pages.examplePictures import plotImagesAndCaptions
+from utils.saverRestorer import SaverRestorer, findForValidation, loadForValidation
+from utils.scripts.start import announce, prepare
+from utils.validate_metrics import scoreTable, validateCaptions
 
-from matplotlib.figure import Figure
 
-from utils.files.project import runFolder
-from utils.plotter import saveFigure
+def validate(config, modelParam, imageCaptionModel):
+    """Validates a task's model: prints loss and scores, writes captions, a picture and a page of them.
 
-EXAMPLES = 5
-
-
-def plotImagesAndCaptions(model, modelParam, config, dataLoader):
-    """Draws the first five validation images whose pictures can be read, with predicted and human captions, as examples.png.
+    Args:
+        config: dict, what is not the checkpoint's: `beamSize`.
+        modelParam: the dictionary of a validation script.
+        imageCaptionModel: the class of the network.
 
     Returns:
-        The picture's path, or None where there is no picture.
+        The scores, as `validateCaptions` does.
+
+    Raises:
+        UserError: settings, data or checkpoint cannot be used, or there is no checkpoint.
+        JavaError: there is no Java, which the scores need.
     """
-    loader = dataLoader.myDataDicts['val']
-    examples = []
-    for image in map(loader.dataset.__getitem__, range(len(loader.dataset))):
-        pixels = dataLoader.picture('val', image['imgPath'])
-        if pixels is not None:
-            examples.append((pixels, image))
-        if len(examples) == EXAMPLES:
-            break
-    if not examples:
-        print(f"No example pictures: {dataLoader.imageFile('val', '')} holds none of the validation images.")
-        return None
-    model.net.eval()
-    predictions = model.greedyTokens(loader.collate_fn([image for _, image in examples]))
-    figure = Figure(figsize=(10, 2.3 * len(examples)), layout='constrained')
-    rows = figure.subplots(len(examples), 2, width_ratios=(1, 2), squeeze=False)
-    for (picture, text), (pixels, image), tokens in zip(rows, examples, predictions):
-        picture.imshow(pixels)
-        picture.axis('off')
-        text.axis('off')
-        text.text(0, 1, textwrap.fill(dataLoader.wordsOf(tokens), 60), va='top', fontsize=13, weight='bold')
-        people = '\n'.join(textwrap.fill(' '.join(caption.split()), 90, initial_indent='– ', subsequent_indent='   ')
-                           for caption in image['original_captions'])
-        text.text(0, 0.66, people, va='top', fontsize=9)
-    figure.suptitle("bold: predicted, greedy and running free; below: the image's own captions")
-    path = os.path.join(runFolder(modelParam, 'img_dir'), 'examples.png')
-    saveFigure(figure, path)
-    print(f'Examples with captions: {path}')
-    return path
+    config = {**VALIDATION_CONFIG, **config}
+    modelParam = prepareForModel(modelParam, config)                  # settings, folders, data and Java
+    model, dataLoader = restoredModel(config, modelParam, imageCaptionModel)
+    scores = validateCaptions(model, modelParam, model.config, dataLoader)
+    print(scoreTable(scores, model.config))
+    plotImagesAndCaptions(model, modelParam, model.config, dataLoader)
+    writeCaptionPage(scores, modelParam, dataLoader)
+    return scores
+
+
+def prepareForModel(modelParam, config):
+    """What `prepare` returns, for the data that the script chooses; where no model has been trained on them, for the demo
+    data, which the models that come with the project were trained on."""
+    prepared = prepare(modelParam, config)
+    if isDemo(prepared['data_dir']) or findForValidation(prepared):
+        return prepared
+    demo = prepare({**modelParam, 'data_dir': DEMO_ROOT}, config)
+    if findForValidation(demo):
+        print(f"No model has been trained on the data in {prepared['data_dir']} yet (python {modelParam['trainingScript']} does "
+              'that). The model that comes with the project is validated, on the demo data, which it was trained on.', flush=True)
+        return demo
+    return prepared
+
+
+def restoredModel(config, modelParam, imageCaptionModel):
+    """A trained model and the loader of what it is validated on; arguments as `validate`'s, `modelParam` as prepared.
+
+    Returns:
+        the `Model`, whose `config` is the checkpoint's with the values of `config`; the `DataLoaderWrapper`.
+    """
+    checkpoint = loadForValidation(modelParam)
+    dataLoader = DataLoaderWrapper({**checkpoint['config'], **config}, modelParam)
+    model = Model(dataLoader.config, modelParam, imageCaptionModel)   # every size is the checkpoint's
+    announce(modelParam, dataLoader, model)
+    dataLoader.checkFiles()
+    SaverRestorer(dataLoader.config, modelParam).load(model, checkpoint)
+    return model, dataLoader

@@ -5,10 +5,10 @@ import os
 
 import torch
 
+from utils import metrics
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
 from utils.files.project import runFolder
-from utils.metrics import CaptionScorer
 from utils.processes.progress import progressBar
 
 
@@ -37,22 +37,28 @@ def teacherForcedLoss(model, batches):
     """The loss per word in nats over all words of the batches, each image's first caption given word by word."""
     model.net.eval()
     total, words = 0.0, 0.0
-    with torch.no_grad():
-        for batch in batches:
-            total += finite(sum(model.lossOfParts(batch)), batch, 'the validation')
-            words += float(batch['yWeights'].sum())
+    for batch in batches:
+        loss, number = lossAndWords(model, batch)
+        total, words = total + loss, words + number
     return total / words
+
+
+def lossAndWords(model, batch):
+    """A validation batch's teacher-forced loss summed over its words, in nats, and the number of its words."""
+    with torch.no_grad():
+        return finite(sum(model.lossOfParts(batch)), batch, 'the validation'), float(batch['yWeights'].sum())
 
 
 class CaptionValidator:
     """Captions the validation images and scores the captions; one for a whole run.
+
+    The first pass over the images, whichever it is, also collects their human captions, which all scores are against.
 
     Args:
         modelParam: dict.
         dataLoader: a `DataLoaderWrapper` with the mode 'val'.
 
     Raises:
-        UserError: two files are of the same image.
         JavaError: there is no Java, or it failed.
     """
 
@@ -60,69 +66,87 @@ class CaptionValidator:
         self.modelParam = modelParam
         self.dataLoader = dataLoader
         self.loader = dataLoader.myDataDicts['val']
-        annotations = {'images': [], 'annotations': []}
+        self.meteor = metrics.METEOR()  # reads its tables while the first captions are made
+        self.scorer = None
+        self.annotations = {'images': [], 'annotations': []}
         self.token_references = {}
-        for index in range(len(self.loader.dataset)):
-            image = self.loader.dataset.load(index)
-            image_id = imageId(image['imgPath'])
-            if image_id in self.token_references:
-                raise UserError(f'{self.loader.dataset.paths[index]} is of the image {image_id}, as is another file of its '
-                                'folder. Move one of them away.')
-            annotations['images'].append({'id': image_id, 'file_name': image['imgPath']})
-            annotations['annotations'] += [
-                {'id': len(annotations['annotations']) + number, 'image_id': image_id, 'caption': caption}
-                for number, caption in enumerate(image['original_captions'])]
-            # as the course has it: a caption without an end token loses its last word, unknown tokens stay as they are
-            self.token_references[image_id] = [' '.join(map(str, caption[1:-1])) for caption in image['captionsAsTokens']]
-        self.scorer = CaptionScorer(annotations)
 
     def close(self):
         """Ends the scorer's processes."""
-        self.scorer.close()
+        self.meteor.close()
 
-    def captioned(self, model, beamSize=1):
-        """Yields each batch of validation images with its free-running captions, greedy or of a beam, B lists of tokens."""
-        model.net.eval()
-        for batch in progressBar(self.loader, 'captions', self.modelParam):
-            yield batch, model.greedyTokens(batch) if beamSize == 1 else model.beamTokens(batch, beamSize)
+    def batches(self, description):
+        """The batches of all validation images, behind a progress bar.
+
+        Raises:
+            UserError: two files are of the same image.
+        """
+        known = len(self.token_references) == len(self.loader.dataset)
+        for batch in progressBar(self.loader, description, self.modelParam):
+            if not known:
+                self._collectReferences(batch)
+            yield batch
+
+    def _collectReferences(self, batch):
+        for imgPath, captions, tokens in zip(*(batch[key] for key in ('imgPaths', 'orig_captions', 'allcaptionsAsTokens'))):
+            image_id = imageId(imgPath)
+            if image_id in self.token_references:
+                raise UserError(f'Two files of {os.path.dirname(self.loader.dataset.paths[0])} are of the image {imgPath}. '
+                                'Move one of them away.')
+            annotations = self.annotations['annotations']
+            self.annotations['images'].append({'id': image_id, 'file_name': imgPath})
+            annotations += [{'id': len(annotations) + number, 'image_id': image_id, 'caption': caption}
+                            for number, caption in enumerate(captions)]
+            # as the course has it: a caption without an end token loses its last word, unknown tokens stay as they are
+            self.token_references[image_id] = [' '.join(map(str, caption[1:-1])) for caption in tokens]
 
     def results(self, batch, captions):
-        """A batch's captions in COCO results form: list of dicts of `image_id` and `caption`."""
+        """A batch's captions, B lists of tokens, in COCO results form: list of dicts of `image_id` and `caption`."""
         return [{'image_id': imageId(imgPath), 'caption': self.dataLoader.wordsOf(tokens)}
                 for imgPath, tokens in zip(batch['imgPaths'], captions)]
 
-    def caption(self, model, beamSize=1):
-        """The captions of all validation images, as `results` has them."""
-        return [result for batch, captions in self.captioned(model, beamSize) for result in self.results(batch, captions)]
+    def caption(self, model):
+        """The greedy free-running captions of all validation images, as `results` has them."""
+        model.net.eval()
+        return [result for batch in self.batches('captions') for result in self.results(batch, model.greedyTokens(batch))]
 
     def score(self, results):
         """The COCO protocol's scores on words: dict of `bleu_1` … `bleu_4`, `meteor`, `cider`, `rouge`, plain floats."""
+        if self.scorer is None:
+            self.scorer = metrics.CaptionScorer(self.annotations, self.meteor)
         return self.scorer.score(results)
 
     def allScores(self, results):
         """Those of `score`, and `meteor_tokens`."""
         return {**self.score(results), 'meteor_tokens': self.meteorOnTokens(results)}
 
-    def details(self, results, attention):
-        """The scored `results` with what there is to show of each image; see `validateCaptions`."""
-        details = []
-        for index, (result, weights) in enumerate(zip(results, attention)):
-            image = self.loader.dataset.load(index)
-            details.append({**result, 'imgPath': image['imgPath'], 'references': image['original_captions'],
-                            'meteor': self.scorer.meteor_per_image[result['image_id']]})
-            if weights is not None:
-                details[-1]['attention'] = [[round(weight, 3) for weight in row] for row in weights]
-            if 'boxes' in image:
-                details[-1]['boxes'] = [[round(value, 1) for value in box] for box in image['boxes'].tolist()]
-        return details
-
     def meteorOnTokens(self, results):
         """The course's METEOR, on strings of token numbers, where stems and synonyms never match."""
         token = self.dataLoader.vocabulary['wordToToken']
         predicted = {result['image_id']: [' '.join(str(token[word]) for word in result['caption'].split())]
                      for result in results}
-        score, _ = self.scorer.meteor.compute_score(self.token_references, predicted)
+        score, _ = self.meteor.compute_score(self.token_references, predicted)
         return score
+
+
+def detailsOf(batch, results, attention):
+    """What there is to show of each image of a batch; see `validateCaptions`.
+
+    Args:
+        batch: a batch of images.
+        results: its captions in COCO results form.
+        attention: for each image a list of weights over the detections per word, or None.
+    """
+    details = []
+    boxes = batch.get('boxes', [None] * len(results))
+    for row, (result, weights) in enumerate(zip(results, attention)):
+        image = {**result, 'imgPath': batch['imgPaths'][row], 'references': batch['orig_captions'][row]}
+        if weights is not None:
+            image['attention'] = [[round(weight, 3) for weight in word] for word in weights]
+        if boxes[row] is not None:
+            image['boxes'] = [[round(value, 1) for value in box] for box in boxes[row].tolist()]
+        details.append(image)
+    return details
 
 
 def validateCaptions(model, modelParam, config, dataLoader):
@@ -141,25 +165,30 @@ def validateCaptions(model, modelParam, config, dataLoader):
         beam `beam_bleu_1` … `beam_meteor_tokens`, the scores of its captions.
     """
     beamSize = config.get('beamSize', 1)
-    if beamSize > 1 and not hasattr(model.net, 'beam_tokens'):
-        print(f'Greedy captions alone: the model of {type(model.net).__module__} has no method beam_tokens to search with.')
-        beamSize = 1
+    folder = runFolder(modelParam)
+    results, beam_results, details, loss, words = [], [], [], 0.0, 0.0
+    model.net.eval()
     with contextlib.closing(CaptionValidator(modelParam, dataLoader)) as validator:
-        results, attention = [], []
-        for batch, captions in validator.captioned(model):
-            results += validator.results(batch, captions)
+        for batch in validator.batches('captions'):
+            captions = model.greedyTokens(batch)
             weights = model.attentionOver(batch, captions)                       # [B, T, detections] or None
-            attention += [None if weights is None else weights[row, dataLoader.wordPositions(tokens)].tolist()
-                          for row, tokens in enumerate(captions)]
-        folder = runFolder(modelParam)
+            attention = [None if weights is None else weights[row, dataLoader.wordPositions(tokens)].tolist()
+                         for row, tokens in enumerate(captions)]
+            of_batch = validator.results(batch, captions)
+            results += of_batch
+            details += detailsOf(batch, of_batch, attention)
+            loss_of_batch, words_of_batch = lossAndWords(model, batch)
+            loss, words = loss + loss_of_batch, words + words_of_batch
+            if beamSize > 1:
+                beam_results += validator.results(batch, model.beamTokens(batch, beamSize))
         writeJson(os.path.join(folder, 'captions_validation.json'), results)
-        loss = teacherForcedLoss(model, progressBar(validator.loader, 'validation loss', modelParam))
-        scores = {'loss': loss, **validator.allScores(results)}
-        writeJson(os.path.join(folder, 'details_validation.json'), validator.details(results, attention))
+        scores = {'loss': loss / words, **validator.allScores(results)}
+        for image in details:
+            image['meteor'] = validator.scorer.meteor_per_image[image['image_id']]
+        writeJson(os.path.join(folder, 'details_validation.json'), details)
         if beamSize > 1:
-            results = validator.caption(model, beamSize)
-            writeJson(os.path.join(folder, f'captions_validation_beam{beamSize}.json'), results)
-            scores.update((f'beam_{name}', score) for name, score in validator.allScores(results).items())
+            writeJson(os.path.join(folder, f'captions_validation_beam{beamSize}.json'), beam_results)
+            scores.update((f'beam_{name}', score) for name, score in validator.allScores(beam_results).items())
         writeJson(os.path.join(folder, 'scores_validation.json'), {'epoch': model.start_epoch, **scores})
     return scores
 

@@ -2,8 +2,10 @@
 import os
 import random
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
+from torch.utils.data.dataloader import default_collate
 
 from utils.data.imageFiles import loadImage
 from utils.generateVocabulary import END, START, UNKNOWN
@@ -78,20 +80,29 @@ class EpochSampler(Sampler):
 
 
 class Collate:
-    """Makes a batch of items, the captions in truncated parts of at most `truncated_backprop_length` steps."""
+    """Makes a batch of items, the captions in truncated parts of at most `truncated_backprop_length` steps.
+
+    A batch is a dict of `cnn_features` [B, D] or [B, 10, D]; `xTokens`, `yTokens`, `yWeights` and `numbOfTruncatedSequences` as
+    `captionTensors` makes them; of the drawn caption of each image `captions` (its words) and `captionsAsTokens`; of all
+    captions of each image `orig_captions` (texts), `allcaptions` and `allcaptionsAsTokens`; `imgPaths`; and `boxes` where
+    files have them. None of these lists is cut or cleaned.
+    """
 
     def __init__(self, truncated_backprop_length):
         self.truncated_backprop_length = truncated_backprop_length
 
     def __call__(self, images):
         batch = self.captionTensors([image['tokens'] for image in images])
-        batch['cnn_features'] = torch.stack([image['cnn_features'] for image in images])  # [B, D] or [B, 10, D]
-        batch['orig_captions'] = [image['original_captions'][image['drawn']] for image in images]
+        # [B, D] or [B, 10, D], in a loader process at once in the memory that it shares
+        batch['cnn_features'] = default_collate([image['cnn_features'] for image in images])
+        batch['orig_captions'] = [image['original_captions'] for image in images]
         batch['captions'] = [image['captions'][image['drawn']] for image in images]
         batch['captionsAsTokens'] = [image['captionsAsTokens'][image['drawn']] for image in images]
         batch['allcaptions'] = [image['captions'] for image in images]
         batch['allcaptionsAsTokens'] = [image['captionsAsTokens'] for image in images]
         batch['imgPaths'] = [image['imgPath'] for image in images]
+        if any('boxes' in image for image in images):
+            batch['boxes'] = [image.get('boxes') for image in images]             # each [10, 4] or None
         return batch
 
     def captionTensors(self, captions):
@@ -103,14 +114,14 @@ class Collate:
         longest = max(2, *map(len, captions)) - 1                                # a start token alone has no step
         T = min(longest, self.truncated_backprop_length)
         N = -(-longest // T)
-        tokens = torch.full((len(captions), N * T + 1), END)
-        weights = torch.zeros(len(captions), N * T)
+        tokens = np.full((len(captions), N * T + 1), END, np.int64)              # filled by numpy, which is faster at it
+        weights = np.zeros((len(captions), N * T), np.float32)
         for row, caption in enumerate(captions):
-            tokens[row, :len(caption)] = torch.tensor(caption)
+            tokens[row, :len(caption)] = caption
             weights[row, :len(caption) - 1] = 1
 
-        def parts(rows):                                                         # [B, N·T] to [B, T, N]
-            return rows.reshape(-1, N, T).transpose(1, 2)
+        def parts(rows):                                                         # [B, N·T] to [B, T, N], each part in one piece
+            return torch.from_numpy(rows).reshape(-1, N, T).transpose(0, 1).contiguous().permute(1, 2, 0)
 
         return {'xTokens': parts(tokens[:, :-1]), 'yTokens': parts(tokens[:, 1:]), 'yWeights': parts(weights),
                 'numbOfTruncatedSequences': N}

@@ -1,6 +1,6 @@
 """Reads the region features of images in the forms that people have them in.
 
-Understood are:
+Understood are, beside photos themselves (utils/data/photoFeatures.py):
 
 - Bottom-up attention's TSV (Anderson et al. 2018, arXiv:1707.07998), `*.tsv` or `*.tsv.0` …: a line per image, columns as
   in `TSV_COLUMNS`, told apart by their number; `boxes`, `features`, `objects_conf`, `cls_prob` are base64 of float32.
@@ -19,9 +19,9 @@ A file of ids beside `<name>.npy` or `<name>.hdf5` is `<name>_ids` or `<name>_im
 line) or `.pkl`: a list of the N ids in order, or (`.json`, `.pkl`) a dictionary from ids to places. Several TSV or HDF5
 files may lie in one folder.
 
-Every reader is a generator of (name, read), one image after the other and never more than one in memory: the name ends in
-the image's id (`idInName`), and `read()` returns its features [K, 2048], boxes [K, 4] or None, scores or None, unchecked.
-It raises whatever goes wrong with this image alone.
+Every reader is a generator of (name, read), one image after the other and never more than one in memory: the name is the
+image's own, or holds its id (`idInName`), and `read()` returns its features [K, 2048], boxes [K, 4] or None, scores or None,
+unchecked. It raises whatever goes wrong with this image alone.
 """
 import base64
 import functools
@@ -52,8 +52,8 @@ KNOWN_FORMS = 'The forms that are understood stand at the top of utils/data/regi
 
 
 def idInName(name):
-    """The image id that a name ends in, an integer, or None: 139 for 'COCO_val2014_000000000139.jpg'."""
-    number = re.search(r'(\d+)(\.jpg)?$', name)
+    """COCO's image id in a name, an integer, or None: 139 for '139' and 'COCO_val2014_000000000139.jpg'."""
+    number = re.fullmatch(r'(?:.*20\d\d_)?(\d+)(?:\.jpg)?', name)
     return int(number[1]) if number else None
 
 
@@ -79,6 +79,11 @@ def findReaders(paths):
         if _reader(path) is None:
             raise UserError(f'The features {path} are neither a folder nor a .tsv, .hdf5, .h5 or .npy file. {KNOWN_FORMS}')
     return [(path, _reader(path)(path)) for path in files]
+
+
+def isFolderOfFeatures(path):
+    """Whether a folder holds files of features, of which `findReaders` knows what to do."""
+    return any(_reader(entry.path) or entry.name.endswith('.npz') for entry in os.scandir(path) if entry.is_file())
 
 
 def _reader(path):
@@ -121,7 +126,7 @@ def _tsvDetections(columns, values):
 def _readFolder(path):
     files = sorted(entry.path for entry in os.scandir(path) if entry.name.endswith(('.npz', '.npy')))
     if not files:
-        raise UserError(f'The folder {path} holds no .npz, .npy, .tsv or HDF5 file. {KNOWN_FORMS}')
+        raise UserError(f'The folder {path} holds no .npz, .npy, .tsv or HDF5 file, and no photos. {KNOWN_FORMS}')
     for file in files:
         yield os.path.splitext(os.path.basename(file))[0], functools.partial(_fileDetections, file)
 

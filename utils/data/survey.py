@@ -1,41 +1,123 @@
-"""What a pass over all files of a data set finds out: faults, statistics."""
+"""A pass over all files of a data set: which cannot be used, and what is summed over them."""
+import functools
+import json
+import os
+
 import torch
 from torch.utils.data import Dataset
 
+from utils.data.imageLoader import imageLoader
+from utils.files.atomic import readJson, writeAtomically
 from utils.files.errors import UserError
+from utils.processes.progress import progressBar
+
+FAULTS_NAMED = 3          # of many unusable files
+FILES_PER_PROCESS = 2000  # with fewer, a further process is not worth its start
+CHECK = 1                 # to be raised when `loadImage` begins to refuse what it read before
 
 
-class OfEachFile(Dataset):
-    """What a subclass finds out about each file of a `CaptionDataset`."""
+class AnswerPerFile(Dataset):
+    """What a function says of some files of a `CaptionDataset`, from the data set and the file's index."""
 
-    def __init__(self, dataset):
+    def __init__(self, function, dataset, indices):
+        self.function = function
         self.dataset = dataset
-        self.features_shape = dataset.features_shape
+        self.indices = indices
 
     def __len__(self):
-        return len(self.dataset)
+        return len(self.indices)
+
+    def __getitem__(self, position):
+        return self.function(self.dataset, self.indices[position])
 
 
-class FileFaults(OfEachFile):
-    """What is wrong with each file, as a sentence; '' where nothing is."""
-
-    def __getitem__(self, index):
-        try:
-            self.dataset.load(index)
-            return ''
-        except UserError as error:
-            return str(error)
+def _answers(function, dataset, indices, collate, description, modelParam):
+    loader = imageLoader(AnswerPerFile(function, dataset, indices), collate, modelParam, bytes_of_image=0,
+                         images_per_process=FILES_PER_PROCESS)
+    return progressBar(loader, description, modelParam)
 
 
-class ImageSums(OfEachFile):
-    """What the statistics of all images are summed from: each one's mean features [D] and all its captions' words."""
+def _fault(dataset, index):
+    """What is wrong with a file, as a sentence; '' where nothing is."""
+    try:
+        dataset.load(index)
+        return ''
+    except UserError as error:
+        return str(error)
 
-    def __getitem__(self, index):
-        image = self.dataset.load(index)
-        words = [token for caption in image['captionsAsTokens'] for token in self.dataset.tokensToLearn(caption)[1:]]
-        return image['cnn_features'].reshape(-1, self.features_shape[-1]).double().mean(0), words
 
-    def ofBatch(self, images):
-        """The sum of the images' features [D], and how often each token is to be learned [V]."""
-        features, words = zip(*images)
-        return sum(features), torch.bincount(torch.tensor(sum(words, [])), minlength=self.dataset.vocabulary_size)
+def checkFiles(dataset, modelParam, memory):
+    """Reads every file once that is new or has changed since the last check, which also brings it into the page cache.
+
+    Args:
+        dataset: a `CaptionDataset`.
+        modelParam: dict.
+        memory: the path of the file that keeps what has been checked; whatever is wrong with it only costs a new check.
+
+    Raises:
+        UserError: files cannot be used; it says how many and names some.
+    """
+    folder = os.path.dirname(dataset.paths[0])
+    stamps = [_stamp(path) for path in dataset.paths]
+    known = _remembered(memory, folder, dataset.features_shape)
+    unknown = [index for index, path in enumerate(dataset.paths) if known.get(os.path.basename(path)) != stamps[index]]
+    if not unknown:
+        return
+    faults = sum(_answers(_fault, dataset, unknown, list, 'checking files', modelParam), [])
+    faulty = {index: fault for index, fault in zip(unknown, faults) if fault}
+    _remember(memory, folder, dataset.features_shape, {
+        os.path.basename(path): stamps[index] for index, path in enumerate(dataset.paths) if index not in faulty})
+    if faulty:
+        raise UserError(f'{len(faulty):,} of the {len(dataset):,} feature files in {folder} cannot be used:\n'
+                        + '\n'.join(list(faulty.values())[:FAULTS_NAMED]) + '\n…' * (len(faulty) > FAULTS_NAMED))
+
+
+def _stamp(path):
+    """What changes with a file: its size and time; None where it cannot be looked at."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read(memory):
+    try:
+        kept = readJson(memory, {})
+    except (UserError, OSError):
+        return {}
+    return kept if isinstance(kept, dict) and kept.get('check') == CHECK else {}
+
+
+def _remembered(memory, folder, shape):
+    """Dict file name → stamp of the files of a folder that were found to be right."""
+    kept = _read(memory).get(folder)
+    right = kept.get('files') if isinstance(kept, dict) and kept.get('shape') == shape else {}
+    return right if isinstance(right, dict) else {}
+
+
+def _remember(memory, folder, shape, files):
+    kept = {**_read(memory), 'check': CHECK, folder: {'shape': shape, 'files': files}}
+    writeAtomically(memory, json.dumps(kept, separators=(',', ':')).encode(), outlive_power_failure=False)
+
+
+def _sums(dataset, index):
+    """An image's mean features [D], and the words to learn of all its captions."""
+    image = dataset.load(index)
+    words = [token for caption in image['captionsAsTokens'] for token in dataset.tokensToLearn(caption)[1:]]
+    return image['cnn_features'].reshape(-1, dataset.features_shape[-1]).double().mean(0), words
+
+
+def _summed(images, vocabulary_size):
+    """The sum of some images' features [D], and how often each token is to be learned [V]."""
+    features, words = zip(*images)
+    return sum(features), torch.bincount(torch.tensor(sum(words, [])), minlength=vocabulary_size)
+
+
+def trainingStatistics(dataset, modelParam):
+    """The mean of the images' features [D], over detections too, and how often each token is to be learned in all of their
+    captions [V]; float64 and integers."""
+    collate = functools.partial(_summed, vocabulary_size=dataset.vocabulary_size)
+    batches = _answers(_sums, dataset, range(len(dataset)), collate, 'statistics', modelParam)
+    features, counts = (sum(batch) for batch in zip(*batches))
+    return features / len(dataset), counts

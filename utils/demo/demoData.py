@@ -1,8 +1,12 @@
 """The built-in demo data: drawn scenes in the course's layout, so that every script runs where there is no COCO."""
+import contextlib
+import glob
 import json
 import os
 import pickle
 import shutil
+import socket
+import time
 
 import numpy as np
 import torch
@@ -10,11 +14,11 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
+from utils.data.imageFiles import DETECTIONS
 from utils.demo.scenes import HEIGHT, HORIZON, WIDTH, Scene
 from utils.generateVocabulary import captionRecord, generateVocabulary, wordsOfCaption
 
 N_TRAIN, N_VAL = 2000, 500
-N_DETECTIONS = 10
 CROP = 32                             # a detection's pixels are brought to CROP × CROP
 N_SHAPE, N_COLOUR = 1536, 512         # feature channels
 THRESHOLD = .4                        # similarity from which on a shape's channel answers
@@ -36,7 +40,7 @@ class FeatureExtractor:
         steps = (torch.arange(1, CROP, 3) - (CROP - 1) / 2) / (CROP / 3)
         centre = torch.exp(-steps ** 2)
         self.window = torch.outer(centre, centre) / centre.sum() ** 2           # the middle of a box counts most
-        scenes = [Scene(f'filters {number}') for number in range(N_SHAPE // N_DETECTIONS + 1)]
+        scenes = [Scene(f'filters {number}') for number in range(N_SHAPE // DETECTIONS + 1)]
         crops = np.concatenate([cropsOf(scene.draw(), detections(scene)) for scene in scenes])[:N_SHAPE]
         self.mean, self.deviation = 0, 1
         edges = self.edges(torch.from_numpy(crops))
@@ -74,10 +78,10 @@ def detections(scene):
               for group in scene.groups if group.count > 1]
     boxes += [[0, 0, WIDTH, HEIGHT], [0, 0, WIDTH, HORIZON], [0, HORIZON, WIDTH, HEIGHT], [0, 0, WIDTH / 2, HEIGHT],
               [WIDTH / 2, 0, WIDTH, HEIGHT]]
-    while len(boxes) < N_DETECTIONS:
+    while len(boxes) < DETECTIONS:
         x, y = rng.uniform(0, WIDTH - 60), rng.uniform(0, HEIGHT - 60)
         boxes.append([x, y, x + 60, y + 60])
-    return np.clip(np.array(boxes[:N_DETECTIONS], np.float32), 0, [WIDTH, HEIGHT, WIDTH, HEIGHT]).astype(np.float32)
+    return np.clip(np.array(boxes[:DETECTIONS], np.float32), 0, [WIDTH, HEIGHT, WIDTH, HEIGHT]).astype(np.float32)
 
 
 def cropsOf(picture, boxes):
@@ -94,9 +98,10 @@ def makeDemoData(root, n_train=N_TRAIN, n_val=N_VAL):
         root: the folder's path.
         n_train, n_val: how many images.
     """
+    _removeAbandoned(root)
     if os.path.exists(root):
         return
-    partial_root = f'{os.path.normpath(root)}.partial{os.getpid()}'
+    partial_root = f'{os.path.normpath(root)}.partial{os.getpid()}@{socket.gethostname()}'
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the steps are small: more threads would wait for each other, above all on a busy machine
     try:
@@ -108,6 +113,30 @@ def makeDemoData(root, n_train=N_TRAIN, n_val=N_VAL):
     finally:
         torch.set_num_threads(threads)
         shutil.rmtree(partial_root, ignore_errors=True)
+
+
+def _removeAbandoned(root):
+    """Removes what processes that were killed while drawing have left: at once where such a process of this machine is gone,
+    and where it cannot be looked for after an hour without a change."""
+    for folder in glob.glob(glob.escape(os.path.normpath(root)) + '.partial*'):
+        pid, _, host = os.path.basename(folder).rpartition('.partial')[2].partition('@')
+        with contextlib.suppress(OSError):
+            changed = max(os.stat(path).st_mtime for path in (folder, *glob.glob(os.path.join(glob.escape(folder), '*'))))
+            if time.time() - changed > 3600 or host == socket.gethostname() and _isGone(pid):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _isGone(pid):
+    """Whether there is no process of this number on this machine, as far as it can be asked."""
+    if os.name != 'posix' or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)  # sends nothing
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # it is another person's
+        pass
+    return False
 
 
 def _fill(root, n_train, n_val):

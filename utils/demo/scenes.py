@@ -310,7 +310,8 @@ class Scene:
                 for left, up in ((0, .3), (.22, 0), (.5, .25)):
                     cloud.ellipse((240, 243, 246), left, up, left + .5, up + .7)
             return
-        y, colour = {'sunny': (20, (255, 225, 70)), 'sunset': (HORIZON - 6, (255, 110, 50)), 'night': (22, (235, 235, 215))}[self.sky]
+        y, colour = {'sunny': (20, (255, 225, 70)), 'sunset': (HORIZON - 6, (255, 110, 50)),
+                     'night': (22, (235, 235, 215))}[self.sky]
         disc = Pen(canvas, (x - 13, y - 13, x + 13, y + 13))
         disc.ellipse(colour, 0, 0, 1, 1)
         if self.sky == 'night':

@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import pickle
 import shutil
@@ -27,30 +28,39 @@ def writeAtomically(path, data, outlive_power_failure=True):
             f.write(data)
             if outlive_power_failure:
                 f.flush()
-                os.fsync(f.fileno())
+                _sync(f.fileno())
         os.replace(partial_path, path)
-        if outlive_power_failure:
-            _syncFolder(folder)
     except OSError as error:
         what_to_do = 'Make it possible to write there'
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what_to_do = (f'It needs {len(data) / 1e6:.1f} MB; {shutil.disk_usage(folder).free / 1e6:.1f} MB are free on that '
+            what_to_do = (f"It needs {_inWords(len(data))}; {_inWords(shutil.disk_usage(folder or '.').free)} are free on that "
                           'disk, of which a quota may leave you less. Make room')
         raise UserError(f'{path} cannot be written: {error.strerror}. {what_to_do}, then start the same command again; '
                         'what was saved before is untouched.') from error
     finally:
         with contextlib.suppress(OSError):
             os.remove(partial_path)
+    if outlive_power_failure and hasattr(os, 'O_DIRECTORY'):
+        with contextlib.suppress(OSError):  # the file has been replaced; some network file systems refuse to do more
+            descriptor = os.open(folder or '.', os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
-def _syncFolder(folder):
-    """Makes a file's new name outlive a power failure, where the system lets folders be opened for that."""
-    if hasattr(os, 'O_DIRECTORY'):
-        descriptor = os.open(folder or '.', os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(descriptor):
+    """Brings a file's data to the disk, where its file system can."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
+def _inWords(size):
+    """A number of bytes in kB or MB."""
+    return f'{size / 1e6:,.1f} MB' if size >= 1e5 else f'{math.ceil(size / 1e3)} kB'
 
 
 def removePartialFiles(folder):
@@ -64,8 +74,14 @@ def removePartialFiles(folder):
 
 
 def writeJson(path, value):
-    """Replaces the file `path` as a whole by `value` as JSON."""
-    writeAtomically(path, json.dumps(value, indent=1, ensure_ascii=False).encode('utf-8', 'replace'))
+    """Replaces the file `path` as a whole by `value`, a list or a dict, as JSON: a line per item or key."""
+    def line(part):
+        return json.dumps(part, ensure_ascii=False)
+
+    is_dict = isinstance(value, dict)
+    lines = [f'{line(str(key))}: {line(part)}' for key, part in value.items()] if is_dict else map(line, value)
+    text = ',\n'.join(lines).join(('{\n', '\n}\n') if is_dict else ('[\n', '\n]\n'))
+    writeAtomically(path, text.encode('utf-8', 'replace'))
 
 
 def writePickle(path, value):

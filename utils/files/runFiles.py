@@ -10,7 +10,9 @@ NUMBER = (int, float)
 FORMS = {
     r'history\.json': [{'epoch': int, 'learning_rate?': NUMBER, 'train_loss?': NUMBER, 'val_loss?': NUMBER, 'meteor?': NUMBER,
                         'bleu_4?': NUMBER}],
-    r'times\.json': [{'epoch': int, 'training_seconds': NUMBER, 'scoring_seconds': NUMBER, 'device': str}],
+    # without validation_seconds, as in older files, training_seconds are those of the validation loss as well
+    r'times\.json': [{'epoch': int, 'training_seconds': NUMBER, 'validation_seconds?': NUMBER, 'scoring_seconds': NUMBER,
+                      'device': str}],
     r'captions_.*\.json': [{'image_id': (int, str), 'caption': str}],
     r'details_validation\.json': [{'image_id': (int, str), 'imgPath': str, 'caption': str, 'references': [str], 'meteor': NUMBER,
                                    'attention?': [[NUMBER]], 'boxes?': [[NUMBER]]}],

@@ -11,6 +11,8 @@ import types
 import numpy as np
 import torch
 
+from utils.files.regular import openRegular
+
 try:
     from numpy._core import multiarray, numeric
 except ImportError:  # numpy 1
@@ -80,17 +82,21 @@ def _torchLoad(file):
 _TORCH_HAS_WEIGHTS_ONLY = 'weights_only' in inspect.signature(torch.load).parameters
 
 
+_MEMORY_CAN_BE_LIMITED = resource is not None and os.path.exists('/proc/self/statm')
+
+
 @contextlib.contextmanager
 def _limitedMemory():
     """A few wrong bytes can make a pickle ask for all the memory there is: within, it gets a MemoryError instead (on Linux)."""
-    if resource is None or not os.path.exists('/proc/self/statm'):
+    if not _MEMORY_CAN_BE_LIMITED:
         yield
         return
-    with open('/proc/self/statm', 'rb') as f:
-        used = int(f.read().split()[0]) * mmap.PAGESIZE
+    with open('/proc/self/statm', 'rb', buffering=0) as f:
+        used = int(f.read(100).split()[0]) * mmap.PAGESIZE
     limits = resource.getrlimit(resource.RLIMIT_AS)
+    stricter = min([used + MEMORY_OF_A_PICKLE] + [limit for limit in limits if limit != resource.RLIM_INFINITY])
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_OF_A_PICKLE, limits[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (stricter, limits[1]))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
@@ -100,10 +106,11 @@ def loadPickle(path):
     """The value in the pickle file `path`.
 
     Raises:
+        OSError: the file cannot be opened, or is a pipe or a device.
         pickle.UnpicklingError: the file asks for anything but arrays, tensors and plain values.
         Exception: whatever pickle raises on a broken file.
     """
-    with open(path, 'rb') as f, _limitedMemory():
+    with openRegular(path) as f, _limitedMemory():
         return _load(f)
 
 

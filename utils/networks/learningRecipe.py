@@ -5,41 +5,40 @@ data say without any learning:
 
 - How often each word follows. The output layer's bias starts at the logarithm of the words' relative frequencies, so that
   the first steps need not learn them (Karpathy 2019, "A Recipe for Training Neural Networks").
-- What all images have in common. Their mean features are taken off before the input layer, so that its dropout and its
+- What all images have in common. Their mean features are taken off before the network sees them, so that its dropout and its
   steps are about what tells images apart (LeCun et al. 1998, "Efficient BackProp", section 4.3).
 
 And what the layers see is centred too: all biases of the cells start at zero. LSTM's twos would have every hidden state start
 near 0.8, at whatever word and image.
 
-None makes another model: biases are learned from there on, and the mean could be folded into the input layer's.
+The model stays the same: biases are learned from there on, and the mean could be taken into the input layer's bias.
 """
 import torch
+
+from utils.files.errors import UserError
 
 RECIPES = ASSIGNMENT, INFORMED_START = 'assignment', 'informedStart'
 
 
-def centreInput(net):
-    """From now on `net.inputLayer` sees its input, [B, D] or [B, D, ..], less its buffer `feature_mean` [D], which is zeros."""
-    def centred(layer, inputs):
-        features, = inputs
-        return features - layer.feature_mean.view(-1, *[1] * (features.dim() - 2))
-
-    net.inputLayer.register_buffer('feature_mean', next(net.inputLayer.parameters()).new_zeros(net.number_of_cnn_features))
-    net.inputLayer.register_forward_pre_hook(centred)
-
-
-def informStart(net, feature_mean, counts):
-    """Puts what the training data say into a new network that `centreInput` has been called for.
+def informStart(model, feature_mean, counts):
+    """Puts what the training data say into a new `Model`.
 
     Args:
-        net: an `imageCaptionModel`.
+        model: the `Model`.
         feature_mean: [D], of the training images.
         counts: [V], how often each word is to be learned. One that never is counts as one that is once.
+
+    Raises:
+        UserError: the network has no `output_layer` with a bias, or no `rnn`.
     """
+    net = model.net
+    if getattr(getattr(net, 'output_layer', None), 'bias', None) is None or not hasattr(net, 'rnn'):
+        raise UserError(f"config['learningRecipe'] = {INFORMED_START!r} needs a network with an output_layer and an rnn, which "
+                        f"that of {type(net).__module__}.py lacks. Set it to {ASSIGNMENT!r}.")
     counts = counts.double().clamp(min=1)
+    model.feature_mean = feature_mean.float().to(model.device)
     with torch.no_grad():
-        net.inputLayer.feature_mean.copy_(feature_mean)
         net.output_layer.bias.copy_((counts / counts.sum()).log())
         for name, parameter in net.rnn.named_parameters():
-            if name.split('.')[-1].startswith('bias'):
+            if name.startswith('cells.') and name.split('.')[-1].startswith('bias'):
                 parameter.zero_()

@@ -1,18 +1,24 @@
 """A page for people: the validation images with what the model and people say about them, and where attention looks."""
 import base64
 import io
-import json
 import os
+
+import jinja2
 
 from utils.data.dataFolder import isDemo
 from utils.files.atomic import writeAtomically
-from utils.files.project import inProject, runFolder
+from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
+from utils.pages.examplePictures import ownCaptions
+from utils.plotter import plotFolder
 
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
 PIXELS = 320   # of a picture's longer side, as the page holds it
 
-TEMPLATE = inProject(os.path.join('utils', 'captionPage.html'))
+SCORES = {'meteor': 'METEOR', 'bleu_4': 'BLEU-4', 'cider': 'CIDEr', 'rouge': 'ROUGE-L'}
+# captions are strangers' text: escaped in the page's text, and by the filter tojson in its script
+TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(os.path.dirname(os.path.abspath(__file__))), autoescape=True,
+                               trim_blocks=True, lstrip_blocks=True)
 
 
 def spread(number, most):
@@ -55,16 +61,29 @@ def writeCaptionPage(scores, modelParam, dataLoader):
         elif 'boxes' in detail:
             size = [max(box[2] for box in detail['boxes']), max(box[3] for box in detail['boxes'])]
         images.append({**detail, 'rank': place + 1, 'position': ranking[place], 'picture': embedded(picture), 'size': size})
-    data_dir = modelParam['data_dir']
-    data = {'model': os.path.basename(os.path.normpath(modelParam['modelName'])), 'scores': scores,
-            'data': 'built-in demo data' if isDemo(data_dir) else os.path.basename(os.path.normpath(data_dir)),
-            'number': len(details), 'images': images}
-    with open(TEMPLATE, encoding='utf-8') as f:
-        template = f.read()
-    # captions are strangers' text: without a < nothing in it can end the script that holds it
-    page = template.replace('PAGE_DATA', json.dumps(data).replace('<', '\\u003c'))
-
-    path = os.path.join(runFolder(modelParam, 'img_dir'), 'captions.html')
-    writeAtomically(path, page.encode())
+    data_dir, number = modelParam['data_dir'], len(details)
+    shown = f'{number:,} validation images' if len(images) == number else \
+        f'{len(images)} of {number:,} validation images, evenly spread from the best to the worst'
+    own_captions = ownCaptions(data_dir)
+    path = os.path.join(plotFolder(modelParam), 'captions.html')
+    writePage(path, {'number': number, 'images': images, 'ownCaptions': own_captions[0].upper() + own_captions[1:]},
+              model=os.path.basename(os.path.normpath(modelParam['modelName'])),
+              about=f"{'Built-in demo data' if isDemo(data_dir) else os.path.basename(os.path.normpath(data_dir))}: {shown}.",
+              scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])
     print(f'Captions for people: {path}')
     return path
+
+
+def writePage(path, page, **texts):
+    """Writes a page of captions.
+
+    Args:
+        path: the file's.
+        page: dict of `images`, a list of dicts as in `details_validation.json` with `position`, `picture` (as `embedded`
+            returns it) and `size`, and with `rank` where they have a `meteor`; `number`, that of all ranks; `ownCaptions`, what
+            the `references` are called.
+        texts: `model`, `about` and `scores`, a list of pairs of texts, empty where no caption has been scored.
+    """
+    html = TEMPLATES.get_template('captionPage.html').render(
+        page=page, attention=any('attention' in image for image in page['images']), **texts)
+    writeAtomically(path, html.encode('utf-8', 'replace'))

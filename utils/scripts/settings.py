@@ -1,4 +1,7 @@
 """Checks `config` and `modelParam` before anything is loaded, and names what is wrong in them."""
+from utils.data.dataFolder import POOLED, UNPOOLED, dataDir
+from utils.files.defaults import VALIDATION_CONFIG as BEAM
+from utils.files.defaults import paramWithDefaults, withDefaults
 from utils.files.errors import UserError
 from utils.model import OPTIMIZERS
 from utils.networks.learningRecipe import RECIPES
@@ -16,19 +19,20 @@ def _one_of(*values):
     return (lambda value: value in values), 'one of ' + ', '.join(map(repr, values))
 
 
-def _folder():
-    return (lambda value: isinstance(value, str) and value.strip(' /\\.') != ''), "a folder, such as 'storedModels/'"
+def _name(value):
+    return isinstance(value, str) and value.strip(' /\\.') != ''
 
 
 def _milestones(value):
-    return (isinstance(value, (list, tuple)) and all(_number(1, whole=True)[0](epoch) for epoch in value)
-            and list(value) == sorted(value))
+    return value is None or (isinstance(value, (list, tuple)) and all(_number(1, whole=True)[0](epoch) for epoch in value)
+                             and list(value) == sorted(value))
 
 
 def _modes(value):
-    return (isinstance(value, (list, tuple)) and all(isinstance(pair, (list, tuple)) and len(pair) == 2 and
-                                                    pair[0] in ('train', 'val') for pair in value)
-            and 'val' in [pair[0] for pair in value])
+    """`modeSetups` as a dict mode → is_train; None where it is no list of pairs of different modes."""
+    pairs = isinstance(value, (list, tuple)) and all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 and pair[0] in ('train', 'val') for pair in value)
+    return dict(value) if pairs and len(dict(value)) == len(value) else None
 
 
 def _learning_rate(value):
@@ -42,6 +46,7 @@ def _cuda(value):
 
 SIZE = _number(1, whole=True)
 FLAG = _one_of(0, 1)
+FOLDER = (lambda value: isinstance(value, str) and value.strip() != ''), "a folder, such as 'storedModels/'"
 # key → (whether a value is possible, what is)
 CONFIG = {
     'optimizer': _one_of(*OPTIMIZERS),
@@ -53,11 +58,11 @@ CONFIG = {
     'truncated_backprop_length': SIZE,
     'hidden_state_sizes': SIZE,
     'num_rnn_layers': SIZE,
-    'cellType': _one_of('RNN', 'GRU', 'LSTM'),
-    'scheduler_milestones': (_milestones, 'a rising list of epochs such as [75, 90]'),
+    'cellType': (_name, "a cell of the model's file, such as 'GRU'"),  # the network says which it knows
+    'scheduler_milestones': (_milestones, 'a rising list of epochs such as [75, 90], or None'),
     'scheduler_factor': _number(0, 1),
     'learningRecipe': _one_of(*RECIPES),
-    'featurepathstub': _one_of('detectron2_lim10maxfeatures', 'detectron2_lim10features'),
+    'featurepathstub': _one_of(POOLED, UNPOOLED),
     'seed': _number(0, whole=True),
 }
 VALIDATION_CONFIG = {'beamSize': SIZE}  # the rest is the checkpoint's
@@ -65,19 +70,24 @@ MODEL_PARAM = {
     'batch_size': SIZE,
     'cuda': (_cuda, "a dictionary such as {'use_cuda': True, 'device_idx': 0}"),
     'numbOfCPUThreadsUsed': _number(0, whole=True),
-    'numbOfEpochs': SIZE,
-    'data_dir': _folder(),
-    'img_dir': _folder(),
-    'modelsDir': _folder(),
-    'modelName': _folder(),
+    'data_dir': FOLDER,
+    'img_dir': FOLDER,
+    'modelsDir': FOLDER,
+    'modelName': (_name, "a folder's name, such as 'task1_rnn/'"),
     'restoreModelLast': FLAG,
     'restoreModelBest': FLAG,
-    'modeSetups': (_modes, "a list such as [['train', True], ['val', True]], with 'val' in it"),
     'inNotebook': FLAG,
     'inference': FLAG,
-    'trainingScript': (lambda value: isinstance(value, str), 'a file name'),
 }
-ONLY_TRAINING, ONLY_VALIDATION = {'numbOfEpochs'}, {'trainingScript'}
+TRAINING_PARAM = {
+    'numbOfEpochs': SIZE,
+    'modeSetups': (lambda value: _modes(value) == {'train': True, 'val': True},
+                   "[['train', True], ['val', True]]: an epoch learns, then validates"),
+}
+VALIDATION_PARAM = {
+    'trainingScript': (lambda value: isinstance(value, str), 'a file name'),
+    'modeSetups': (lambda value: 'val' in (_modes(value) or ()), "a list such as [['val', False]], with 'val' in it"),
+}
 
 
 def checkSettings(modelParam, config=None):
@@ -87,20 +97,25 @@ def checkSettings(modelParam, config=None):
         modelParam: dict.
         config: dict, in a validation script only what is not the checkpoint's; or None for no configuration.
 
+    Returns:
+        modelParam, config, with the defaults of the keys that they lack.
+
     Raises:
-        UserError: a key is unknown or missing, or a value impossible; all of them are named.
+        UserError: a key is unknown, or missing and without a default, or a value impossible; all of them are named.
     """
-    unused = ONLY_TRAINING if modelParam.get('inference') else ONLY_VALIDATION
-    known = {'modelParam': {key: rule for key, rule in MODEL_PARAM.items() if key not in unused},
-             'config': VALIDATION_CONFIG if modelParam.get('inference') else CONFIG}
+    inference = modelParam.get('inference')
+    rules = {'modelParam': {**MODEL_PARAM, **(VALIDATION_PARAM if inference else TRAINING_PARAM)},
+             'config': VALIDATION_CONFIG if inference else CONFIG}
+    complete = {'modelParam': {'data_dir': dataDir(), **paramWithDefaults(modelParam)}}
+    if config is not None:
+        complete['config'] = {**BEAM, **config} if inference else withDefaults(config)
     faults = []
-    for name, values in (('modelParam', modelParam), ('config', config)):
-        if values is None:
-            continue
-        rules = known[name]
-        faults += [f'{name}[{key!r}] is not a key; known are {", ".join(rules)}' for key in values if key not in rules]
-        faults += [f'{name}[{key!r}] is missing' for key in rules if key not in values]
+    for name, values in complete.items():
+        known = rules[name]
+        faults += [f'{name}[{key!r}] is not a key; known are {", ".join(known)}' for key in values if key not in known]
+        faults += [f'{name}[{key!r}] is missing' for key in known if key not in values]
         faults += [f'{name}[{key!r}] is {values[key]!r}, but must be {what}'
-                   for key, (possible, what) in rules.items() if key in values and not possible(values[key])]
+                   for key, (possible, what) in known.items() if key in values and not possible(values[key])]
     if faults:
         raise UserError('The settings at the top of the script cannot be used: ' + '; '.join(faults) + '.')
+    return complete['modelParam'], complete.get('config')
