@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from utils import metrics
 from utils.metrics import METEOR
@@ -73,6 +74,7 @@ def _process_as_it_was(monkeypatch):
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     monkeypatch.setattr(sys, 'unraisablehook', sys.unraisablehook)
     monkeypatch.setattr(start, '_parameters', None)
+    monkeypatch.setattr(torch.utils.data._utils, 'python_exit_status', False)
     yield
     for number, handler in handlers.items():
         if signal.getsignal(number) != handler:

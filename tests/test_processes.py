@@ -48,7 +48,8 @@ def program(folder, code, method='fork', by_script=True, **variables):
             multiprocessing.set_start_method({method!r})
             {'runScript(main)' if by_script else 'main()'}
         '''), encoding='utf-8')
-    environment = marked_environment(PYTHONPATH=PROJECT, **variables)
+    # without the warnings of Python's own tracker of semaphores, where 'forkserver' is ended while it starts
+    environment = marked_environment(PYTHONPATH=PROJECT, PYTHONWARNINGS='ignore', **variables)
     process = subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
                                env=environment, start_new_session=True)
     try:
@@ -100,7 +101,7 @@ def test_a_signal_to_the_whole_group_ends_in_one_sentence(name, method, tmp_path
         for _ in range(2):
             os.killpg(process.pid, getattr(signal, name))
         process.stdout.read()
-        assert process.stderr.read().split() == ['Stopped.', *GOES_ON.split()] and process.wait() == 1
+        assert process.stderr.read().strip() == f'Stopped. {GOES_ON}' and process.wait() == 1
         seconds_until_gone(environment, 5)
 
 
@@ -108,11 +109,11 @@ def test_a_signal_to_the_whole_group_ends_in_one_sentence(name, method, tmp_path
 @pytest.mark.parametrize('method', ['spawn', 'forkserver'])
 def test_a_signal_while_loaders_start_ends_in_one_sentence(method, tmp_path):
     with program(tmp_path, "    os.write(1, b'starting\\n')" + READING_FOR_EVER, method) as (process, environment):
-        for _ in range(3):  # once in each loader
+        for _ in range(2):  # in the main process, in one of the loaders
             assert process.stdout.readline() == 'starting\n'
         os.killpg(process.pid, signal.SIGINT)
         process.stdout.read()
-        assert process.stderr.read().split() == ['Stopped.', *GOES_ON.split()] and process.wait() == 1
+        assert process.stderr.read().strip() == f'Stopped. {GOES_ON}' and process.wait() == 1
 
 
 def test_an_error_is_the_only_stack_trace(tmp_path):
@@ -156,7 +157,7 @@ def test_an_interrupt_between_imports_leaves_no_stack_trace():
 def test_a_batch_that_cannot_be_handed_over_ends_the_run_in_a_sentence(tmp_path):
     """A tensor that torch refuses to send; one that does not fit into shared memory."""
     for make, reason in (('lambda images: torch.ones(2, requires_grad=True) * 2', 'requires_grad'),
-                         ('lambda images: torch.ones(100000)', 'File too large')):
+                         ('lambda images: torch.ones(100000)', 'to the right size')):
         with program(tmp_path, f'''
                 import resource
 
@@ -197,10 +198,8 @@ def test_sockets_have_short_paths_where_the_temporary_folder_has_a_long_one(tmp_
     folder.mkdir()
     with program(tmp_path, '''
             import tempfile
-            from utils.processes.loaderProcesses import shortenSocketPaths
 
             def main():
-                shortenSocketPaths()
                 next(batches())
                 sockets = multiprocessing.util.get_temp_dir()
                 print(sockets, os.path.isdir(sockets), tempfile.gettempdir())

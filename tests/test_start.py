@@ -63,6 +63,7 @@ def test_what_the_system_refuses_ends_in_a_sentence(fail, advice):
 
 
 @pytest.mark.parametrize('error, advice', [  # which cannot be made at will
+    (EOFError('of a batch whose sender was killed'), 'lack of memory'),
     (OSError(errno.EDQUOT, 'Disk quota exceeded'), 'quota'),
     (PermissionError(errno.EACCES, 'Permission denied', '/somewhere/x'), 'copy the project'),
     (OSError(errno.EROFS, 'Read-only file system', '/somewhere/x'), 'copy the project')])

@@ -9,7 +9,9 @@ import shutil
 import signal
 import sys
 import tempfile
+from multiprocessing import resource_tracker
 
+import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
@@ -33,14 +35,13 @@ def sharedMemory():
     return shutil.disk_usage('/dev/shm').free if os.path.isdir('/dev/shm') else sys.maxsize
 
 
-def shortenSocketPaths():
+def provideSocketFolder():
     """Batches are handed over by sockets, whose paths must be short: where the temporary folder's is long, they lie in another
-    one, which this process and all that it starts remember and the end of this one removes. Other temporary files stay."""
-    if os.name != 'posix' or len(os.fsencode(os.path.join(tempfile.gettempdir(), 'pymp-12345678', 'listener-12345678'))) <= \
-            LONGEST_SOCKET_PATH:
-        return
+    one. This process and all that it starts remember it, and the end of this one removes it. Other temporary files stay."""
     given = tempfile.tempdir
-    tempfile.tempdir = next((folder for folder in SHORT_FOLDERS if os.access(folder, os.W_OK | os.X_OK)), given)
+    longest = os.path.join(tempfile.gettempdir(), 'pymp-12345678', 'listener-12345678')
+    if os.name == 'posix' and len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
+        tempfile.tempdir = next((folder for folder in SHORT_FOLDERS if os.access(folder, os.W_OK | os.X_OK)), given)
     multiprocessing.util.get_temp_dir()
     tempfile.tempdir = given
 
@@ -58,6 +59,10 @@ class FileLoader(DataLoader):
                          multiprocessing_context='fork' if forked and num_workers else None, **options)
 
     def _get_iterator(self):
+        if self.num_workers:
+            provideSocketFolder()
+            if self.multiprocessing_context is None and os.name == 'posix':
+                resource_tracker.ensure_running()  # whose start would let the signals go
         with _signalsHeld():
             return super()._get_iterator()
 
@@ -81,9 +86,11 @@ def _signalsHeld():
 
 def _startLoaderProcess(worker):
     """A loader process ends when its parent does or ends it, not by the signals that a terminal sends to all of a run, and
-    without a word where a batch system ends all of them, which the main process tells; what it cannot hand over it says. Its
-    garbage collector leaves alone what it shares with the parent, which would become copies of its own."""
+    without a word where a batch system ends all of them, which the main process tells; what it cannot hand over it says. When
+    it ends it waits for nothing. Its garbage collector leaves alone what it shares with the parent, which would become copies
+    of its own."""
     dieWithParent()
+    multiprocessing.util.Finalize(None, os._exit, (0,), exitpriority=100)
     gc.freeze()
     for number, action in SIGNALS.items():
         signal.signal(number, action)
@@ -110,8 +117,9 @@ def _handOverError(results, error, result):
 
 
 def endLoaderProcesses():
-    """Ends those that an interrupted pass has left, whatever they are doing, so that no exit has to wait for them and torch
-    does not take their end for a second error."""
+    """Ends those that are left when this process is about to end, whatever they are doing: no exit has to wait for them. Torch
+    is told so, which else takes their end for a second error and waits for locks that they have held."""
+    torch.utils.data._utils.python_exit_status = True
     if hasattr(signal, 'SIGCHLD'):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():

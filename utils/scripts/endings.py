@@ -21,8 +21,8 @@ def runScript(main):
     """Runs a script's `main`; what the user can mend ends it as a sentence instead of a stack trace, and so do Ctrl-C, the
     server's SIGTERM, and SIGHUP where nohup does not ignore it. Loader processes that it leaves are ended."""
     for number in STOPPING:
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt, as Ctrl-C does
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _stop)
     sys.unraisablehook = _raiseAgain
     try:
         with joined():
@@ -33,13 +33,18 @@ def runScript(main):
         for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)  # one is enough
         _end(f'Stopped. {whatIsKept()}')
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError) as error:
         advice = _advice(error)
         if not advice:
             raise
-        _end(f'{advice} {whatIsKept()}\n({error})')
+        _end(f'{advice} {whatIsKept()}\n({str(error) or type(error).__name__})')
     finally:
         endLoaderProcesses()
+
+
+def _stop(*_):
+    endLoaderProcesses()  # before anything waits for them
+    raise KeyboardInterrupt
 
 
 def _raiseAgain(unraisable):
@@ -69,7 +74,9 @@ def _advice(error):
         return _memoryOfGpu()
     if 'killed by signal: terminated' in text:  # torchrun and batch systems end a process together with those it has started
         return 'Stopped.'
-    if 'dataloader worker' in text and ('exited unexpectedly' in text or 'killed by signal' in text):
+    lost = 'dataloader worker' in text and ('exited unexpectedly' in text or 'killed by signal' in text)
+    within_a_batch = worldSize() == 1 and isinstance(error, (EOFError, ConnectionResetError, ConnectionRefusedError))
+    if lost or within_a_batch:
         return ("A process that reads files was ended from outside, most likely for lack of memory. Set "
                 "modelParam['numbOfCPUThreadsUsed'] lower; 0 reads without further processes.")
     if worldSize() > 1 and any(sign in text for sign in LOST_PROCESS):

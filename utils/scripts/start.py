@@ -11,7 +11,6 @@ from utils.files.runLock import lockFolder
 from utils.model import describeDevice
 from utils.processes.distributed import isMain, mainFirst, worldSize
 from utils.processes.java import findJava
-from utils.processes.loaderProcesses import shortenSocketPaths
 from utils.processes.progress import saidWhenLong
 from utils.saverRestorer import findCheckpoint
 from utils.scripts.settings import checkSettings
@@ -49,7 +48,6 @@ def prepare(modelParam, config=None):
         if os.environ.get(variable):
             os.makedirs(os.environ[variable], exist_ok=True)
     tempfile.tempdir = None
-    shortenSocketPaths()
     allowOpenFiles()
     if isMain():
         with saidWhenLong('Looking for Java'):
