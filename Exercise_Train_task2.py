@@ -29,20 +29,15 @@ config = {
     'seed': 1,
 }
 
-modelParam = {
+modelParam = {  # folders and the like: utils/files/defaults.py
     'batch_size': 128,
     'cuda': {'use_cuda': True, 'device_idx': 0},
     'numbOfCPUThreadsUsed': 10,             # processes that read files, at most one per core
     'numbOfEpochs': 80,
     'data_dir': dataDir(),                  # set in utils/dataRoot.py
-    'img_dir': 'lossImages/',
-    'modelsDir': 'storedModels/',
     'modelName': 'task2_gru/',              # the name of the data is added
     'restoreModelLast': 0,                  # 1 goes on from the last epoch even if the configuration has changed
     'restoreModelBest': 0,                  # 1 goes on from the best epoch
-    'modeSetups': [['train', True], ['val', True]],
-    'inNotebook': False,
-    'inference': False,
 }
 
 

@@ -13,19 +13,14 @@ config = {
     'beamSize': 3,                          # captions a beam search keeps, beside the greedy ones; 1: greedy alone
 }
 
-modelParam = {
+modelParam = {  # folders and the like: utils/files/defaults.py
     'batch_size': 128,
     'cuda': {'use_cuda': True, 'device_idx': 0},
     'numbOfCPUThreadsUsed': 10,             # processes that read files, at most one per core
     'data_dir': dataDir(),                  # set in utils/dataRoot.py
-    'img_dir': 'lossImages/',
-    'modelsDir': 'storedModels/',
     'modelName': 'task3_lstm/',             # the name of the data is added
     'trainingScript': 'Exercise_Train_task3.py',
     'restoreModelLast': 0,                  # 1 validates the last epoch's model instead of the best one
-    'restoreModelBest': 1,
-    'modeSetups': [['val', False]],
-    'inNotebook': False,
     'inference': True,
 }
 

@@ -8,7 +8,7 @@ from test_models import B, V, build, every_model
 
 from utils.data.captionDataset import Collate
 from utils.model import Model
-from utils.networks.decoding import greedyTokens
+from utils.networks.decoding import beamSearch, greedyTokens
 
 
 def plain(net):

@@ -1,9 +1,7 @@
-"""The GRU cell against its equations, written out in float64, gate by gate and over all combinations of parameters.
+"""The GRU cell against its equations, written out in float64, gate by gate.
 
     PYTHONPATH=. pytest tests/test_gru.py
 """
-import itertools
-
 import pytest
 import torch
 
@@ -47,11 +45,9 @@ def check(parameters, seed=0):
     torch.testing.assert_close(cell_with(parameters)(x, h).double(), reference(parameters, x, h), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('active', [c for n in range(7) for c in itertools.combinations(PARAMETERS, n)])
-def test_every_combination_of_parameters(active):
-    parameters = {name: value if name in active else torch.zeros_like(value)
-                  for name, value in random_parameters(1).items()}
-    check(parameters)
+@pytest.mark.parametrize('zero', PARAMETERS)
+def test_without_each_parameter(zero):
+    check({name: torch.zeros_like(value) if name == zero else value for name, value in random_parameters(1).items()})
 
 
 @pytest.mark.parametrize('seed', range(10))

@@ -16,8 +16,8 @@ def required(*names):
 
 SIGNATURES = {
     **{f'{file}:ImageCaptionModel': required('config') for file in MODEL_FILES},
-    **{f'{file}:ImageCaptionModel.forward': required('self', 'cnn_features', 'x_tokens', 'is_train') + [('current_hidden_state', None)]
-       for file in MODEL_FILES},
+    **{f'{file}:ImageCaptionModel.forward': required('self', 'cnn_features', 'x_tokens', 'is_train')
+       + [('current_hidden_state', None)] for file in MODEL_FILES},
     **{f'{file}:loss_fn': required('logits', 'y_tokens', 'y_weights') for file in MODEL_FILES},
     'cocoSource_xcnnfused:RNNOneLayerSimplified': required('input_size', 'hidden_state_size'),
     'cocoSource_xcnnfused:RNNOneLayerSimplified.forward': required('self') + DECODING + [('is_train', True)],
@@ -68,7 +68,8 @@ CONFIG = {'vocabulary_size': 23, 'embedding_size': 5, 'number_of_cnn_features': 
 
 @pytest.mark.parametrize('file', MODEL_FILES)
 def test_the_model_has_the_assignments_names_and_the_hand_outs(file):
-    changes = {MODEL_FILES[0]: {'cellType': 'RNN', 'num_rnn_layers': 1}, MODEL_FILES[1]: {'cellType': 'GRU'}}.get(file, {})
+    simple = {MODEL_FILES[0]: {'cellType': 'RNN', 'num_rnn_layers': 1}, MODEL_FILES[1]: {'cellType': 'GRU'}}
+    changes = simple.get(file, {})
     net = importlib.import_module(file).ImageCaptionModel({**CONFIG, **changes})
     assert net.inputLayer is net.input_layer and net.nnmapsize == net.nn_map_size == 512
     assert net.simplifiedrnn is net.simplified_rnn is (file == MODEL_FILES[0])
@@ -76,13 +77,15 @@ def test_the_model_has_the_assignments_names_and_the_hand_outs(file):
     assert net.rnn.input_size == 5 + 512 and net.rnn.hidden_state_size == 7
     assert (net.rnn.num_rnn_layers, net.rnn.cell_type) == (net.num_rnn_layers, net.cell_type)
     names = {name.split('.')[0] for name in net.state_dict()}
-    assert names == {'embedding_layer', 'output_layer', 'inputLayer', 'rnn'} | ({'attention_layer'} if file == MODEL_FILES[3] else set())
+    attention = {'attention_layer'} if file == MODEL_FILES[3] else set()
+    assert names == {'embedding_layer', 'output_layer', 'inputLayer', 'rnn'} | attention
 
 
 def test_the_cells_have_the_courses_parameters():
     task3 = importlib.import_module('cocoSource_task3_lstm')
     for cell, gates in ((task3.RNNsimpleCell, ['']), (task3.GRUCell, ['_u', '_r', '']), (task3.LSTMCell, ['_f', '_i', '_o', ''])):
-        assert [name for name, _ in cell(4, 3).named_parameters()] == [f'{kind}{gate}' for gate in gates for kind in ('weight', 'bias')]
+        names = [name for name, _ in cell(4, 3).named_parameters()]
+        assert names == [f'{kind}{gate}' for gate in gates for kind in ('weight', 'bias')]
     assert task3.GRUCell(4, 3).hidden_state_sizes == 4
 
 

@@ -48,9 +48,9 @@ def check(parameters, seed=0):
                                rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('active', [c for n in range(9) for c in itertools.combinations(PARAMETERS, n)])
-def test_every_combination_of_parameters(active):
-    check({name: value if name in active else torch.zeros_like(value) for name, value in random_parameters(1).items()})
+@pytest.mark.parametrize('zero', PARAMETERS)
+def test_without_each_parameter(zero):
+    check({name: torch.zeros_like(value) if name == zero else value for name, value in random_parameters(1).items()})
 
 
 @pytest.mark.parametrize('seed', range(10))

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import CAPTIONS, write_pickle
+from conftest import CAPTIONS, D, write_pickle
 
 import cocoSource_task2_gru
 import cocoSource_task3_lstm
@@ -278,13 +278,34 @@ def test_losses_are_averaged_over_words_and_parts(course_folder, config, model_p
     assert abs(teacherForcedLoss(whole.model, whole.dataLoader.myDataDicts['val']) - loss) < 1e-5
 
 
-def test_attention_learns_in_the_trainer(course_folder, config, model_param):
-    course_folder()
-    config = {**config, 'featurepathstub': 'detectron2_lim10features', 'cellType': 'LSTM'}
-    trainer = build(config, {**model_param, 'numbOfEpochs': 2}, cocoSource_task4_attention.ImageCaptionModel)
-    trainer.train()
-    losses = [entry['train_loss'] for entry in trainer.model.history]
-    assert losses[1] < losses[0]
+def test_attention_learns_where_to_look(course_folder, config, model_param):
+    """Captions name what the first detections are, one word each: only an attention that moves can tell their order."""
+    root = course_folder(n_train=48, n_val=24)
+    rng = np.random.default_rng(1)
+    for split in ('Train', 'Val'):
+        folder = os.path.join(root, f'{split}2017_detectron2_lim10features')
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name), 'rb') as f:
+                record = pickle.load(f)
+            kinds = rng.integers(0, 4, 10)
+            features = np.zeros((10, D), np.float32)
+            features[range(10), kinds] = 5
+            write_pickle(os.path.join(folder, name), {
+                **record, 'cnn_features': features, 'captionsAsTokens': [[1, *(3 + kinds[:3]), 0]] * len(record['captions'])})
+    config = {**config, 'featurepathstub': 'detectron2_lim10features', 'cellType': 'LSTM', 'scheduler_milestones': None,
+              'learningRecipe': 'informedStart', 'hidden_state_sizes': 32}
+    losses = []
+    for kind in ('moving', 'constant'):
+        param = {**model_param, 'modelName': f'{kind}/', 'batch_size': 16}
+        trainer = build(config, param, cocoSource_task4_attention.ImageCaptionModel)
+        if kind == 'constant':
+            for layer in (1, 3):
+                torch.nn.init.zeros_(trainer.model.net.attention_layer[layer].weight)
+            trainer.model.net.attention_layer.requires_grad_(False)
+        for epoch in range(1, 9):
+            trainer.run_epoch('train', trainer.model, True, epoch)
+        losses.append(trainer.run_epoch('val', trainer.model, True, 1))
+    assert losses[0] < losses[1] - 0.1
 
 
 def test_a_model_file_with_the_interface_alone_is_trained(course_folder, config, model_param):

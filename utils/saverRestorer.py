@@ -7,12 +7,14 @@ import re
 
 import torch
 
+from utils.data.dataFolder import changesOfFiles, filesRead, runsOnEarlierData
+from utils.data.photoFeatures import readStandard
 from utils.files.atomic import writeAtomically
+from utils.files.defaults import withDefaults
 from utils.files.errors import UserError
 from utils.files.project import inProject, runFolder
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary
-from utils.networks.learningRecipe import ASSIGNMENT
 from utils.processes.distributed import fromMain
 
 PARAMETERS_OF_A_RUN = ('batch_size', 'numbOfEpochs')  # in modelParam; all keys of config belong to a run
@@ -73,9 +75,9 @@ def readCheckpoint(path):
         checkpoint = {**loadCheckpoint(path), 'path': path}
         weights, epoch = dict(checkpoint['model_state_dict']), int(checkpoint['epoch'])
         if 'config' not in checkpoint:
-            checkpoint['config'] = {**sizesOf(weights), 'truncated_backprop_length': 25, 'seed': 1}
+            checkpoint['config'] = sizesOf(weights)
             epoch += 1
-        checkpoint['config'].setdefault('learningRecipe', ASSIGNMENT)  # which is older than the key
+        checkpoint['config'] = withDefaults(checkpoint['config'])  # which may be older than some of the keys
         if 'inputLayer.feature_mean' in weights:  # where earlier versions kept it
             checkpoint['feature_mean'] = weights.pop('inputLayer.feature_mean')
         return {**checkpoint, 'model_state_dict': weights, 'epoch': epoch}
@@ -120,13 +122,18 @@ class SaverRestorer:
 
     A checkpoint is a dict of `epoch`, `model_state_dict`, `optimizer_state_dict`, `scheduler_state_dict`, `feature_mean` (as
     in `Model`), `config`, `modelParam` (the keys that shape a run), `network` (the model's file), `vocabulary` (its
-    fingerprint), `history` and `best` (`epoch` and `loss`).
+    fingerprint), `words` (those of the tokens), `files` (as `filesRead` returns them), `photoStandard` (of a data folder made
+    from photos), `history` and `best` (`epoch` and `loss`).
     """
 
     def __init__(self, config, modelParam):
         self.config = config
         self.modelParam = modelParam
-        self.vocabulary = vocabularyFingerprint(loadVocabulary(modelParam['data_dir']))
+        vocabulary = loadVocabulary(modelParam['data_dir'])
+        self.vocabulary = vocabularyFingerprint(vocabulary)
+        self.words = [vocabulary['TokenToWord'][token] for token in range(config['vocabulary_size'])]
+        self.files = filesRead(modelParam['data_dir'], config['featurepathstub'])
+        self.photoStandard = readStandard(modelParam['data_dir'])
         self.best = None
 
     def save(self, epoch, currentLoss, model):
@@ -151,6 +158,9 @@ class SaverRestorer:
             'modelParam': {key: self.modelParam[key] for key in PARAMETERS_OF_A_RUN},
             'network': type(model.net).__module__,
             'vocabulary': self.vocabulary,
+            'words': self.words,
+            'files': self.files,
+            'photoStandard': self.photoStandard,
             'history': model.history,
             'best': self.best,
         }
@@ -181,13 +191,17 @@ class SaverRestorer:
             checkpoint = fromMain(self._loadForTraining)
             if checkpoint is not None:
                 self._goOn(model, checkpoint)
+            else:
+                self._sayWhatIsNotGoneOnFrom()
         return model
 
     def load(self, model, checkpoint):
         """Brings `model`, which is to be validated, to the state of a checkpoint, and says which; errors as `restore`'s."""
         self._loadWeights(model, checkpoint)
         model.start_epoch = checkpoint['epoch']
-        whose = 'comes with the project' if checkpoint['path'].startswith(DELIVERED) else 'was trained here'
+        by = checkpoint.get('trainedBy')
+        whose = f'was trained by {by}' if by else 'comes with the project' if checkpoint['path'].startswith(DELIVERED) else \
+            'was trained here'
         print(f"Model: {checkpoint['path']}, which {whose}, after epoch {model.start_epoch}.", flush=True)
 
     def _goOn(self, model, checkpoint):
@@ -212,6 +226,11 @@ class SaverRestorer:
         path = findCheckpoint(self.modelParam, 'best' if self.modelParam['restoreModelBest'] else 'last')
         return path and readCheckpoint(path)
 
+    def _sayWhatIsNotGoneOnFrom(self):
+        for folder in runsOnEarlierData(runFolder(self.modelParam)):
+            print(f"A new run begins, in {runFolder(self.modelParam)}. The one in {folder} learned other files of a data folder "
+                  'of the same name, and is kept as it is.', flush=True)
+
     def _changes(self, checkpoint):
         """What is configured otherwise than in the checkpoint's run, in words."""
         then = {'config': checkpoint['config'], 'modelParam': checkpoint.get('modelParam', {})}
@@ -233,6 +252,9 @@ class SaverRestorer:
             raise UserError(f'The checkpoint {path} was trained with another vocabulary than that in '
                             f"{self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py to the data that it was "
                             'trained on, or move the checkpoint away.')
+        changes = changesOfFiles(checkpoint['files'], self.files) if 'files' in checkpoint else ''
+        if changes:
+            print(changes, flush=True)
         try:
             names = model.net.state_dict().keys()
             model.net.load_state_dict({_renamed(name, names): weight for name, weight in checkpoint['model_state_dict'].items()})

@@ -7,6 +7,7 @@ from contextlib import closing, nullcontext
 from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoSettings import fitToDemo
 from utils.files.atomic import writeJson
+from utils.files.defaults import withDefaults
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
 from utils.model import Model, describeDevice, seedEverything
@@ -32,7 +33,7 @@ def train(config, modelParam, imageCaptionModel):
         JavaError: there is no Java, which the scores need.
     """
     modelParam = prepare(modelParam, config)                          # settings, folders, data and Java
-    config, modelParam = fitToDemo(config, modelParam)                # where the data are the demo's
+    config, modelParam = fitToDemo(withDefaults(config), modelParam)  # where the data are the demo's
     dataLoader = DataLoaderWrapper(config, modelParam)                # batches of features and captions
     config = dataLoader.config                                        # with the vocabulary's size
     model = Model(config, modelParam, imageCaptionModel)              # network, optimizer and schedule
@@ -70,6 +71,8 @@ class Trainer:
         history.json, times.json and captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
         one alone validates and writes."""
         epochs = self.modelParam['numbOfEpochs']
+        if isMain():
+            self.plotter.plotMissing(self.model.history)
         if self.model.start_epoch < epochs:
             with closing(CaptionValidator(self.modelParam, self.dataLoader)) if isMain() else nullcontext() as validator:
                 for epoch in range(self.model.start_epoch + 1, epochs + 1):
@@ -142,4 +145,5 @@ class Trainer:
                 total += finite(sum_loss.detach(), batch, f'epoch {cur_epoch}, batch {number}')
             model.optimizer.step()
             words += words_of_batch
+            batches.set_postfix_str(f'loss {total / words:.3f}', refresh=False)
         return averaged(total) / words

@@ -1,6 +1,7 @@
 """Validates a trained model of any of the tasks: `validate` does all that a validation script asks for."""
 from utils.data.dataFolder import DEMO_ROOT, isDemo
 from utils.dataLoader import DataLoaderWrapper
+from utils.files.defaults import VALIDATION_CONFIG
 from utils.model import Model
 from utils.pages.captionPage import writeCaptionPage
 from utils.pages.examplePictures import plotImagesAndCaptions
@@ -24,6 +25,7 @@ def validate(config, modelParam, imageCaptionModel):
         UserError: settings, data or checkpoint cannot be used, or there is no checkpoint.
         JavaError: there is no Java, which the scores need.
     """
+    config = {**VALIDATION_CONFIG, **config}
     modelParam = prepareForModel(modelParam, config)                  # settings, folders, data and Java
     model, dataLoader = restoredModel(config, modelParam, imageCaptionModel)
     scores = validateCaptions(model, modelParam, model.config, dataLoader)

@@ -138,12 +138,13 @@ def detailsOf(batch, results, attention):
         attention: for each image a list of weights over the detections per word, or None.
     """
     details = []
+    boxes = batch.get('boxes', [None] * len(results))
     for row, (result, weights) in enumerate(zip(results, attention)):
         image = {**result, 'imgPath': batch['imgPaths'][row], 'references': batch['orig_captions'][row]}
         if weights is not None:
             image['attention'] = [[round(weight, 3) for weight in word] for word in weights]
-        if batch['boxes'][row] is not None:
-            image['boxes'] = [[round(value, 1) for value in box] for box in batch['boxes'][row].tolist()]
+        if boxes[row] is not None:
+            image['boxes'] = [[round(value, 1) for value in box] for box in boxes[row].tolist()]
         details.append(image)
     return details
 

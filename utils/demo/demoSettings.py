@@ -14,6 +14,7 @@ def fitToDemo(config, modelParam):
     if not isDemo(modelParam['data_dir']):
         return config, modelParam
     epochs = min(modelParam['numbOfEpochs'], EPOCHS)
-    milestones = [max(1, round(milestone * epochs / modelParam['numbOfEpochs'])) for milestone in config['scheduler_milestones'] or []]
+    share = epochs / modelParam['numbOfEpochs']
+    milestones = [max(1, round(milestone * share)) for milestone in config['scheduler_milestones'] or []]
     batch_size = min(modelParam['batch_size'], BATCH_SIZE)
     return {**config, 'scheduler_milestones': milestones}, {**modelParam, 'numbOfEpochs': epochs, 'batch_size': batch_size}

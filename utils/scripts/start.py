@@ -29,8 +29,8 @@ _parameters = None  # this process's, once it has prepared
 
 
 def prepare(modelParam, config=None):
-    """The parameters as this machine has them: absolute folders, the data in place, the model's name ending in theirs.
-    Processes beside the main one are left with the training images.
+    """The parameters as this machine has them: nothing left out, absolute folders, the data in place, the model's name ending
+    in theirs. Processes beside the main one are left with the training images.
 
     Args:
         modelParam: dict.
@@ -41,7 +41,7 @@ def prepare(modelParam, config=None):
             processes are to validate.
         JavaError: there is no Java, which the scores need.
     """
-    checkSettings(modelParam, config)
+    modelParam, _ = checkSettings(modelParam, config)
     if modelParam['inference'] and worldSize() > 1:
         raise UserError('Only training is shared between processes. Start this script by python instead of torchrun.')
     for variable in ('TMPDIR', 'TEMP', 'TMP'):  # TMP=./tmp may name a folder that nobody has made yet
