@@ -28,7 +28,8 @@ from utils.model import Model
 from utils.processes import distributed
 from utils.processes.distributed import ShareOfBatches
 from utils.saverRestorer import SaverRestorer
-from utils.scripts import endings, start
+from utils.scripts import start
+from utils.scripts.endings import runScript
 
 TASKS = {'cocoSource_xcnnfused': {'cellType': 'RNN', 'num_rnn_layers': 1}, 'cocoSource_task2_gru': {'cellType': 'GRU'},
          'cocoSource_task3_lstm': {'cellType': 'LSTM', 'learningRecipe': 'informedStart'},
@@ -254,4 +255,4 @@ def main():
 
 
 if __name__ == '__main__':
-    endings.runScript(main)
+    runScript(main)

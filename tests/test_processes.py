@@ -107,7 +107,7 @@ def test_a_signal_to_the_whole_group_ends_in_one_sentence(name, method, tmp_path
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
 @pytest.mark.parametrize('method', ['spawn', 'forkserver'])
 def test_a_signal_while_loaders_start_ends_in_one_sentence(method, tmp_path):
-    with program(tmp_path, "    print('starting', flush=True)" + READING_FOR_EVER, method) as (process, environment):
+    with program(tmp_path, "    os.write(1, b'starting\\n')" + READING_FOR_EVER, method) as (process, environment):
         for _ in range(3):  # once in each loader
             assert process.stdout.readline() == 'starting\n'
         os.killpg(process.pid, signal.SIGINT)
@@ -145,6 +145,13 @@ def test_an_interrupt_that_python_cannot_raise_is_not_lost(tmp_path):
         assert out == 'goes on\n' and errors.split()[0] == 'Stopped.' and process.returncode == 1
 
 
+@pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
+def test_an_interrupt_between_imports_leaves_no_stack_trace():
+    code = 'import utils, os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)'
+    done = subprocess.run([sys.executable, '-c', code], cwd=PROJECT, stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.stderr.split() == ['Stopped.'] and done.returncode == -signal.SIGINT
+
+
 @pytest.mark.skipif(os.name != 'posix', reason='the limit is POSIX')
 def test_a_batch_that_cannot_be_handed_over_ends_the_run_in_a_sentence(tmp_path):
     """A tensor that torch refuses to send; one that does not fit into shared memory."""
@@ -160,6 +167,29 @@ def test_a_batch_that_cannot_be_handed_over_ends_the_run_in_a_sentence(tmp_path)
             _, errors = process.communicate(timeout=20)
             assert errors.strip().startswith('A process that reads files cannot hand over a batch') and reason in errors
             assert 'numbOfCPUThreadsUsed' in errors and 'Traceback' not in errors and process.returncode == 1
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='these signals and limits are POSIX')
+@pytest.mark.parametrize('what, advice', [
+    ('os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)', 'lack of memory'),
+    ('os.kill(multiprocessing.active_children()[0].pid, signal.SIGBUS)', 'lack of memory'),
+    ('resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))', 'ulimit -n')])
+def test_what_happens_to_loaders_ends_in_a_sentence(what, advice, tmp_path):
+    """Killed as the system does it for lack of memory or of shared memory; batches with more files than may be open."""
+    with program(tmp_path, f'''
+            import resource
+            import signal
+
+            def main():
+                reading = batches()
+                kept = [next(reading)]
+                {what}
+                for batch in reading:
+                    kept.append(batch)
+            ''') as (process, environment):
+        _, errors = process.communicate(timeout=60)
+        assert advice in errors and 'numbOfCPUThreadsUsed' in errors and 'goes on from there' in errors and process.returncode == 1
+        assert 'Traceback' not in errors.replace('(Traceback', '')
 
 
 def test_sockets_have_short_paths_where_the_temporary_folder_has_a_long_one(tmp_path):

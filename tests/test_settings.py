@@ -21,7 +21,7 @@ def test_the_scripts_settings_are_possible(task):
     ('config', 'hidden_state_sizes', 0), ('config', 'hidden_state_sizes', 512.0), ('config', 'num_rnn_layers', '2'),
     ('config', 'scheduler_milestones', [90, 75]), ('config', 'scheduler_milestones', 75), ('config', 'weight_decay', -1e-5),
     ('config', 'weight_decay', float('nan')), ('config', 'vocabulary_size', True), ('config', 'seed', None),
-    ('config', 'cellType', 'lstm'), ('config', 'learning_rate', 0.1), ('modelParam', 'batch_size', 0),
+    ('config', 'cellType', 3), ('config', 'learning_rate', 0.1), ('modelParam', 'batch_size', 0),
     ('modelParam', 'cuda', {'use_cuda': True}), ('modelParam', 'cuda', {'use_cuda': True, 'device_idx': -1}),
     ('modelParam', 'modelName', ''), ('modelParam', 'modelName', '../'), ('modelParam', 'img_dir', ' '),
     ('modelParam', 'modeSetups', [['val', True]]), ('modelParam', 'modeSetups', [['train', True], ['val', False]]),

@@ -2,8 +2,10 @@
 import os
 import random
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
+from torch.utils.data.dataloader import default_collate
 
 from utils.data.imageFiles import loadImage
 from utils.generateVocabulary import END, START, UNKNOWN
@@ -91,7 +93,8 @@ class Collate:
 
     def __call__(self, images):
         batch = self.captionTensors([image['tokens'] for image in images])
-        batch['cnn_features'] = torch.stack([image['cnn_features'] for image in images])  # [B, D] or [B, 10, D]
+        # [B, D] or [B, 10, D], in a loader process at once in the memory that it shares
+        batch['cnn_features'] = default_collate([image['cnn_features'] for image in images])
         batch['orig_captions'] = [image['original_captions'] for image in images]
         batch['captions'] = [image['captions'][image['drawn']] for image in images]
         batch['captionsAsTokens'] = [image['captionsAsTokens'][image['drawn']] for image in images]
@@ -111,14 +114,14 @@ class Collate:
         longest = max(2, *map(len, captions)) - 1                                # a start token alone has no step
         T = min(longest, self.truncated_backprop_length)
         N = -(-longest // T)
-        tokens = torch.full((len(captions), N * T + 1), END)
-        weights = torch.zeros(len(captions), N * T)
+        tokens = np.full((len(captions), N * T + 1), END, np.int64)              # filled by numpy, which is faster at it
+        weights = np.zeros((len(captions), N * T), np.float32)
         for row, caption in enumerate(captions):
-            tokens[row, :len(caption)] = torch.tensor(caption)
+            tokens[row, :len(caption)] = caption
             weights[row, :len(caption) - 1] = 1
 
         def parts(rows):                                                         # [B, N·T] to [B, T, N]
-            return rows.reshape(-1, N, T).transpose(0, 1).contiguous().permute(1, 2, 0)  # each part [B, T] in one piece
+            return torch.from_numpy(rows).reshape(-1, N, T).transpose(0, 1).contiguous().permute(1, 2, 0)  # each part [B, T] in one piece
 
         return {'xTokens': parts(tokens[:, :-1]), 'yTokens': parts(tokens[:, 1:]), 'yWeights': parts(weights),
                 'numbOfTruncatedSequences': N}

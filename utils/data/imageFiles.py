@@ -62,9 +62,9 @@ def _checked(image, shape):
             f"If all files are like this, set config['number_of_cnn_features'] to {found[-1]}. If not: {COPY_AGAIN}"] * size_alone)
     checked = {
         'cnn_features': _finiteFloats(features, 'features'),
-        'imgPath': _text(image['imgPath']),
-        'original_captions': list(map(_text, _sequence(image['original_captions']))),
-        'captions': [list(map(_text, _sequence(words))) for words in _sequence(image['captions'])],
+        'imgPath': _texts([image['imgPath']])[0],
+        'original_captions': _texts(image['original_captions']),
+        'captions': [_texts(words) for words in _sequence(image['captions'])],
         'captionsAsTokens': [list(map(operator.index, _sequence(tokens))) for tokens in _sequence(image['captionsAsTokens'])]}
     letters = [*map(len, checked['original_captions']), *(sum(map(len, words)) for words in checked['captions'])]
     if max(letters, default=0) > MOST_LETTERS:
@@ -111,7 +111,11 @@ def _sequence(value):
     return value
 
 
-def _text(value):
-    if not isinstance(value, str):
-        raise _Unusable(f'a {type(value).__name__} stands where a text is expected')
-    return str(value)
+def _texts(value):
+    texts = list(_sequence(value))
+    if not set(map(type, texts)) <= {str}:
+        strange = next((text for text in texts if not isinstance(text, str)), None)
+        if strange is not None:
+            raise _Unusable(f'a {type(strange).__name__} stands where a text is expected')
+        texts = list(map(str, texts))  # numpy's
+    return texts

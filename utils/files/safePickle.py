@@ -82,14 +82,17 @@ def _torchLoad(file):
 _TORCH_HAS_WEIGHTS_ONLY = 'weights_only' in inspect.signature(torch.load).parameters
 
 
+_MEMORY_CAN_BE_LIMITED = resource is not None and os.path.exists('/proc/self/statm')
+
+
 @contextlib.contextmanager
 def _limitedMemory():
     """A few wrong bytes can make a pickle ask for all the memory there is: within, it gets a MemoryError instead (on Linux)."""
-    if resource is None or not os.path.exists('/proc/self/statm'):
+    if not _MEMORY_CAN_BE_LIMITED:
         yield
         return
-    with open('/proc/self/statm', 'rb') as f:
-        used = int(f.read().split()[0]) * mmap.PAGESIZE
+    with open('/proc/self/statm', 'rb', buffering=0) as f:
+        used = int(f.read(100).split()[0]) * mmap.PAGESIZE
     limits = resource.getrlimit(resource.RLIMIT_AS)
     stricter = min([used + MEMORY_OF_A_PICKLE] + [limit for limit in limits if limit != resource.RLIM_INFINITY])
     try:

@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader
 from utils.files.errors import UserError
 from utils.processes.parent import dieWithParent
 
+if 'forkserver' in multiprocessing.get_all_start_methods():
+    multiprocessing.set_forkserver_preload(['__main__', 'torch'])  # which else every single process imports
+
 LONGEST_SOCKET_PATH = 100  # bytes; the least that a system allows is 103
 SHORT_FOLDERS = '/tmp', '/var/tmp', '/dev/shm'
 

@@ -58,7 +58,7 @@ CONFIG = {
     'truncated_backprop_length': SIZE,
     'hidden_state_sizes': SIZE,
     'num_rnn_layers': SIZE,
-    'cellType': _one_of('RNN', 'GRU', 'LSTM'),
+    'cellType': (_name, "a cell of the model's file, such as 'GRU'"),  # the network says which it knows
     'scheduler_milestones': (_milestones, 'a rising list of epochs such as [75, 90], or None'),
     'scheduler_factor': _number(0, 1),
     'learningRecipe': _one_of(*RECIPES),
