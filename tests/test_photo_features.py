@@ -232,6 +232,15 @@ def test_photos_of_a_folder_and_its_folders(tmp_path):
     assert photosIn(str(tmp_path / 'missing')) == []
 
 
+def test_links_to_folders_are_followed_but_not_for_ever(tmp_path):
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'elsewhere' / 'a.jpg').write_bytes(b'')
+    (tmp_path / 'photos' / 'link').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'elsewhere' / 'back').symlink_to(tmp_path / 'photos')
+    assert photosIn(str(tmp_path / 'photos')) == [str(tmp_path / 'photos' / 'link' / 'a.jpg')]
+
+
 def test_the_standard_brings_the_channels_to_one_size(photos):
     standard = makeStandard(MeanColours(), photos + [photos[0] + 'missing'])
     features = applyStandard(standard, np.stack([features for _, features, _ in featuresOfPhotos(MeanColours(), photos)]))

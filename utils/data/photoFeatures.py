@@ -101,8 +101,12 @@ def squareOf(path):
 
 def photosIn(folder):
     """The paths of all photos in a folder and the folders in it, sorted; hidden ones are passed over."""
-    paths = []
+    paths, met = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(parent) in met:                                      # a link has led back
+            folders.clear()
+            continue
+        met.add(os.path.realpath(parent))
         folders[:] = [name for name in folders if not name.startswith('.')]
         paths += [os.path.join(parent, name) for name in names
                   if name.lower().endswith(ENDINGS) and not name.startswith('.')]
