@@ -10,6 +10,9 @@ import sys
 import pytest
 from leftovers import kill_all, marked_environment, needs_proc, seconds_until_gone
 
+from utils import saverRestorer, validate
+from utils.data import dataFolder
+from utils.files.errors import UserError
 from utils.files.project import PROJECT
 from utils.scripts.start import GOES_ON
 
@@ -31,7 +34,8 @@ def test_train_and_validate(task, course_folder, tmp_path, monkeypatch, capsys):
             monkeypatch.setitem(script.modelParam, key, value)
     monkeypatch.setitem(training.modelParam, 'numbOfEpochs', 1)
 
-    with pytest.raises(Exception, match=f'Exercise_Train_task{task}.py'):
+    monkeypatch.setattr(saverRestorer, 'DELIVERED', str(tmp_path / 'delivered'))
+    with pytest.raises(UserError, match=f'Exercise_Train_task{task}.py'):
         validation.main()
     capsys.readouterr()
     training.main()
@@ -50,6 +54,29 @@ def test_train_and_validate(task, course_folder, tmp_path, monkeypatch, capsys):
     assert f"meteor        {history[0]['meteor']:.4f}" in out and 'meteor_tokens' in out and 'loss' in out
     assert 'captions.html' in os.listdir(os.path.join(folders['img_dir'], run))
     assert 'greedy   beam of 3' in out and 'captions_validation_beam3.json' in os.listdir(os.path.join(folders['modelsDir'], run))
+
+
+def test_without_an_own_model_the_delivered_one_is_validated_on_what_it_learned(course_folder, tmp_path, monkeypatch, capsys):
+    demo, other = course_folder(n_train=8, n_val=4, name='demo'), course_folder(n_train=4, n_val=3, name='other')
+    for module in (dataFolder, validate):
+        monkeypatch.setattr(module, 'DEMO_ROOT', demo)
+    monkeypatch.setattr(saverRestorer, 'DELIVERED', str(tmp_path / 'delivered'))
+    training, validation = (importlib.import_module(name) for name in ('Exercise_Train_task1', 'Validate_task1'))
+    for key, value in SMALL.items():
+        monkeypatch.setitem(training.config, key, value)
+    for script in (training, validation):
+        monkeypatch.setitem(script.modelParam, 'img_dir', str(tmp_path / 'plots'))
+        monkeypatch.setitem(script.modelParam, 'numbOfCPUThreadsUsed', 0)
+    for key, value in (('data_dir', demo), ('modelsDir', str(tmp_path / 'delivered')), ('numbOfEpochs', 1)):
+        monkeypatch.setitem(training.modelParam, key, value)
+    training.main()
+    for key, value in (('data_dir', other), ('modelsDir', str(tmp_path / 'models'))):
+        monkeypatch.setitem(validation.modelParam, key, value)
+    capsys.readouterr()
+    validation.main()
+    out = capsys.readouterr().out
+    assert f'No model has been trained on the data in {other} yet (python Exercise_Train_task1.py does that)' in out
+    assert 'comes with the project' in out and 'built-in demo data' in out and '4 validation images' in out
 
 
 @pytest.mark.parametrize('task', TASKS)

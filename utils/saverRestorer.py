@@ -35,7 +35,7 @@ def newestCheckpoint(folder, kind):
 
 def findCheckpoint(modelParam, kind):
     """The path of the run's newest 'last' or 'best' checkpoint, or None."""
-    return newestCheckpoint(runFolder(modelParam), kind)
+    return newestCheckpoint(os.path.join(modelParam['modelsDir'], modelParam['modelName']), kind)
 
 
 def findForValidation(modelParam):
