@@ -15,7 +15,20 @@ import torch
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from report import submitter  # noqa: E402
-from report.runs import HALVES, HISTORY, SAME, TASKS, TIMES, Run, deliveredRun, isUpToDate, ownRun, validationScript  # noqa: E402
+from report.runs import (  # noqa: E402
+    HALVES,
+    HISTORY,
+    SAME,
+    TASKS,
+    TIMES,
+    UNNAMED,
+    Run,
+    deliveredRun,
+    isUpToDate,
+    ownRun,
+    validationScript,
+)
+from utils.dataLoader import CHECKED_FILES  # noqa: E402
 from utils.files.atomic import PARTIAL, writeAtomically, writeJson  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
 from utils.saverRestorer import DELIVERED  # noqa: E402
@@ -51,6 +64,7 @@ def deliver(run, parameters, imageCaptionModel):
             change = max((abs(scores[key] - then[key]) for key in SCORES if key in then), default=0.0)
             if change <= SAME:
                 break
+        os.remove(os.path.join(folder, CHECKED_FILES))
         _keepHalves(run, folder)
         target = os.path.join(DELIVERED, run.name)
         if os.path.exists(target):
@@ -65,7 +79,8 @@ def _saveWeights(checkpoint, dtype, folder):
     weights = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor
                for name, tensor in checkpoint['model_state_dict'].items()}
     slim = {key: value for key, value in checkpoint.items() if key not in ONLY_FOR_TRAINING}
-    slim['trainedBy'] = submitter.SUBMITTER
+    if submitter.SUBMITTER != UNNAMED:
+        slim['trainedBy'] = submitter.SUBMITTER
     data = io.BytesIO()
     torch.save({**slim, 'model_state_dict': weights}, data)
     writeAtomically(os.path.join(folder, f"best_epoch{checkpoint['epoch']}.pt"), data.getbuffer())

@@ -144,7 +144,7 @@ def test_deliver_then_validate_then_report(trained, tmp_path, texts, capsys, mon
     shutil.rmtree(os.path.join(trained['modelsDir'], NAME))
     assert loadForValidation(trained)['path'].startswith(str(tmp_path / 'delivered'))   # else the delivered one
     trainer = build({**delivered.checkpoint['config']}, trained, cocoSource_task4_attention.ImageCaptionModel)
-    assert 'comes with the project' in capsys.readouterr().out
+    assert 'was trained by Åse' in capsys.readouterr().out
     scores = validateCaptions(trainer.model, trained, trainer.config, trainer.dataLoader)
     assert {'epoch': own.epoch, **scores} == delivered.scores
     assert listing(tmp_path / 'delivered') == before                  # validation writes elsewhere

@@ -14,6 +14,8 @@ from utils.files.project import runFolder
 from utils.generateVocabulary import captionOf, loadVocabulary, wordPositions
 from utils.processes.distributed import ShareOfBatches, isMain
 
+CHECKED_FILES = 'checkedFiles.json'  # in a run's folder
+
 
 class DataLoaderWrapper:
     """The loaders of the modes in `modelParam['modeSetups']`: `myDataDicts['train']` and `myDataDicts['val']`.
@@ -52,7 +54,7 @@ class DataLoaderWrapper:
         """
         if isMain():
             for loader in self.myDataDicts.values():
-                survey.checkFiles(loader.dataset, self.modelParam, os.path.join(runFolder(self.modelParam), 'checkedFiles.json'))
+                survey.checkFiles(loader.dataset, self.modelParam, os.path.join(runFolder(self.modelParam), CHECKED_FILES))
 
     def trainingStatistics(self):
         """The mean of the training images' features [D], over detections too, and how often each token is to be learned in
