@@ -151,7 +151,8 @@ def _runIn(folder):
 
 def isUpToDate(delivered, own):
     """Whether what has been delivered, a `Run` or None, is the submitter's run on this machine."""
-    return bool(delivered) and delivered.history == own.history and delivered.checkpoint.get('trainedBy', UNNAMED) == submitter.SUBMITTER
+    return (bool(delivered) and delivered.history == own.history
+            and delivered.checkpoint.get('trainedBy', UNNAMED) == submitter.SUBMITTER)
 
 
 def runsOfTasks():
