@@ -28,6 +28,7 @@ from utils.files.project import PROJECT
 from utils.generateVocabulary import generateVocabulary
 from utils.metrics import CaptionScorer, tokenize
 from utils.model import Model
+from utils.networks.decoding import beamSearch, greedyTokens
 
 V, E, H, D, M, BATCH, PADDED = 10000, 300, 512, 2048, 512, 128, 25
 REPETITIONS = 7
@@ -214,7 +215,7 @@ def captioning():
 
         @torch.no_grad()
         def ours():
-            return [net.greedy_tokens(features, start[:len(features)]) for features in batches]
+            return [greedyTokens(net, features, start[:len(features)]) for features in batches]
 
         @torch.no_grad()
         def plain():
@@ -222,7 +223,7 @@ def captioning():
 
         @torch.no_grad()
         def beam():
-            return [net.beam_tokens(features, start[:len(features)], 3) for features in batches]
+            return [beamSearch(net, features, start[:len(features)], 3) for features in batches]
 
         seconds = medians({'ours': ours, 'plain': plain, 'beam': beam}, 3)
         steps = [tokens.shape[1] for tokens in ours()]
