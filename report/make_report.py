@@ -88,7 +88,7 @@ MODELS = {
          r'$x^{(1)}_t = [\mathrm{embedding}(w_{t-1}),\, \mathrm{max}\,(v_1,\ldots,v_{10})]\qquad x^{(2)}_t = [h^{(1)}_t, z_t]$']),
 }
 REPRODUCING = ('All scripts are started without parameters. The one path to set is DATA_ROOT in utils/dataRoot.py. '
-               'Seeds are fixed, so that a run on the same machine gives the same numbers again. Training leaves in '
+               'Seeds are fixed: a run on the same machine, with as many threads, gives the same numbers again. Training leaves in '
                'storedModels/ what each epoch was like; validation takes the model trained there or, where there is '
                'none, the one in report/models/.')
 SOURCES = [
