@@ -147,6 +147,24 @@ def test_an_interrupt_that_python_cannot_raise_is_not_lost(tmp_path):
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
+def test_signals_that_arrive_together_end_in_one_sentence(tmp_path):
+    """A person's, a batch system's, and that of a loader's end."""
+    with program(tmp_path, '''
+            import signal
+
+            def main():
+                next(batches())  # torch listens for ends of loaders from now on
+                signals = [signal.SIGINT, signal.SIGTERM, signal.SIGCHLD]
+                signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+                for number in signals:
+                    os.kill(os.getpid(), number)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+            ''') as (process, environment):
+        _, errors = process.communicate(timeout=60)
+        assert errors.strip() == f'Stopped. {GOES_ON}' and process.returncode == 1
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
 def test_an_interrupt_between_imports_leaves_no_stack_trace():
     code = 'import utils, os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(10)'
     done = subprocess.run([sys.executable, '-c', code], cwd=PROJECT, stderr=subprocess.PIPE, universal_newlines=True)

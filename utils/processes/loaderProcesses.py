@@ -121,6 +121,6 @@ def endLoaderProcesses():
     is told so, which else takes their end for a second error and waits for locks that they have held."""
     torch.utils.data._utils.python_exit_status = True
     if hasattr(signal, 'SIGCHLD'):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # Python complains of one under way where none is set
     for process in multiprocessing.active_children():
         process.kill()

@@ -1,9 +1,11 @@
 """How a script ends: in a sentence wherever the person who started it can mend what is wrong."""
 import _thread
 import errno
+import math
 import signal
 import sys
 import threading
+import time
 
 import torch
 
@@ -15,6 +17,8 @@ from utils.scripts.start import OPEN_FILES, whatIsKept
 
 LOST_PROCESS = 'closed by peer', 'reset by peer', 'broken pipe', 'pair closure', 'nccl'  # in what gloo and nccl say then
 STOPPING = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
+
+_stopped = -math.inf  # when the last signal to stop came
 
 
 def runScript(main):
@@ -31,7 +35,7 @@ def runScript(main):
         _end(error)
     except KeyboardInterrupt:
         for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)  # one is enough
+            signal.signal(number, lambda *_: None)  # one is enough
         _end(f'Stopped. {whatIsKept()}')
     except (OSError, RuntimeError, EOFError) as error:
         advice = _advice(error)
@@ -43,13 +47,19 @@ def runScript(main):
 
 
 def _stop(*_):
-    endLoaderProcesses()  # before anything waits for them
-    raise KeyboardInterrupt
+    """Ends the script as Ctrl-C does; more signals of the same second, as from torchrun or a hasty person, say nothing new."""
+    global _stopped
+    if time.monotonic() - _stopped > 1:
+        _stopped = time.monotonic()
+        endLoaderProcesses()  # before anything waits for them
+        raise KeyboardInterrupt
 
 
 def _raiseAgain(unraisable):
     """A Ctrl-C at a moment when Python can raise nothing, as in a destructor, is raised a little later instead of lost."""
+    global _stopped
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _stopped = -math.inf
         threading.Timer(.1, _interruptMain).start()
     else:
         sys.__unraisablehook__(unraisable)
