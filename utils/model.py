@@ -146,8 +146,8 @@ class Model:
         Returns:
             [B, T, detections], the weights of the attention when it says each token; None where the network has none.
         """
-        said = torch.tensor(captions)                                            # [B, T]
-        given = torch.cat([batch['xTokens'][:, :1, 0], said[:, :-1]], dim=1).to(self.device)  # [B, T], each one's predecessor
+        tokens = torch.tensor(captions)                                          # [B, T]
+        given = torch.cat([batch['xTokens'][:, :1, 0], tokens[:, :-1]], dim=1).to(self.device)  # [B, T], each one's predecessor
         with torch.no_grad():
             weights = attentionOver(self.net, self.features(batch), given)
         return None if weights is None else weights.cpu()
