@@ -4,13 +4,15 @@ import pickle
 import signal
 import sys
 
-import numpy as np
-import pytest
-import torch
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads of torch, not yet imported, that wait leave their core to others
 
-from utils import metrics
-from utils.metrics import METEOR
-from utils.scripts import start
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from utils import metrics  # noqa: E402
+from utils.metrics import METEOR  # noqa: E402
+from utils.scripts import start  # noqa: E402
 
 D = 16  # features per detection
 CAPTIONS = [
