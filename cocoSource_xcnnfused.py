@@ -93,7 +93,7 @@ class RecurrentCell(nn.Module):
         for size, xW in zip(sizes, (x.data @ weights.input).split(sizes)):       # [size, G·H]
             state = self.equations(xW + weights.bias[:size], state[:size], weights.hidden)
             states.append(state)                                                 # [size, k·H]
-        return PackedSequence(torch.cat(states), x.batch_sizes), state
+        return PackedSequence(torch.cat(states) if len(states) > 1 else state, x.batch_sizes), state
 
     def hidden_of(self, states):
         """The hidden states [N, H] among packed states [N, k·H], packed."""

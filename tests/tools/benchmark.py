@@ -70,7 +70,7 @@ def plain_steps(net, cnn_features, first_word, words=None):
     features = net.process_features(cnn_features)
     attention = getattr(net, 'attention_layer', None)
     image = features if attention is None else features.max(dim=2).values
-    states = list(net.zero_state(features))
+    states = list(net.zero_state(len(features)))
     logits, word = [], first_word
     for step in range(40 if words is None else words.shape[1]):
         if words is not None:
