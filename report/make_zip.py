@@ -26,7 +26,7 @@ from utils.scripts.endings import runScript  # noqa: E402
 
 # What is packed, and nothing else: no data, caches, git, or whatever else lies about.
 PACKED = ('*.py', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 'utils/*/*.py', 'utils/*/*.html', 'tests/*.py',
-          'tests/*/*.py', 'report/*.py', 'report/*.md', 'report/*.pdf', 'report/*.png', 'report/models/*/*.json',
+          'tests/*/*.py', 'tests/*.json', 'report/*.py', 'report/*.md', 'report/*.pdf', 'report/*.png', 'report/models/*/*.json',
           'report/models/*/*.pt')
 
 
