@@ -97,6 +97,13 @@ def _startLoaderProcess(worker):
     if hasattr(signal, 'pthread_sigmask'):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     multiprocessing.queues.Queue._on_queue_feeder_error = _handOverError
+    sys.excepthook = _passOverLostConnection
+
+
+def _passOverLostConnection(kind, error, trace, otherwise=sys.excepthook):
+    """The main process that breaks a connection is ending, and says itself why."""
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        otherwise(kind, error, trace)
 
 
 def _handOverError(results, error, result):
@@ -116,11 +123,16 @@ def _handOverError(results, error, result):
         results.put((result[0], ExceptionWrapper()))
 
 
-def endLoaderProcesses():
-    """Ends those that are left when this process is about to end, whatever they are doing: no exit has to wait for them. Torch
-    is told so, which else takes their end for a second error and waits for locks that they have held."""
+def passOverLoaderProcesses():
+    """From now on, as this process is about to end, the end of a loader process is no error: torch raises one else, at
+    whatever moment, and waits for locks that the process has held."""
     torch.utils.data._utils.python_exit_status = True
     if hasattr(signal, 'SIGCHLD'):
         signal.signal(signal.SIGCHLD, lambda *_: None)  # Python complains of one under way where none is set
+
+
+def endLoaderProcesses():
+    """Ends those that are left when this process is about to end, whatever they are doing: no exit has to wait for them."""
+    passOverLoaderProcesses()
     for process in multiprocessing.active_children():
         process.kill()

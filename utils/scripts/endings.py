@@ -12,7 +12,7 @@ import torch
 from utils.files.errors import UserError
 from utils.processes.distributed import isFirstToEnd, joined, worldSize
 from utils.processes.java import JavaError
-from utils.processes.loaderProcesses import endLoaderProcesses
+from utils.processes.loaderProcesses import endLoaderProcesses, passOverLoaderProcesses
 from utils.scripts.start import OPEN_FILES, whatIsKept
 
 LOST_PROCESS = 'closed by peer', 'reset by peer', 'broken pipe', 'pair closure', 'nccl'  # in what gloo and nccl say then
@@ -34,10 +34,12 @@ def runScript(main):
     except (UserError, JavaError) as error:
         _end(error)
     except KeyboardInterrupt:
+        passOverLoaderProcesses()
         for number in STOPPING:
             signal.signal(number, lambda *_: None)  # one is enough
         _end(f'Stopped. {whatIsKept()}')
     except (OSError, RuntimeError, EOFError) as error:
+        passOverLoaderProcesses()
         advice = _advice(error)
         if not advice:
             raise
