@@ -99,8 +99,7 @@ class Captioner:
         self.model = Model(config, {'cuda': CUDA, 'inference': True}, importlib.import_module(network).ImageCaptionModel)
         self.model.net.load_state_dict(checkpoint['model_state_dict'])
         self.model.net.eval()
-        mean = checkpoint.get('feature_mean')
-        self.model.feature_mean = None if mean is None else mean.float().to(self.model.device)
+        self.model.setFeatureMean(checkpoint.get('feature_mean'))
         self.vocabulary = {'TokenToWord': dict(enumerate(checkpoint['words']))}
         self.standard = checkpoint['photoStandard']
         self.pooled = config['featurepathstub'] == POOLED

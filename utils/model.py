@@ -87,6 +87,10 @@ class Model:
             self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
                 self.optimizer, config['scheduler_milestones'] or [], config['scheduler_factor'])
 
+    def setFeatureMean(self, mean):
+        """Has the network see its features less `mean`, [D] of any float type, or as they are where it is None."""
+        self.feature_mean = None if mean is None else mean.float().to(self.device)
+
     def features(self, batch):
         """A batch's features as the network sees them: on its device, less the training images' mean where it was taken."""
         cnn_features = batch['cnn_features'].to(self.device, non_blocking=True)

@@ -7,7 +7,7 @@ import re
 
 import torch
 
-from utils.data.dataFolder import changesOfFiles, filesRead, runsOnEarlierData
+from utils.data.dataFolder import POOLED, UNPOOLED, changesOfFiles, filesRead, runsOnEarlierData
 from utils.data.photoFeatures import readStandard
 from utils.files.atomic import writeAtomically
 from utils.files.defaults import withDefaults
@@ -99,7 +99,7 @@ def sizesOf(weights):
             'hidden_state_sizes': weights['output_layer.weight'].shape[1],
             'num_rnn_layers': len({name.split('.')[2] for name in weights if name.startswith('rnn.cells.')}),
             'cellType': ('LSTM' if 'rnn.cells.0.weight_f' in weights else 'GRU' if 'rnn.cells.0.weight_u' in weights else 'RNN'),
-            'featurepathstub': 'detectron2_lim10features' if attention else 'detectron2_lim10maxfeatures'}
+            'featurepathstub': UNPOOLED if attention else POOLED}
 
 
 def _renamed(name, names):
@@ -262,8 +262,7 @@ class SaverRestorer:
             raise UserError(f'The checkpoint {path} does not fit this network: {self._misfits(model, checkpoint) or error}. It '
                             'belongs to another task or to other sizes; move it away or set the configuration that it was '
                             'trained with.') from error
-        mean = checkpoint.get('feature_mean')
-        model.feature_mean = None if mean is None else mean.float().to(model.device)
+        model.setFeatureMean(checkpoint.get('feature_mean'))
 
     @staticmethod
     def _misfits(model, checkpoint):

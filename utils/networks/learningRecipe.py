@@ -36,7 +36,7 @@ def informStart(model, feature_mean, counts):
         raise UserError(f"config['learningRecipe'] = {INFORMED_START!r} needs a network with an output_layer and an rnn, which "
                         f"that of {type(net).__module__}.py lacks. Set it to {ASSIGNMENT!r}.")
     counts = counts.double().clamp(min=1)
-    model.feature_mean = feature_mean.float().to(model.device)
+    model.setFeatureMean(feature_mean)
     with torch.no_grad():
         net.output_layer.bias.copy_((counts / counts.sum()).log())
         for name, parameter in net.rnn.named_parameters():
