@@ -10,9 +10,11 @@ word, and so on, the longest captions first, and `batch_sizes` [T] says how many
 import collections
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
+
+from utils.networks.crossEntropy import crossEntropies
+from utils.networks.precision import castOnce
 
 CAPTION_STEPS = 40  # words of a free-running caption; the longest human one in COCO has 50, 99.9 % have at most 25
 
@@ -75,7 +77,7 @@ class RecurrentCell(nn.Module):
             varying_size = self.input_size - constant_input.shape[1]
             bias = bias + constant_input @ W_x[varying_size:]                    # [B, G·H]
             W_x = W_x[:varying_size]
-        return GateWeights(W_x, W_h, bias)
+        return GateWeights(W_x, castOnce(W_h), bias)
 
     def over_time(self, x, state, weights):
         """Takes the steps of whole captions.
@@ -333,6 +335,6 @@ def loss_fn(logits, y_tokens, y_weights):
     Returns:
         The sum over all words, and the mean over the weights, both in nats; 0 and 0 where all weights are.
     """
-    losses = F.cross_entropy(logits.flatten(0, 1), y_tokens.flatten(), reduction='none')  # [B·T]
+    losses = crossEntropies(logits.flatten(0, 1), y_tokens.flatten())            # [B·T]
     sum_loss = (losses * y_weights.flatten()).sum()
     return sum_loss, sum_loss / (y_weights.sum() + 1e-7)

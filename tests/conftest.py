@@ -9,11 +9,13 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads of torch, not yet
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from leftovers import hear_signals  # noqa: E402
 
 from utils import metrics  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
 from utils.scripts import start  # noqa: E402
 
+hear_signals()
 D = 16  # features per detection
 CAPTIONS = [
     ['A red house. ', 'a house that is red', 'The red house stands there .', 'Red house\n', 'One house, red.', 'a house', 'house'],

@@ -47,3 +47,11 @@ def kill_all(environment):
     for pid in processes_with(environment):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def hear_signals():
+    """What this process starts from now on hears Ctrl-C and hangups, also where nohup or a shell's & have them ignored here."""
+    for name in ('SIGINT', 'SIGHUP'):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # a function is not inherited, as being ignored is

@@ -30,7 +30,6 @@ from utils.files.errors import UserError
 from utils.files.project import inProject
 from utils.generateVocabulary import END, START, captionOf, wordPositions
 from utils.model import Model, describeDevice
-from utils.networks.decoding import beamSearch
 from utils.pages.captionPage import PIXELS, SHOWN, embedded, writePage
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 from utils.scripts.endings import runScript
@@ -118,7 +117,8 @@ class Captioner:
         if self.pooled:
             cnn_features = cnn_features.max(dim=1).values                        # [B, 2048]
         batch = {'cnn_features': cnn_features, 'xTokens': torch.full((len(features), 1, 1), START)}
-        tokens, log_p = self.best(batch)
+        tokens, log_p = self.model.beamSearch(batch, BEST)
+        tokens = tokens.tolist()
         attention = self.model.attentionOver(batch, [best[0] for best in tokens])  # [B, T, 10] or None
         details = []
         for row, best in enumerate(tokens):
@@ -132,13 +132,6 @@ class Captioner:
     def _withProbability(self, tokens, log_p):
         per_word = log_p / (tokens.index(END) + 1 if END in tokens else len(tokens))  # the end counts as one
         return f'{captionOf(self.vocabulary, tokens)} ({per_word.exp():.0%} a word, {log_p.exp():.1e} in all)'
-
-    def best(self, batch):
-        """The best captions of a batch, B lists of `BEST` lists of tokens, and their log-probabilities [B, BEST]."""
-        with torch.no_grad():
-            start = batch['xTokens'][:, 0, 0].to(self.model.device)              # [B]
-            tokens, log_p = beamSearch(self.model.net, self.model.features(batch), start, BEST)
-        return tokens.tolist(), log_p
 
 
 def batches(things, size):

@@ -1,4 +1,5 @@
 """A network with its loss, optimizer and learning-rate schedule, for any of the tasks."""
+import contextlib
 import random
 import sys
 
@@ -9,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 from utils.files.errors import UserError
 from utils.networks.decoding import beamSearch, greedyTokens
 from utils.networks.otherNetworks import attentionOver
+from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.processes.distributed import isMain, localRank, rank, worldSize
 from utils.processes.loaderProcesses import availableCores
 
@@ -58,12 +60,14 @@ class Model:
         net: the `imageCaptionModel`, on `device`.
         loss_fn: the `loss_fn` of the file that defines `imageCaptionModel`.
         optimizer, scheduler: absent when `modelParam['inference']`; the scheduler counts epochs.
+        scaler: torch's scaler of the loss, which does something with precision 'float16' alone.
         start_epoch: the number of epochs that are done, 0 for a new model.
         history: one dict of losses and scores per done epoch.
         feature_mean: [D], what the network sees its features less of; None for nothing.
 
     Raises:
-        UserError: there is no GPU of the number asked for, or the configuration is of another task.
+        UserError: there is no GPU of the number asked for, the device cannot train in the precision asked for, or the
+            configuration is of another task.
     """
 
     def __init__(self, config, modelParam, imageCaptionModel):
@@ -72,6 +76,7 @@ class Model:
         self.device = chooseDevice(modelParam)
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)  # what names no GPU goes there as well
+        self.precision = self._possiblePrecision()
         seedEverything(config['seed'])
         try:
             self.net = imageCaptionModel(config).to(self.device)
@@ -81,11 +86,30 @@ class Model:
         self.start_epoch = 0
         self.history = []
         self.feature_mean = None
+        self.scaler = lossScaler(self.precision)
         if not modelParam['inference']:
-            self.optimizer = OPTIMIZERS[config['optimizer']](
-                self.net.parameters(), weight_decay=config['weight_decay'], **config['learningRate'])
+            self.optimizer = self._newOptimizer()
             self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
                 self.optimizer, config['scheduler_milestones'] or [], config['scheduler_factor'])
+
+    def _possiblePrecision(self):
+        """The precision of the configuration; float32 where a model that was trained in another one is only used here."""
+        precision = self.config.get('precision', FLOAT32)
+        reason = hindrance(precision, self.device)
+        if not reason:
+            return precision
+        if not self.modelParam['inference']:
+            raise UserError(f"config['precision'] cannot be {precision!r} here, since {reason}. Set it to {FLOAT32!r}.")
+        print(f'The model was trained in {precision}, but {reason}. It is used in {FLOAT32}.', flush=True)
+        return FLOAT32
+
+    def _newOptimizer(self):
+        kind, options = OPTIMIZERS[self.config['optimizer']], {**self.config['learningRate'],
+                                                               'weight_decay': self.config['weight_decay']}
+        if self.precision != FLOAT32:
+            with contextlib.suppress(TypeError, RuntimeError):  # where torch has none for this device
+                return kind(self.net.parameters(), fused=True, **options)  # which rounds otherwise, and is faster
+        return kind(self.net.parameters(), **options)
 
     def setFeatureMean(self, mean):
         """Has the network see its features less `mean`, [D] of any float type, or as they are where it is None."""
@@ -104,8 +128,8 @@ class Model:
         """
         weights = batch['yWeights']                                              # [B, T, N]
         longest_first = weights.sum((1, 2)).sort(descending=True, stable=True).indices
-        sorted_batch = {key: batch[key][longest_first] for key in ('cnn_features', 'xTokens', 'yTokens', 'yWeights')}
-        cnn_features = self.features(sorted_batch)
+        sorted_batch = {key: batch[key][longest_first] for key in ('xTokens', 'yTokens', 'yWeights')}
+        cnn_features = self.features(batch)[longest_first.to(self.device)]
         state = None
         for part in range(batch['numbOfTruncatedSequences']):
             x, y, weights = (sorted_batch[key][:, :, part] for key in ('xTokens', 'yTokens', 'yWeights'))  # [B, T]
@@ -113,19 +137,43 @@ class Model:
                 has_word = weights.t() > 0                                       # [T, B]
                 sizes = has_word.sum(1)
                 words, y, weights = (rows.t()[has_word].to(self.device) for rows in (x, y, weights))  # [N]
-                logits, state = self.net.logits_of_words(cnn_features, PackedSequence(words, sizes[sizes > 0]), state)
+                with self._products():
+                    logits, state = self.net.logits_of_words(cnn_features, PackedSequence(words, sizes[sizes > 0]), state)
                 sum_loss, _ = self.loss_fn(logits.unsqueeze(0), y.unsqueeze(0), weights.unsqueeze(0))
             else:
                 x, y, weights = (rows.contiguous().to(self.device) for rows in (x, y, weights))
-                logits, state = self.net(cnn_features, x, True, state)
-                sum_loss, _ = self.loss_fn(logits, y, weights)
+                with self._products():
+                    logits, state = self.net(cnn_features, x, True, state)
+                sum_loss, _ = self.loss_fn(logits.float(), y, weights)
             state = state.detach()
             yield sum_loss
+
+    def learn(self, losses, words):
+        """One step of the optimizer, down the gradient of the loss per word.
+
+        Args:
+            losses: the losses that `lossOfParts` yields.
+            words: float, the number of words that they are summed over.
+
+        Returns:
+            list of the losses, without their gradients.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        values = []
+        for loss in losses:
+            self.scaler.scale(loss / words).backward()
+            values.append(loss.detach())
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return values
+
+    def _products(self):
+        return products(self.precision, self.device)
 
     def greedyTokens(self, batch):
         """The free-running captions of a batch: B lists of tokens, an end token among them or not."""
         cnn_features, start = self.features(batch), self._startTokens(batch)
-        with torch.no_grad():
+        with torch.no_grad(), self._products():
             if hasattr(self.net, 'next_words'):
                 return greedyTokens(self.net, cnn_features, start).tolist()
             logits, _ = self.net(cnn_features, start.unsqueeze(1), False)        # [B, 40, V]
@@ -133,9 +181,13 @@ class Model:
 
     def beamTokens(self, batch, beamSize):
         """The best caption of a beam search for each image of a batch, as `greedyTokens` returns them."""
-        with torch.no_grad():
-            captions, _ = beamSearch(self.net, self.features(batch), self._startTokens(batch), beamSize)
+        captions, _ = self.beamSearch(batch, beamSize)
         return captions[:, 0].tolist()
+
+    def beamSearch(self, batch, beamSize):
+        """The best captions of each image of a batch, and their log-probabilities, as `decoding.beamSearch` returns them."""
+        with torch.no_grad(), self._products():
+            return beamSearch(self.net, self.features(batch), self._startTokens(batch), beamSize)
 
     def _startTokens(self, batch):
         return batch['xTokens'][:, 0, 0].to(self.device)                         # [B]
@@ -152,6 +204,6 @@ class Model:
         """
         tokens = torch.tensor(captions)                                          # [B, T]
         given = torch.cat([batch['xTokens'][:, :1, 0], tokens[:, :-1]], dim=1).to(self.device)  # [B, T], each one's predecessor
-        with torch.no_grad():
+        with torch.no_grad(), self._products():
             weights = attentionOver(self.net, self.features(batch), given)
         return None if weights is None else weights.cpu()

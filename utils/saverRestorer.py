@@ -120,10 +120,10 @@ def vocabularyFingerprint(vocabulary):
 class SaverRestorer:
     """Saves a run's checkpoints in `modelsDir + modelName`, and restores them.
 
-    A checkpoint is a dict of `epoch`, `model_state_dict`, `optimizer_state_dict`, `scheduler_state_dict`, `feature_mean` (as
-    in `Model`), `config`, `modelParam` (the keys that shape a run), `network` (the model's file), `vocabulary` (its
-    fingerprint), `words` (those of the tokens), `files` (as `filesRead` returns them), `photoStandard` (of a data folder made
-    from photos), `history` and `best` (`epoch` and `loss`).
+    A checkpoint is a dict of `epoch`, `model_state_dict`, `optimizer_state_dict`, `scheduler_state_dict`,
+    `scaler_state_dict`, `feature_mean` (as in `Model`), `config`, `modelParam` (the keys that shape a run), `network` (the
+    model's file), `vocabulary` (its fingerprint), `words` (those of the tokens), `files` (as `filesRead` returns them),
+    `photoStandard` (of a data folder made from photos), `history` and `best` (`epoch` and `loss`).
     """
 
     def __init__(self, config, modelParam):
@@ -153,6 +153,7 @@ class SaverRestorer:
             'model_state_dict': model.net.state_dict(),
             'optimizer_state_dict': model.optimizer.state_dict(),
             'scheduler_state_dict': model.scheduler.state_dict(),
+            'scaler_state_dict': model.scaler.state_dict(),
             'feature_mean': model.feature_mean,
             'config': self.config,
             'modelParam': {key: self.modelParam[key] for key in PARAMETERS_OF_A_RUN},
@@ -278,6 +279,8 @@ class SaverRestorer:
         if not changes and 'optimizer_state_dict' in checkpoint:  # which a delivered model lacks
             optimizer.load_state_dict(checkpoint['optimizer_state_dict'])
             scheduler.load_state_dict(checkpoint['scheduler_state_dict'])
+            if checkpoint.get('scaler_state_dict'):  # which is empty where nothing is scaled
+                model.scaler.load_state_dict(checkpoint['scaler_state_dict'])
             return
         if checkpoint['config'].get('optimizer') == self.config['optimizer'] and 'optimizer_state_dict' in checkpoint:
             optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer_state_dict']['state']})

@@ -4,6 +4,8 @@ import os
 import time
 from contextlib import closing, nullcontext
 
+import torch
+
 from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoSettings import fitToDemo
 from utils.files.atomic import writeJson
@@ -19,6 +21,8 @@ from utils.processes.progress import progressBar
 from utils.saverRestorer import SaverRestorer
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
+
+BATCHES_BETWEEN_LOOKS = 20  # at the loss, for which a GPU is waited for
 
 
 def train(config, modelParam, imageCaptionModel):
@@ -136,14 +140,15 @@ class Trainer:
             return teacherForcedLoss(model, batches)
         model.net.train()
         loader.batch_sampler.sampler.set_epoch(cur_epoch)
-        total, words = 0.0, 0.0
+        total, words, unread = 0.0, 0.0, []
         for number, batch in enumerate(batches, start=1):
             words_of_batch = averaged(float(batch['yWeights'].sum()))            # per process, as its gradients are
-            model.optimizer.zero_grad()
-            for sum_loss in self.lossOfParts(batch):
-                (sum_loss / words_of_batch).backward()
-                total += finite(sum_loss.detach(), batch, f'epoch {cur_epoch}, batch {number}')
-            model.optimizer.step()
             words += words_of_batch
-            batches.set_postfix_str(f'loss {total / words:.3f}', refresh=False)
+            for loss in model.learn(self.lossOfParts(batch), words_of_batch):
+                unread.append((loss, batch['imgPaths'], f'epoch {cur_epoch}, batch {number}'))
+            if number % BATCHES_BETWEEN_LOOKS == 0 or number == len(loader):
+                values = torch.stack([loss for loss, _, _ in unread]).tolist()   # which waits for a GPU
+                total += sum(finite(value, *origin) for value, (_, *origin) in zip(values, unread))
+                unread = []
+                batches.set_postfix_str(f'loss {total / words:.3f}', refresh=False)
         return averaged(total) / words

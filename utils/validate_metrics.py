@@ -18,15 +18,14 @@ def imageId(imgPath):
     return int(stem) if stem.isdigit() else stem
 
 
-def finite(loss, batch, where):
-    """The loss, a tensor, as a float.
+def finite(loss, imgPaths, where):
+    """The loss of a batch, a float.
 
     Raises:
         UserError: it is infinite or not a number; the message names the batch's images.
     """
-    loss = float(loss)
     if not math.isfinite(loss):
-        raise UserError(f"The loss is {loss} in {where}, images {', '.join(batch['imgPaths'])}. Nothing of this epoch is "
+        raise UserError(f"The loss is {loss} in {where}, images {', '.join(imgPaths)}. Nothing of this epoch is "
                         'kept, the last checkpoint is finite. The files were checked at the start, so the model has diverged: '
                         "train a new one with a smaller config['learningRate'], or go on from the last checkpoint with it by "
                         "modelParam['restoreModelLast'] = 1.")
@@ -46,7 +45,7 @@ def teacherForcedLoss(model, batches):
 def lossAndWords(model, batch):
     """A validation batch's teacher-forced loss summed over its words, in nats, and the number of its words."""
     with torch.no_grad():
-        return finite(sum(model.lossOfParts(batch)), batch, 'the validation'), float(batch['yWeights'].sum())
+        return finite(float(sum(model.lossOfParts(batch))), batch['imgPaths'], 'the validation'), float(batch['yWeights'].sum())
 
 
 class CaptionValidator:

@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 import torch
-from leftovers import kill_all, marked_environment, processes_with, seconds_until_gone
+from leftovers import hear_signals, kill_all, marked_environment, processes_with, seconds_until_gone
 
 from utils.files.atomic import readJson, writePickle
 from utils.files.project import PROJECT
@@ -245,6 +245,7 @@ def try_task(task, kills, folder, root, moments):
 
 def main(kills=KILLS, *tasks):
     moments = random.Random(1)
+    hear_signals()
     with tempfile.TemporaryDirectory() as folder:
         root = os.path.join(folder, 'data')
         with contextlib.redirect_stdout(sys.stderr):

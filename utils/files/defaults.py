@@ -16,6 +16,7 @@ CONFIG = {
     'scheduler_milestones': [75, 90],
     'scheduler_factor': 0.2,
     'learningRecipe': 'assignment',
+    'precision': 'float32',
     'seed': 1,
 }
 VALIDATION_CONFIG = {'beamSize': 3}

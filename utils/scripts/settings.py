@@ -5,6 +5,7 @@ from utils.files.defaults import paramWithDefaults, withDefaults
 from utils.files.errors import UserError
 from utils.model import OPTIMIZERS
 from utils.networks.learningRecipe import RECIPES
+from utils.networks.precision import PRECISIONS
 
 
 def _number(low, high=float('inf'), whole=False):
@@ -62,6 +63,7 @@ CONFIG = {
     'scheduler_milestones': (_milestones, 'a rising list of epochs such as [75, 90], or None'),
     'scheduler_factor': _number(0, 1),
     'learningRecipe': _one_of(*RECIPES),
+    'precision': _one_of(*PRECISIONS),
     'featurepathstub': _one_of(POOLED, UNPOOLED),
     'seed': _number(0, whole=True),
 }
