@@ -112,6 +112,21 @@ def test_the_caption_drawn_depends_on_the_epoch_and_not_on_workers(course_folder
     assert seen == {' '.join(marked(caption)) for caption in CAPTIONS[0]}
 
 
+def test_a_batch_from_a_process_holds_what_one_made_here_does(course_folder, config, model_param):
+    """Whichever key is asked for first, and after a change."""
+    course_folder(n_train=4)
+    first = [next(iter(DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': workers}).myDataDicts['train']))
+             for workers in (0, 1)]
+    here, arrived = ({key: batch[key] for key in order(batch)} for order, batch in zip((sorted, list), first))
+    assert here.keys() == arrived.keys() and len(first[1]) == len(here) and 'captions' in first[1]
+    for key, value in here.items():
+        same = torch.equal(value, arrived[key]) if torch.is_tensor(value) else value == arrived[key]
+        assert type(value) is type(arrived[key]) and same, key
+    for batch in first:
+        batch['yWeights'] = None
+        assert batch['yWeights'] is None and batch['captions'] == here['captions']
+
+
 def test_long_captions_come_in_truncated_parts():
     captions = [[1, *range(3, 10), 0], [1, *range(3, 60), 0]]                    # 8 and 58 steps
     tensors = Collate(25).captionTensors(captions)

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from torch.utils.data.dataloader import default_collate
 
+from utils.data.batch import Batch
 from utils.data.imageFiles import loadImage
 from utils.generateVocabulary import END, START, UNKNOWN
 
@@ -82,7 +83,7 @@ class EpochSampler(Sampler):
 class Collate:
     """Makes a batch of items, the captions in truncated parts of at most `truncated_backprop_length` steps.
 
-    A batch is a dict of `cnn_features` [B, D] or [B, 10, D]; `xTokens`, `yTokens`, `yWeights` and `numbOfTruncatedSequences` as
+    A `Batch` is a dict of `cnn_features` [B, D] or [B, 10, D]; `xTokens`, `yTokens`, `yWeights` and `numbOfTruncatedSequences` as
     `captionTensors` makes them; of the drawn caption of each image `captions` (its words) and `captionsAsTokens`; of all
     captions of each image `orig_captions` (texts), `allcaptions` and `allcaptionsAsTokens`; `imgPaths`; and `boxes` where
     files have them. None of these lists is cut or cleaned.
@@ -92,18 +93,17 @@ class Collate:
         self.truncated_backprop_length = truncated_backprop_length
 
     def __call__(self, images):
-        batch = self.captionTensors([image['tokens'] for image in images])
         # [B, D] or [B, 10, D], in a loader process at once in the memory that it shares
-        batch['cnn_features'] = default_collate([image['cnn_features'] for image in images])
-        batch['orig_captions'] = [image['original_captions'] for image in images]
-        batch['captions'] = [image['captions'][image['drawn']] for image in images]
-        batch['captionsAsTokens'] = [image['captionsAsTokens'][image['drawn']] for image in images]
-        batch['allcaptions'] = [image['captions'] for image in images]
-        batch['allcaptionsAsTokens'] = [image['captionsAsTokens'] for image in images]
-        batch['imgPaths'] = [image['imgPath'] for image in images]
+        features = default_collate([image['cnn_features'] for image in images])
+        small = {**self.captionTensors([image['tokens'] for image in images]), 'imgPaths': [image['imgPath'] for image in images]}
+        lists = {'orig_captions': [image['original_captions'] for image in images],
+                 'captions': [image['captions'][image['drawn']] for image in images],
+                 'captionsAsTokens': [image['captionsAsTokens'][image['drawn']] for image in images],
+                 'allcaptions': [image['captions'] for image in images],
+                 'allcaptionsAsTokens': [image['captionsAsTokens'] for image in images]}
         if any('boxes' in image for image in images):
-            batch['boxes'] = [image.get('boxes') for image in images]             # each [10, 4] or None
-        return batch
+            lists['boxes'] = [image.get('boxes') for image in images]             # each [10, 4] or None
+        return Batch(features, small, lists)
 
     def captionTensors(self, captions):
         """xTokens, yTokens, yWeights [B, T, N], N = numbOfTruncatedSequences, from B lists of tokens, start to end.

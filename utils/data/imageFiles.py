@@ -61,7 +61,7 @@ def _checked(image, shape):
         raise _Unusable(f'its features have the shape {found}, not {shape}', *[
             f"If all files are like this, set config['number_of_cnn_features'] to {found[-1]}. If not: {COPY_AGAIN}"] * size_alone)
     checked = {
-        'cnn_features': _finiteFloats(features, 'features'),
+        'cnn_features': torch.from_numpy(_finiteFloats(features, 'features')),
         'imgPath': _texts([image['imgPath']])[0],
         'original_captions': _texts(image['original_captions']),
         'captions': [_texts(words) for words in _sequence(image['captions'])],
@@ -78,7 +78,7 @@ def _checked(image, shape):
         boxes = _array(image['boxes'], 'boxes')
         if list(boxes.shape[1:]) != [4]:
             raise _Unusable(f'its boxes have the shape {list(boxes.shape)}, not [{DETECTIONS}, 4]')
-        checked['boxes'] = _finiteFloats(boxes, 'boxes').numpy()
+        checked['boxes'] = _finiteFloats(boxes, 'boxes')
     return checked
 
 
@@ -91,13 +91,14 @@ def _array(value, what):
 
 
 def _finiteFloats(value, what):
-    """A float32 tensor of an array or a tensor."""
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.require(value, value.dtype.newbyteorder('='), 'CW'))
-    value = value.detach().float()
-    # a finite sum says that all are finite; where it is not, they may be so nevertheless
-    if not math.isfinite(value.sum()) and not torch.isfinite(value).all():
-        raise _Unusable(f'its {what} hold values that are not finite')
+    """A float32 array of an array or a tensor."""
+    if torch.is_tensor(value):
+        value = value.detach().float().numpy()
+    with np.errstate(over='ignore', invalid='ignore'):  # what becomes infinite is named below
+        value = np.require(value, np.float32, 'CW')
+        # a finite sum says that all are finite; where it is not, they may be so nevertheless
+        if not math.isfinite(value.sum()) and not np.isfinite(value).all():
+            raise _Unusable(f'its {what} hold values that are not finite')
     return value
 
 
