@@ -12,6 +12,8 @@ from utils.networks import precision
 from utils.networks.crossEntropy import WORDS_AT_ONCE, crossEntropies
 
 pytestmark = pytest.mark.usefixtures('shared_meteor')
+scales_on_cpus = pytest.mark.skipif(not hasattr(getattr(torch, 'amp', None), 'GradScaler'),
+                                    reason='this torch scales losses on GPUs only')
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 
 
@@ -94,7 +96,7 @@ def test_states_stay_float32(module, cell):
     assert logits.dtype == torch.bfloat16 and state.dtype == torch.float32
 
 
-@pytest.mark.skipif(not hasattr(torch.amp, 'GradScaler'), reason='this torch scales losses on GPUs only')
+@scales_on_cpus
 def test_a_scaled_loss_learns_the_same_and_the_scale_is_kept(course_folder, config, model_param, monkeypatch):
     course_folder()
     plain = build({**config, 'learningRecipe': 'assignment'}, {**model_param, 'modelName': 'plain', 'numbOfEpochs': 1})
@@ -109,9 +111,8 @@ def test_a_scaled_loss_learns_the_same_and_the_scale_is_kept(course_folder, conf
     assert build(config, {**model_param, 'modelName': 'scaled', 'numbOfEpochs': 2}).model.scaler.get_scale() == grown
 
 
+@scales_on_cpus
 def test_a_step_that_overflows_is_left_out(course_folder, config, model_param, monkeypatch):
-    if not hasattr(torch.amp, 'GradScaler'):
-        pytest.skip('this torch scales losses on GPUs only')
     course_folder()
     monkeypatch.setattr(utils.model, 'lossScaler', lambda _: torch.amp.GradScaler('cpu', init_scale=2. ** 126))
     trainer = build(config, model_param)

@@ -50,5 +50,5 @@ def castOnce(weight):
 
 def lossScaler(precision):
     """torch's scaler of losses and gradients, which for all but float16 does nothing."""
-    scaler = torch.amp.GradScaler if hasattr(torch.amp, 'GradScaler') else torch.cuda.amp.GradScaler  # its place up to torch 2.2
+    scaler = getattr(getattr(torch, 'amp', None), 'GradScaler', None) or torch.cuda.amp.GradScaler  # its place up to torch 2.2
     return scaler(enabled=precision == FLOAT16)
