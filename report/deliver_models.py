@@ -36,7 +36,7 @@ from utils.scripts.endings import runScript  # noqa: E402
 from utils.validate import restoredModel  # noqa: E402
 from utils.validate_metrics import validateCaptions  # noqa: E402
 
-ONLY_FOR_TRAINING = ('optimizer_state_dict', 'scheduler_state_dict', 'path')
+ONLY_FOR_TRAINING = ('optimizer_state_dict', 'scheduler_state_dict', 'scaler_state_dict', 'path')
 SCORES = ('bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'meteor', 'rouge')  # that go from 0 to 1
 
 
@@ -64,7 +64,7 @@ def deliver(run, parameters, imageCaptionModel):
             change = max((abs(scores[key] - then[key]) for key in SCORES if key in then), default=0.0)
             if change <= SAME:
                 break
-        os.remove(os.path.join(folder, CHECKED_FILES))
+        os.remove(os.path.join(folder, CHECKED_FILES.format('val')))
         _keepHalves(run, folder)
         target = os.path.join(DELIVERED, run.name)
         if os.path.exists(target):

@@ -19,7 +19,7 @@ from utils.data.captionDataset import CaptionDataset, Collate
 from utils.data.dataFolder import changesOfFiles, dataName, featureFiles, filesRead, runsOnEarlierData
 from utils.data.imageFiles import loadImage
 from utils.data.pictures import openPicture
-from utils.dataLoader import DataLoaderWrapper
+from utils.dataLoader import CHECKED_FILES, DataLoaderWrapper
 from utils.files.errors import UserError
 from utils.generateVocabulary import captionOf, generateVocabulary, loadVocabulary, wordPositions
 from utils.scripts.start import provideData
@@ -291,19 +291,19 @@ def test_only_new_and_changed_files_are_checked_again(course_folder, config, mod
         checked({**config, 'number_of_cnn_features': D + 1}, model_param)
 
 
-@pytest.mark.parametrize('damaged', [b'', b'[]', b'{"check": 0}', b'{"check": 1, "FOLDER": 5}',
-                                     b'{"check": 1, "FOLDER": {"shape": [16], "files": [1]}}'])
+@pytest.mark.parametrize('damaged', [b'', b'[]', b'{"check": 0}', b'{"check": 1, "folder": "FOLDER", "shape": [16]}',
+                                     b'{"check": 1, "folder": "FOLDER", "shape": [16], "files": [1]}'])
 def test_what_is_wrong_with_the_memory_of_a_check_costs_a_new_one(course_folder, config, model_param, monkeypatch, damaged):
     root = course_folder()
     checked(config, model_param)
-    path = os.path.join(model_param['modelsDir'], 'm', 'checkedFiles.json')
+    path = os.path.join(model_param['modelsDir'], 'm', CHECKED_FILES.format('train'))
     with open(path, 'wb') as f:
         f.write(damaged.replace(b'FOLDER', os.path.join(root, 'Train2017_detectron2_lim10maxfeatures').encode()))
     read = counted(monkeypatch)
     checked(config, model_param)
-    assert len(read) == 10 + 5
+    assert len(read) == 10
     checked(config, model_param)
-    assert len(read) == 10 + 5
+    assert len(read) == 10
 
 
 def test_a_file_that_breaks_later_is_named_without_the_loaders_stack_trace(course_folder, config, model_param):

@@ -14,7 +14,7 @@ from utils.files.project import runFolder
 from utils.generateVocabulary import captionOf, loadVocabulary, wordPositions
 from utils.processes.distributed import ShareOfBatches, isMain
 
-CHECKED_FILES = 'checkedFiles.json'  # in a run's folder
+CHECKED_FILES = 'checkedFiles_{}.json'  # in a run's folder, of each mode
 
 
 class DataLoaderWrapper:
@@ -53,8 +53,9 @@ class DataLoaderWrapper:
             UserError: files cannot be used; it says how many and names some.
         """
         if isMain():
-            for loader in self.myDataDicts.values():
-                survey.checkFiles(loader.dataset, self.modelParam, os.path.join(runFolder(self.modelParam), CHECKED_FILES))
+            for mode, loader in self.myDataDicts.items():
+                memory = os.path.join(runFolder(self.modelParam), CHECKED_FILES.format(mode))
+                survey.checkFiles(loader.dataset, self.modelParam, memory)
 
     def trainingStatistics(self):
         """The mean of the training images' features [D], over detections too, and how often each token is to be learned in

@@ -3,7 +3,8 @@
     PYTHONPATH=. python tests/tools/benchmark.py
 
 Captions have the lengths of COCO's. *Plain* is a loop over 25 steps that calls every cell with [x, h], one product per
-gate, and the output layer at each step. Prints medians over the repetitions, and ratios.
+gate, and the output layer at each step. Prints medians over the repetitions, and ratios; training in every precision that the
+device is fast at. On a GPU it also prints the kernels that a step launches and the peak of the GPU's memory.
 """
 import os
 import pickle
@@ -27,8 +28,9 @@ from utils.demo.scenes import Scene
 from utils.files.project import PROJECT
 from utils.generateVocabulary import generateVocabulary
 from utils.metrics import CaptionScorer, tokenize
-from utils.model import Model
+from utils.model import Model, chooseDevice
 from utils.networks.decoding import beamSearch, greedyTokens
+from utils.networks.precision import FLOAT32, PRECISIONS, hindrance
 
 V, E, H, D, M, BATCH, PADDED = 10000, 300, 512, 2048, 512, 128, 25
 REPETITIONS = 7
@@ -144,28 +146,64 @@ def arithmetic(task, batch):
     return 6 * words * per_word + BATCH * (4 * D * M * (10 if task == 4 else 1) + 6 * M * gates * H)
 
 
+def new_step(task, precision, batch):
+    """A function that takes a training step with a new model, and the model."""
+    module, cell, layers = TASKS[task]
+    model = Model({**config_of(cell, layers), 'precision': precision}, model_param(), module.ImageCaptionModel)
+    model.net.train()
+    words = float(batch['yWeights'].sum())
+    return lambda: model.learn(model.lossOfParts(batch), words), model
+
+
+def launched(step):
+    """The kernels that a step launches on a GPU; on a CPU the operations of torch that it is made of."""
+    activities = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activities.CPU] + [activities.CUDA] * torch.cuda.is_available()) as profile:
+        step()
+    on_gpu = sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
+    return on_gpu or sum(event.name.startswith('aten::') for event in profile.events())
+
+
+def peak_of_gpu(step):
+    """The GPU memory in MiB as nvidia-smi would show it at the peak of some steps, if nobody else is on the GPU."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(3):
+        step()
+    free, total = torch.cuda.mem_get_info()
+    return (total - free - torch.cuda.memory_reserved() + torch.cuda.max_memory_reserved()) / 2 ** 20
+
+
+def alone(task, precision, batch):
+    """Prints what a step takes besides time; nothing else is on the GPU."""
+    step, model = new_step(task, precision, batch)
+    step()
+    on_gpu = model.device.type == 'cuda'
+    print(f"task {task}, {precision}: {launched(step):,} {'kernels' if on_gpu else 'operations'} a step"
+          + (f', peak memory {peak_of_gpu(step):,.0f} MiB' if on_gpu else ''), flush=True)
+
+
 def training():
     square = torch.rand(4096, 4096)
     for task, (module, cell, layers) in TASKS.items():
         batch = batch_of(task)
-        ours, plain = (Model(config_of(cell, layers), model_param(), module.ImageCaptionModel) for _ in range(2))
-        device = ours.device
+        device = chooseDevice(model_param())
+        possible = [name for name in PRECISIONS if not hindrance(name, device)]
+        for precision in possible:
+            alone(task, precision, batch)
+        plain = Model(config_of(cell, layers), model_param(), module.ImageCaptionModel)
+        plain.net.train()
         x, y, weights = (torch.nn.functional.pad(batch[key][:, :, 0], (0, PADDED - batch[key].shape[1])).to(device)
                          for key in ('xTokens', 'yTokens', 'yWeights'))
         features = batch['cnn_features'].to(device)
-
-        def step_of_ours():
-            ours.optimizer.zero_grad()
-            for sum_loss in ours.lossOfParts(batch):
-                (sum_loss / weights.sum()).backward()
-            ours.optimizer.step()
 
         def step_of_plain():
             plain.optimizer.zero_grad()
             plain.loss_fn(plain_steps(plain.net, features, None, x), y, weights)[1].backward()
             plain.optimizer.step()
 
-        variants = {'ours': step_of_ours, 'plain': step_of_plain, 'product': lambda: square @ square}
+        variants = {**{name: new_step(task, name, batch)[0] for name in possible}, 'plain': step_of_plain,
+                    'product': lambda: square @ square}
         if task in (2, 3):
             net = TorchModel(cell).to(device)
             optimizer = torch.optim.AdamW(net.parameters(), 0.001, weight_decay=1e-5)
@@ -173,21 +211,18 @@ def training():
 
             def step_of_torch():
                 optimizer.zero_grad()
-                ours.loss_fn(net(features, x[:, :T]), y[:, :T], weights[:, :T])[1].backward()
+                plain.loss_fn(net(features, x[:, :T]), y[:, :T], weights[:, :T])[1].backward()
                 optimizer.step()
 
             variants['torch'] = step_of_torch
-        for each in (ours, plain):
-            each.net.train()
         seconds = medians(variants)
-        rate, peak = arithmetic(task, batch) / seconds['ours'], 2 * 4096 ** 3 / seconds['product']
-        line = f"task {task}: {BATCH / seconds['ours']:.0f} captions/s, {seconds['plain'] / seconds['ours']:.2f} × plain"
+        rate, peak = arithmetic(task, batch) / seconds[FLOAT32], 2 * 4096 ** 3 / seconds['product']
+        line = f"task {task}: {BATCH / seconds[FLOAT32]:.0f} captions/s, {seconds['plain'] / seconds[FLOAT32]:.2f} × plain"
         if 'torch' in seconds:
-            line += f", {seconds['torch'] / seconds['ours']:.2f} × nn.{cell}"
+            line += f", {seconds['torch'] / seconds[FLOAT32]:.2f} × nn.{cell}"
+        line += ''.join(f', {name} {seconds[FLOAT32] / seconds[name]:.2f} × float32' for name in possible if name != FLOAT32)
         if device.type == 'cpu':
             line += f', {rate / peak:.0%} of {peak / 1e9:.0f} GFLOP/s in a 4096² product'
-        else:
-            line += f', {torch.cuda.max_memory_reserved() / 2 ** 20:.0f} MiB'
         print(line, flush=True)
 
 

@@ -58,18 +58,18 @@ def checkFiles(dataset, modelParam, memory):
         UserError: files cannot be used; it says how many and names some.
     """
     folder = os.path.dirname(dataset.paths[0])
-    stamps = [_stamp(path) for path in dataset.paths]
-    known = _remembered(memory, folder, dataset.features_shape)
-    unknown = [index for index, path in enumerate(dataset.paths) if known.get(os.path.basename(path)) != stamps[index]]
-    if not unknown:
+    stamps = {os.path.basename(path): _stamp(path) for path in dataset.paths}
+    right = _remembered(memory, folder, dataset.features_shape)
+    if right == stamps:
         return
-    faults = sum(_answers(_fault, dataset, unknown, list, 'checking files', modelParam), [])
-    faulty = {index: fault for index, fault in zip(unknown, faults) if fault}
+    unknown = [index for index, (name, stamp) in enumerate(stamps.items()) if right.get(name) != stamp]
+    faults = dict(zip(unknown, sum(_answers(_fault, dataset, unknown, list, 'checking files', modelParam), [])))
     _remember(memory, folder, dataset.features_shape, {
-        os.path.basename(path): stamps[index] for index, path in enumerate(dataset.paths) if index not in faulty})
-    if faulty:
-        raise UserError(f'{len(faulty):,} of the {len(dataset):,} feature files in {folder} cannot be used:\n'
-                        + '\n'.join(list(faulty.values())[:FAULTS_NAMED]) + '\n…' * (len(faulty) > FAULTS_NAMED))
+        name: stamp for index, (name, stamp) in enumerate(stamps.items()) if not faults.get(index)})
+    said = [fault for fault in faults.values() if fault]
+    if said:
+        raise UserError(f'{len(said):,} of the {len(dataset):,} feature files in {folder} cannot be used:\n'
+                        + '\n'.join(said[:FAULTS_NAMED]) + '\n…' * (len(said) > FAULTS_NAMED))
 
 
 def _stamp(path):
@@ -81,23 +81,20 @@ def _stamp(path):
     return [status.st_size, status.st_mtime_ns]
 
 
-def _read(memory):
+def _remembered(memory, folder, shape):
+    """Dict file name → stamp of the files of a folder that were found to be right."""
     try:
         kept = readJson(memory, {})
     except (UserError, OSError):
         return {}
-    return kept if isinstance(kept, dict) and kept.get('check') == CHECK else {}
-
-
-def _remembered(memory, folder, shape):
-    """Dict file name → stamp of the files of a folder that were found to be right."""
-    kept = _read(memory).get(folder)
-    right = kept.get('files') if isinstance(kept, dict) and kept.get('shape') == shape else {}
-    return right if isinstance(right, dict) else {}
+    this = {'check': CHECK, 'folder': folder, 'shape': shape}
+    if not isinstance(kept, dict) or any(kept.get(key) != value for key, value in this.items()):
+        return {}
+    return kept['files'] if isinstance(kept.get('files'), dict) else {}
 
 
 def _remember(memory, folder, shape, files):
-    kept = {**_read(memory), 'check': CHECK, folder: {'shape': shape, 'files': files}}
+    kept = {'check': CHECK, 'folder': folder, 'shape': shape, 'files': files}
     writeAtomically(memory, json.dumps(kept, separators=(',', ':')).encode(), outlive_power_failure=False)
 
 
