@@ -108,8 +108,24 @@ def running_meteor():
         yield meteor
 
 
+@pytest.fixture(scope='session')
+def known_tokens():
+    """Dict caption → its tokens, of all captions that have been tokenized."""
+    return {}
+
+
 @pytest.fixture
-def shared_meteor(monkeypatch, running_meteor):
-    """One METEOR process, which takes seconds to start, for all tests that ask for this; closing it does nothing."""
+def shared_meteor(monkeypatch, running_meteor, known_tokens):
+    """One METEOR process, which takes seconds to start, for all tests that ask for this; closing it does nothing. The tokenizer,
+    which is a process for every call, is asked once for each caption, whose tokens depend on nothing else."""
+    ask = metrics.tokenize
+
+    def tokenize(captions):
+        unknown = {caption for of_image in captions.values() for caption in of_image} - known_tokens.keys()
+        if unknown:
+            known_tokens.update((caption, tokens) for caption, [tokens] in ask({caption: [caption] for caption in unknown}).items())
+        return {image: [known_tokens[caption] for caption in of_image] for image, of_image in captions.items()}
+
+    monkeypatch.setattr(metrics, 'tokenize', tokenize)
     monkeypatch.setattr(running_meteor, 'close', lambda: None)
     monkeypatch.setattr(metrics, 'METEOR', lambda: running_meteor)

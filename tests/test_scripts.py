@@ -20,6 +20,7 @@ TASKS = (1, 2, 3, 4)
 SMALL = {'number_of_cnn_features': 16, 'embedding_size': 8, 'hidden_state_sizes': 12}
 
 
+@pytest.mark.usefixtures('shared_meteor')
 @pytest.mark.parametrize('task', TASKS)
 def test_train_and_validate(task, course_folder, tmp_path, monkeypatch, capsys):
     root = course_folder(n_train=8, n_val=4)
@@ -56,6 +57,7 @@ def test_train_and_validate(task, course_folder, tmp_path, monkeypatch, capsys):
     assert 'greedy   beam of 3' in out and 'captions_validation_beam3.json' in os.listdir(os.path.join(folders['modelsDir'], run))
 
 
+@pytest.mark.usefixtures('shared_meteor')
 def test_without_an_own_model_the_delivered_one_is_validated_on_what_it_learned(course_folder, tmp_path, monkeypatch, capsys):
     demo, other = course_folder(n_train=8, n_val=4, name='demo'), course_folder(n_train=4, n_val=3, name='other')
     for module in (dataFolder, validate):
