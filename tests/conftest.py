@@ -1,6 +1,8 @@
 """A tiny data folder in the course's layout, with the quirks of the real files."""
+import gzip
 import os
 import pickle
+import shutil
 import signal
 import sys
 
@@ -10,6 +12,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from leftovers import hear_signals  # noqa: E402
+from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # noqa: E402
 
 from utils import metrics  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
@@ -100,6 +103,20 @@ def model_param(tmp_path):
             'modelsDir': os.path.join(str(tmp_path), 'models', ''), 'modelName': 'm/', 'restoreModelLast': 0,
             'restoreModelBest': 0, 'modeSetups': [['train', True], ['val', True]], 'inNotebook': False,
             'inference': False}
+
+
+@pytest.fixture(scope='session')
+def jars(tmp_path_factory):
+    """A folder with a space in its name and METEOR and the tokenizer in it; METEOR's table has one paraphrase, so that it starts
+    at once."""
+    folder = tmp_path_factory.mktemp('site packages')
+    for package, jar in ((metrics.METEOR_FOLDER, 'meteor-1.5.jar'), (metrics.TOKENIZER_FOLDER, STANFORD_CORENLP_3_4_1_JAR)):
+        shutil.copy(os.path.join(package, jar), folder)
+    (folder / 'data').mkdir()
+    with gzip.open(folder / 'data' / 'paraphrase-en.gz', 'wt', encoding='utf-8') as f:
+        f.write('0.9\na dray\na wagon\n')
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope='session')
