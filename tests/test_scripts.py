@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from leftovers import kill_all, marked_environment, needs_proc, seconds_until_gone
+from leftovers import kill_all, marked_environment, needs_proc, seconds_until_gone, side_by_side
 
 from utils import saverRestorer, validate
 from utils.data import dataFolder
@@ -116,31 +116,34 @@ def copy_of_project(project, root, epochs, meteor=''):
 
 @needs_proc
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
-@pytest.mark.parametrize('name, to_all', [('SIGINT', True), ('SIGTERM', False), ('SIGHUP', True)])
-def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, to_all, course_folder, jars, tmp_path):
+def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(course_folder, jars, tmp_path):
     """To the script alone, as by kill, or to the loaders and Java as well, as a terminal sends it."""
-    script = copy_of_project(tmp_path / 'project', course_folder(n_train=8, n_val=4), epochs=10000, meteor=str(jars))
-    number = getattr(signal, name)
-    environment = marked_environment()
-    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-                               start_new_session=True, env=environment,
-                               preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # nohup and & ignore some
-    try:
-        for line in process.stdout:
-            if line.startswith('epoch 1/'):
-                break
-        if to_all:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 1 and 'Traceback' not in errors and errors.strip().endswith(f'Stopped. {GOES_ON}')
-        seconds_until_gone(environment, 5)
-    finally:
-        kill_all(environment)
-    kept = os.listdir(os.path.join(str(tmp_path), 'project', 'storedModels'))
-    assert any(file.startswith('last_epoch') for run in kept
-               for file in os.listdir(os.path.join(str(tmp_path), 'project', 'storedModels', run)))
+    root = course_folder(n_train=8, n_val=4)
+
+    def check(name, to_all):
+        number = getattr(signal, name)
+        script = copy_of_project(tmp_path / name, root, epochs=10000, meteor=str(jars))
+        environment = marked_environment()
+        process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   universal_newlines=True, start_new_session=True, env=environment)
+        try:
+            for line in process.stdout:
+                if line.startswith('epoch 1/'):
+                    break
+            if to_all:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 1 and 'Traceback' not in errors and errors.strip().endswith(f'Stopped. {GOES_ON}')
+            seconds_until_gone(environment, 5)
+        finally:
+            kill_all(environment)
+        kept = os.listdir(str(tmp_path / name / 'storedModels'))
+        assert any(file.startswith('last_epoch') for run in kept
+                   for file in os.listdir(str(tmp_path / name / 'storedModels' / run)))
+
+    side_by_side(check, [('SIGINT', True), ('SIGTERM', False), ('SIGHUP', True)])
 
 
 def test_a_script_started_elsewhere_in_a_folder_with_a_space(course_folder, jars, tmp_path):
