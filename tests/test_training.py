@@ -396,12 +396,13 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_says_how_much_is_needed(course
             raise OSError(errno.ENOSPC, 'No space left on device')
         fsync(descriptor)
 
-    monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(UserError, match=r'_epoch2\.pt cannot be written: No space left on device\. It needs 0\.\d MB; .* are free'):
-        trainer.train()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', full)
+        said = r'_epoch2\.pt cannot be written: No space left on device\. It needs 0\.\d MB; .* are free'
+        with pytest.raises(UserError, match=said):
+            trainer.train()
     assert checkpoints(model_param) == before
     assert not [name for name in os.listdir(os.path.join(model_param['modelsDir'], 'm')) if name.startswith('partial')]
-    monkeypatch.undo()
     build(config, {**model_param, 'restoreModelLast': 1}).train()
     whole = {**model_param, 'modelName': 'whole/'}
     build(config, whole).train()
