@@ -1,4 +1,5 @@
-"""Which processes a program has started are still there, whatever session or parent they have by now; by Linux's /proc."""
+"""Programs that tests start: two at a time, and which of their processes are still there, by Linux's /proc, whatever session or
+parent they have by now."""
 import concurrent.futures
 import contextlib
 import os
