@@ -1,6 +1,8 @@
 """A tiny data folder in the course's layout, with the quirks of the real files."""
+import gzip
 import os
 import pickle
+import shutil
 import signal
 import sys
 
@@ -10,6 +12,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from leftovers import hear_signals  # noqa: E402
+from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # noqa: E402
 
 from utils import metrics  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
@@ -103,13 +106,43 @@ def model_param(tmp_path):
 
 
 @pytest.fixture(scope='session')
+def jars(tmp_path_factory):
+    """A folder with a space in its name and METEOR and the tokenizer in it; METEOR's table has one paraphrase, so that it starts
+    at once."""
+    folder = tmp_path_factory.mktemp('site packages')
+    for package, jar in ((metrics.METEOR_FOLDER, 'meteor-1.5.jar'), (metrics.TOKENIZER_FOLDER, STANFORD_CORENLP_3_4_1_JAR)):
+        shutil.copy(os.path.join(package, jar), folder)
+    (folder / 'data').mkdir()
+    with gzip.open(folder / 'data' / 'paraphrase-en.gz', 'wt', encoding='utf-8') as f:
+        f.write('0.9\na dray\na wagon\n')
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope='session')
 def running_meteor():
     with METEOR() as meteor:
         yield meteor
 
 
+@pytest.fixture(scope='session')
+def known_tokens():
+    """Dict caption → its tokens, of all captions that have been tokenized."""
+    return {}
+
+
 @pytest.fixture
-def shared_meteor(monkeypatch, running_meteor):
-    """One METEOR process, which takes seconds to start, for all tests that ask for this; closing it does nothing."""
+def shared_meteor(monkeypatch, running_meteor, known_tokens):
+    """One METEOR process, which takes seconds to start, for all tests that ask for this; closing it does nothing. The tokenizer,
+    which is a process for every call, is asked once for each caption, whose tokens depend on nothing else."""
+    ask = metrics.tokenize
+
+    def tokenize(captions):
+        unknown = {caption for of_image in captions.values() for caption in of_image} - known_tokens.keys()
+        if unknown:
+            known_tokens.update((caption, tokens) for caption, [tokens] in ask({caption: [caption] for caption in unknown}).items())
+        return {image: [known_tokens[caption] for caption in of_image] for image, of_image in captions.items()}
+
+    monkeypatch.setattr(metrics, 'tokenize', tokenize)
     monkeypatch.setattr(running_meteor, 'close', lambda: None)
     monkeypatch.setattr(metrics, 'METEOR', lambda: running_meteor)

@@ -1,4 +1,6 @@
-"""Which processes a program has started are still there, whatever session or parent they have by now; by Linux's /proc."""
+"""Programs that tests start: two at a time, and which of their processes are still there, by Linux's /proc, whatever session or
+parent they have by now."""
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -47,6 +49,18 @@ def kill_all(environment):
     for pid in processes_with(environment):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def side_by_side(check, cases):
+    """Calls `check(*case)` for each case, two at a time: most of their time is that of programs that start."""
+    def named(case):
+        try:
+            check(*case)
+        except Exception as error:
+            raise AssertionError(f'{case}: {error}') from error
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+        list(pool.map(named, cases))
 
 
 def hear_signals():

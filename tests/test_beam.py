@@ -182,6 +182,7 @@ def test_the_gpu_says_what_the_cpu_says(learned):
     assert tokens.is_cuda and torch.equal(tokens.cpu(), expected)
 
 
+@pytest.mark.usefixtures('shared_meteor')
 def test_validation_reports_the_beam_beside_greedy(course_folder, config, model_param):
     """With the network's methods, and without them as in another student's file."""
     course_folder()

@@ -25,6 +25,7 @@ from utils.dataLoader import DataLoaderWrapper
 from utils.files import runLock
 from utils.files.project import PROJECT
 from utils.model import Model
+from utils.plotter import Plotter
 from utils.processes import distributed
 from utils.processes.distributed import ShareOfBatches
 from utils.saverRestorer import SaverRestorer
@@ -68,6 +69,7 @@ def train(module, config, model_param, frozen=True, last_epoch=None, breaks=Fals
         stack.enter_context(mock.patch.object(start, 'findJava', lambda: None))
         for name in ('METEOR', 'CaptionScorer'):
             stack.enter_context(mock.patch.object(metrics, name, Scorer))
+        stack.enter_context(mock.patch.object(Plotter, 'plot', lambda self, history: None))  # which takes longer than an epoch
         if frozen:
             stack.enter_context(mock.patch.object(model_class, 'train', lambda net, mode=True: torch.nn.Module.train(net, False)))
         parameters = start.prepare(model_param, config)

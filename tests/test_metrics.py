@@ -1,7 +1,6 @@
 """Scores against pycocoevalcap's own and known figures, and against whatever may go wrong between Python and Java."""
-import gzip
+import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -52,9 +51,7 @@ SCORES = {'bleu_1': 0.6506586145465527, 'bleu_2': 0.39960874730671503, 'bleu_3':
           'rouge': 0.42747790230381916}
 METEOR_PER_IMAGE = {139: 0.2811417290542978, 285: 0.30563746907086303, 632: 0.19634004314751802,
                     724: 0.29916848786035216, 776: 0.0, 785: 0.30954883680129747}
-# A table of one paraphrase, so that METEOR starts at once; it lies in a folder with a space in its name.
-PARAPHRASES = '0.9\na dray\na wagon\n'
-WAGON = {1: ['the horse pulls a wagon']}, {1: ['the horse pulls a dray']}
+WAGON = {1: ['the horse pulls a wagon']}, {1: ['the horse pulls a dray']}  # the paraphrase in the table of `jars`
 
 
 @pytest.fixture(autouse=True)
@@ -66,23 +63,8 @@ def freshSearch():
 
 
 @pytest.fixture(scope='module')
-def scorer():
-    scorer = CaptionScorer(ANNOTATIONS)
-    yield scorer
-    scorer.close()
-
-
-@pytest.fixture(scope='module')
-def jars(tmp_path_factory):
-    """A folder with a space in its name and both jars in it."""
-    folder = tmp_path_factory.mktemp('site packages')
-    shutil.copy(os.path.join(metrics.METEOR_FOLDER, 'meteor-1.5.jar'), folder)
-    shutil.copy(os.path.join(metrics.TOKENIZER_FOLDER, ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR), folder)
-    (folder / 'data').mkdir()
-    with gzip.open(folder / 'data' / 'paraphrase-en.gz', 'wt', encoding='utf-8') as f:
-        f.write(PARAPHRASES)
-    yield folder
-    shutil.rmtree(folder)
+def scorer(running_meteor):
+    return CaptionScorer(ANNOTATIONS, running_meteor)
 
 
 @pytest.fixture
@@ -132,12 +114,12 @@ def theirTokens(captions, jars, monkeypatch):
 
 
 def test_scores_are_those_of_pycocoevalcap(scorer, jars, javaOnPath, monkeypatch):
+    theirs = Meteor()  # reads its tables meanwhile
     scores = scorer.score(RESULTS)
     references = theirTokens({image: CAPTIONS[image][1:] for image in IMAGES}, jars, monkeypatch)
     predicted = theirTokens({image: CAPTIONS[image][:1] for image in IMAGES}, jars, monkeypatch)
     assert scorer.references == references
 
-    theirs = Meteor()
     meteor, per_image = theirs.compute_score(references, predicted)
     assert (scores['meteor'], scorer.meteor_per_image) == (meteor, dict(zip(IMAGES, per_image)))  # to the last digit
     bleu, _ = Bleu(4).compute_score(references, predicted, verbose=0)
@@ -151,6 +133,12 @@ def test_scores_are_the_known_figures(scorer):
     assert {type(score) for score in scores.values()} == {float}  # no numpy in a JSON or checkpoint
     assert scores == pytest.approx(SCORES, abs=1e-12)
     assert scorer.meteor_per_image == pytest.approx(METEOR_PER_IMAGE, abs=1e-12)
+
+
+def test_a_scorer_ends_the_meteor_of_its_own(quick):
+    with contextlib.closing(CaptionScorer(ANNOTATIONS)) as scorer:
+        assert 0 < scorer.score(RESULTS)['meteor'] < 1
+    assert not scorer.meteor._java.isAlive()
 
 
 def test_an_empty_caption_scores_nothing_and_its_references_count(scorer):
@@ -197,7 +185,8 @@ def test_an_unchanged_caption_is_not_asked_for_again(quick, monkeypatch):
 
 
 def test_many_captions_at_once(quick):
-    gts = {image: [f'reference {image} ' + 'of a horse and its wagon ' * 20] * 3 for image in range(1500)}  # 2 MB
+    """More than a pipe holds, of captions and of answers."""
+    gts = {image: [f'reference {image} ' + 'of a horse and its wagon ' * 4] * 3 for image in range(1500)}
     res = {image: [f'reference {image}'] for image in gts}
     with METEOR() as meteor:
         _, per_image = meteor.compute_score(gts, res)
@@ -223,28 +212,27 @@ WHITE_SPACE = ['\t', '\n', '\v', '\f', '\r', '\r\n', '\x1c', '\x1d', '\x1e', '\x
                '\u2028', '\u2029', '\u202f', '\u3000']
 
 
-def test_any_white_space_parts_words_and_keeps_lines_aligned(quick):
+def test_any_white_space_parts_words_and_keeps_lines_aligned(running_meteor):
     captions = {number: [f'{space}a{space}Dog{space}', 'next', space] for number, space in enumerate(WHITE_SPACE)}
     assert tokenize(captions) == {number: ['a dog', 'next', ''] for number in captions}
-    with METEOR() as meteor:
-        odd = {number: of_image[:1] for number, of_image in captions.items()}
-        plain = {number: ['a dog'] for number in captions}
-        expected = 1, [1] * len(WHITE_SPACE)
-        assert meteor.compute_score(odd, plain) == expected
-        assert meteor.compute_score(plain, odd) == expected
+    odd = {number: of_image[:1] for number, of_image in captions.items()}
+    plain = {number: ['a dog'] for number in captions}
+    expected = 1, [1] * len(WHITE_SPACE)
+    assert running_meteor.compute_score(odd, plain) == expected
+    assert running_meteor.compute_score(plain, odd) == expected
 
 
-def test_characters_that_mean_something_to_java_or_nothing_at_all(quick):
+def test_characters_that_mean_something_to_java_or_nothing_at_all(running_meteor):
     odd = ['a |||b', '||| b a', 'SCORE ||| a', '|||', 'a \x00 b', 'half \ud83d a', '\U0001f600', '&#10; <b\n>', 'EVAL |||']
     assert [len(tokens) for tokens in tokenize({1: odd, 2: ['a b']}).values()] == [len(odd), 1]
-    with METEOR() as meteor:
-        _, per_image = meteor.compute_score({1: ['a |||b'], 2: ['a b'], 3: ['|||'], 4: ['a b', 'c|||d e'], 5: ['x']},
-                                            {1: ['a b'], 2: ['||| a b|||'], 3: ['a'], 4: ['c'], 5: [' '.join(odd)]})
-        assert per_image[:3] == [1, 1, 0]
-        assert per_image[3] == 0  # the second reference is one, not two
-        bare, _ = meteor.compute_score({1: ['å søndag']}, {1: ['å søndag']})
-        other, _ = meteor.compute_score({1: ['å søndag']}, {1: ['ä sëndag']})
-        assert (bare, other) == (1, 0)  # no two letters become the same '?'
+    score = running_meteor.compute_score
+    _, per_image = score({1: ['a |||b'], 2: ['a b'], 3: ['|||'], 4: ['a b', 'c|||d e'], 5: ['x']},
+                         {1: ['a b'], 2: ['||| a b|||'], 3: ['a'], 4: ['c'], 5: [' '.join(odd)]})
+    assert per_image[:3] == [1, 1, 0]
+    assert per_image[3] == 0  # the second reference is one, not two
+    bare, _ = score({1: ['å søndag']}, {1: ['å søndag']})
+    other, _ = score({1: ['å søndag']}, {1: ['ä sëndag']})
+    assert (bare, other) == (1, 0)  # no two letters become the same '?'
 
 
 # Java, wherever and whatever it is
@@ -382,24 +370,27 @@ def test_a_new_java_takes_over_from_a_dead_or_interrupted_one(quick, monkeypatch
 
 
 @posix_only
-@pytest.mark.parametrize('end', ['del meteor; import gc; gc.collect(); input()', 'pass', 'os.kill(os.getpid(), 9)'])
-def test_java_ends_with_the_object_and_with_python(end, jars):
+def test_java_ends_with_the_object_and_with_python(jars):
+    ends = 'del meteor; import gc; gc.collect(); input()', 'pass', 'os.kill(os.getpid(), 9)'
     script = ('import os\nfrom utils import metrics\n'
               f'metrics.METEOR_FOLDER = {str(jars)!r}\n'
               'meteor = metrics.METEOR(); meteor.compute_score({1: ["a"]}, {1: ["a"]})\n'
-              f'print(meteor._java.process.pid, flush=True)\n{end}\n')
-    with subprocess.Popen([sys.executable, '-c', script], cwd=PROJECT, env={**os.environ, 'PYTHONPATH': PROJECT},
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as python:
-        pid = int(python.stdout.readline())
-        deadline = time.monotonic() + 10
-        try:
-            while time.monotonic() < deadline:
-                os.kill(pid, 0)
-                time.sleep(0.05)
-            pytest.fail('Java is still there')
-        except ProcessLookupError:
-            pass
-        python.stdin.close()
+              'print(meteor._java.process.pid, flush=True)\n')
+    with contextlib.ExitStack() as stack:
+        pythons = [stack.enter_context(subprocess.Popen(
+            [sys.executable, '-c', script + end], cwd=PROJECT, env={**os.environ, 'PYTHONPATH': PROJECT},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)) for end in ends]
+        for python, end in zip(pythons, ends):
+            pid = int(python.stdout.readline())
+            deadline = time.monotonic() + 10
+            try:
+                while time.monotonic() < deadline:
+                    os.kill(pid, 0)
+                    time.sleep(0.05)
+                pytest.fail(f'Java is still there after {end}')
+            except ProcessLookupError:
+                pass
+            python.stdin.close()
 
 
 # Images and captions that do not belong together
@@ -426,11 +417,10 @@ def test_an_image_without_references_is_named():
     ({1: ['a'], 2: []}, {1: ['a'], 2: ['b']}, 'unlike 2'),
     ({1: ['a'], 2: ['b']}, {1: ['a', 'b'], 2: ['b']}, 'unlike 1'),
 ])
-def test_meteor_refuses_what_it_cannot_score(gts, res, message, quick):
-    with METEOR() as meteor, pytest.raises(ValueError, match=message):
-        meteor.compute_score(gts, res)
+def test_meteor_refuses_what_it_cannot_score(gts, res, message, running_meteor):
+    with pytest.raises(ValueError, match=message):
+        running_meteor.compute_score(gts, res)
 
 
-def test_no_images_score_nothing(quick):
-    with METEOR() as meteor:
-        assert meteor.compute_score({}, {}) == (0.0, [])
+def test_no_images_score_nothing(running_meteor):
+    assert running_meteor.compute_score({}, {}) == (0.0, [])

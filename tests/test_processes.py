@@ -1,14 +1,16 @@
 """The processes beside the main one: they end with it, whatever it is doing, and their errors end it in a sentence."""
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import uuid
 
 import pytest
-from leftovers import kill_all, marked_environment, needs_proc, processes_with, seconds_until_gone
+from leftovers import kill_all, marked_environment, needs_proc, processes_with, seconds_until_gone, side_by_side
 
 from utils.files.project import PROJECT
 from utils.processes import progress
@@ -42,7 +44,7 @@ BATCHES = '''
 @contextlib.contextmanager
 def program(folder, code, method='fork', by_script=True, **variables):
     """A Python program in a session of its own, as text and as a process; nothing of it is left afterwards."""
-    path = folder / 'program.py'
+    path = folder / f'program_{uuid.uuid4().hex}.py'
     path.write_text(textwrap.dedent(BATCHES) + textwrap.dedent(code) + textwrap.dedent(f'''
         if __name__ == '__main__':
             multiprocessing.set_start_method({method!r})
@@ -73,14 +75,16 @@ WITH_FULL_PIPES = '''
 
 
 @needs_proc
-@pytest.mark.parametrize('name, method', [('SIGTERM', 'fork'), *(('SIGKILL', method) for method in METHODS)])
-def test_a_killed_program_leaves_no_process(name, method, tmp_path):
-    with program(tmp_path, WITH_FULL_PIPES, method, by_script=False) as (process, environment):
-        assert process.stdout.readline() == 'full\n'
-        assert len(processes_with(environment)) > 4
-        process.send_signal(getattr(signal, name))
-        process.wait(timeout=5)
-        seconds_until_gone(environment, 5)
+def test_a_killed_program_leaves_no_process(tmp_path):
+    def check(name, method):
+        with program(tmp_path, WITH_FULL_PIPES, method, by_script=False) as (process, environment):
+            assert process.stdout.readline() == 'full\n'
+            assert len(processes_with(environment)) > 4
+            process.send_signal(getattr(signal, name))
+            process.wait(timeout=5)
+            seconds_until_gone(environment, 5)
+
+    side_by_side(check, [('SIGTERM', 'fork'), *(('SIGKILL', method) for method in METHODS)])
 
 
 READING_FOR_EVER = '''
@@ -92,28 +96,31 @@ READING_FOR_EVER = '''
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT'])
-def test_a_signal_to_the_whole_group_ends_in_one_sentence(name, method, tmp_path):
+def test_a_signal_to_the_whole_group_ends_in_one_sentence(tmp_path):
     """As a terminal, a batch system or `timeout` sends it; a person may press Ctrl-C twice."""
-    with program(tmp_path, READING_FOR_EVER, method) as (process, environment):
-        process.stdout.readline()
-        for _ in range(2):
-            os.killpg(process.pid, getattr(signal, name))
-        process.stdout.read()
-        assert process.stderr.read().strip() == f'Stopped. {GOES_ON}' and process.wait() == 1
-        seconds_until_gone(environment, 5)
+    def check(method, name):
+        with program(tmp_path, READING_FOR_EVER, method) as (process, environment):
+            process.stdout.readline()
+            for _ in range(2):
+                os.killpg(process.pid, getattr(signal, name))
+            process.stdout.read()
+            assert process.stderr.read().strip() == f'Stopped. {GOES_ON}' and process.wait() == 1
+            seconds_until_gone(environment, 5)
+
+    side_by_side(check, itertools.product(METHODS, ['SIGTERM', 'SIGINT']))
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
-@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
-def test_a_signal_while_loaders_start_ends_in_one_sentence(method, tmp_path):
-    with program(tmp_path, "    os.write(1, b'starting\\n')" + READING_FOR_EVER, method) as (process, environment):
-        for _ in range(2):  # in the main process, in one of the loaders
-            assert process.stdout.readline() == 'starting\n'
-        os.killpg(process.pid, signal.SIGINT)
-        process.stdout.read()
-        assert process.stderr.read().strip() == f'Stopped. {GOES_ON}' and process.wait() == 1
+def test_a_signal_while_loaders_start_ends_in_one_sentence(tmp_path):
+    def check(method):
+        with program(tmp_path, "    os.write(1, b'starting\\n')" + READING_FOR_EVER, method) as (process, environment):
+            for _ in range(2):  # in the main process, in one of the loaders
+                assert process.stdout.readline() == 'starting\n'
+            os.killpg(process.pid, signal.SIGINT)
+            process.stdout.read()
+            assert process.stderr.read().strip() == f'Stopped. {GOES_ON}' and process.wait() == 1
+
+    side_by_side(check, [('spawn',), ('forkserver',)])
 
 
 def test_an_error_is_the_only_stack_trace(tmp_path):
@@ -174,8 +181,7 @@ def test_an_interrupt_between_imports_leaves_no_stack_trace():
 @pytest.mark.skipif(os.name != 'posix', reason='the limit is POSIX')
 def test_a_batch_that_cannot_be_handed_over_ends_the_run_in_a_sentence(tmp_path):
     """A tensor that torch refuses to send; one that does not fit into shared memory."""
-    for make, reason in (('lambda images: torch.ones(2, requires_grad=True) * 2', 'requires_grad'),
-                         ('lambda images: torch.ones(100000)', 'to the right size')):
+    def check(make, reason):
         with program(tmp_path, f'''
                 import resource
 
@@ -187,28 +193,32 @@ def test_a_batch_that_cannot_be_handed_over_ends_the_run_in_a_sentence(tmp_path)
             assert errors.strip().startswith('A process that reads files cannot hand over a batch') and reason in errors
             assert 'numbOfCPUThreadsUsed' in errors and 'Traceback' not in errors and process.returncode == 1
 
+    side_by_side(check, [('lambda images: torch.ones(2, requires_grad=True) * 2', 'requires_grad'),
+                         ('lambda images: torch.ones(100000)', 'to the right size')])
+
 
 @pytest.mark.skipif(os.name != 'posix', reason='these signals and limits are POSIX')
-@pytest.mark.parametrize('what, advice', [
-    ('os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)', 'lack of memory'),
-    ('os.kill(multiprocessing.active_children()[0].pid, signal.SIGBUS)', 'lack of memory'),
-    ('resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))', 'ulimit -n')])
-def test_what_happens_to_loaders_ends_in_a_sentence(what, advice, tmp_path):
+def test_what_happens_to_loaders_ends_in_a_sentence(tmp_path):
     """Killed as the system does it for lack of memory or of shared memory; batches with more files than may be open."""
-    with program(tmp_path, f'''
-            import resource
-            import signal
+    def check(what, advice):
+        with program(tmp_path, f'''
+                import resource
+                import signal
 
-            def main():
-                reading = batches()
-                kept = [next(reading)]
-                {what}
-                for batch in reading:
-                    kept.append(batch)
-            ''') as (process, environment):
-        _, errors = process.communicate(timeout=60)
-        assert advice in errors and 'numbOfCPUThreadsUsed' in errors and 'goes on from there' in errors and process.returncode == 1
-        assert 'Traceback' not in errors.replace('(Traceback', '')
+                def main():
+                    reading = batches()
+                    kept = [next(reading)]
+                    {what}
+                    for batch in reading:
+                        kept.append(batch)
+                ''') as (process, environment):
+            _, errors = process.communicate(timeout=60)
+            assert advice in errors and 'numbOfCPUThreadsUsed' in errors and 'goes on from there' in errors
+            assert 'Traceback' not in errors.replace('(Traceback', '') and process.returncode == 1
+
+    side_by_side(check, [('os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)', 'lack of memory'),
+                         ('os.kill(multiprocessing.active_children()[0].pid, signal.SIGBUS)', 'lack of memory'),
+                         ('resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))', 'ulimit -n')])
 
 
 def test_sockets_have_short_paths_where_the_temporary_folder_has_a_long_one(tmp_path):

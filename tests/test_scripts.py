@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from leftovers import kill_all, marked_environment, needs_proc, seconds_until_gone
+from leftovers import kill_all, marked_environment, needs_proc, seconds_until_gone, side_by_side
 
 from utils import saverRestorer, validate
 from utils.data import dataFolder
@@ -20,6 +20,7 @@ TASKS = (1, 2, 3, 4)
 SMALL = {'number_of_cnn_features': 16, 'embedding_size': 8, 'hidden_state_sizes': 12}
 
 
+@pytest.mark.usefixtures('shared_meteor')
 @pytest.mark.parametrize('task', TASKS)
 def test_train_and_validate(task, course_folder, tmp_path, monkeypatch, capsys):
     root = course_folder(n_train=8, n_val=4)
@@ -56,6 +57,7 @@ def test_train_and_validate(task, course_folder, tmp_path, monkeypatch, capsys):
     assert 'greedy   beam of 3' in out and 'captions_validation_beam3.json' in os.listdir(os.path.join(folders['modelsDir'], run))
 
 
+@pytest.mark.usefixtures('shared_meteor')
 def test_without_an_own_model_the_delivered_one_is_validated_on_what_it_learned(course_folder, tmp_path, monkeypatch, capsys):
     demo, other = course_folder(n_train=8, n_val=4, name='demo'), course_folder(n_train=4, n_val=3, name='other')
     for module in (dataFolder, validate):
@@ -79,16 +81,18 @@ def test_without_an_own_model_the_delivered_one_is_validated_on_what_it_learned(
     assert 'comes with the project' in out and 'built-in demo data' in out and '4 validation images' in out
 
 
-@pytest.mark.parametrize('task', TASKS)
-def test_validation_imports_no_training_code(task):
-    code = f'import sys, Validate_task{task}; print([m for m in sys.modules if "rainer" in m or "Exercise" in m])'
+def test_validation_imports_no_training_code():
+    code = f'import sys, {", ".join(f"Validate_task{task}" for task in TASKS)}\n' \
+           'print([m for m in sys.modules if "rainer" in m or "Exercise" in m])'
     assert subprocess.run([sys.executable, '-c', code], cwd=PROJECT, stdout=subprocess.PIPE, check=True,
                           universal_newlines=True).stdout.strip() == '[]'
 
 
 DRIVER = """import {script} as script
+from utils import metrics
 from utils.scripts.endings import runScript
 
+metrics.METEOR_FOLDER = {meteor!r} or metrics.METEOR_FOLDER
 script.config.update({config!r})
 script.modelParam.update({modelParam!r})
 if __name__ == '__main__':
@@ -96,52 +100,56 @@ if __name__ == '__main__':
 """
 
 
-def copy_of_project(project, root, epochs):
-    """A copy of the project for the data in `root`; the path of a script in it that trains a small task 1."""
+def copy_of_project(project, root, epochs, meteor=''):
+    """A copy of the project for the data in `root`; the path of a script in it that trains a small task 1, with the METEOR in
+    the folder `meteor`, which may start sooner."""
     shutil.copytree(os.path.join(PROJECT, 'utils'), str(project / 'utils'))
     for name in os.listdir(PROJECT):
         if name.endswith('.py'):
             shutil.copy(os.path.join(PROJECT, name), str(project))
     (project / 'utils' / 'dataRoot.py').write_text(f'DATA_ROOT = {root!r}\n', encoding='utf-8')
     script = project / 'train.py'
-    text = DRIVER.format(script='Exercise_Train_task1', config=SMALL, modelParam={'numbOfEpochs': epochs})
+    text = DRIVER.format(script='Exercise_Train_task1', config=SMALL, modelParam={'numbOfEpochs': epochs}, meteor=meteor)
     script.write_text(text, encoding='utf-8')
     return str(script)
 
 
 @needs_proc
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
-@pytest.mark.parametrize('name, to_all', [('SIGINT', True), ('SIGTERM', False), ('SIGHUP', True)])
-def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, to_all, course_folder, tmp_path):
+def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(course_folder, jars, tmp_path):
     """To the script alone, as by kill, or to the loaders and Java as well, as a terminal sends it."""
-    script = copy_of_project(tmp_path / 'project', course_folder(n_train=8, n_val=4), epochs=10000)
-    number = getattr(signal, name)
-    environment = marked_environment()
-    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-                               start_new_session=True, env=environment,
-                               preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # nohup and & ignore some
-    try:
-        for line in process.stdout:
-            if line.startswith('epoch 1/'):
-                break
-        if to_all:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 1 and 'Traceback' not in errors and errors.strip().endswith(f'Stopped. {GOES_ON}')
-        seconds_until_gone(environment, 5)
-    finally:
-        kill_all(environment)
-    kept = os.listdir(os.path.join(str(tmp_path), 'project', 'storedModels'))
-    assert any(file.startswith('last_epoch') for run in kept
-               for file in os.listdir(os.path.join(str(tmp_path), 'project', 'storedModels', run)))
+    root = course_folder(n_train=8, n_val=4)
+
+    def check(name, to_all):
+        number = getattr(signal, name)
+        script = copy_of_project(tmp_path / name, root, epochs=10000, meteor=str(jars))
+        environment = marked_environment()
+        process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   universal_newlines=True, start_new_session=True, env=environment)
+        try:
+            for line in process.stdout:
+                if line.startswith('epoch 1/'):
+                    break
+            if to_all:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 1 and 'Traceback' not in errors and errors.strip().endswith(f'Stopped. {GOES_ON}')
+            seconds_until_gone(environment, 5)
+        finally:
+            kill_all(environment)
+        kept = os.listdir(str(tmp_path / name / 'storedModels'))
+        assert any(file.startswith('last_epoch') for run in kept
+                   for file in os.listdir(str(tmp_path / name / 'storedModels' / run)))
+
+    side_by_side(check, [('SIGINT', True), ('SIGTERM', False), ('SIGHUP', True)])
 
 
-def test_a_script_started_elsewhere_in_a_folder_with_a_space(course_folder, tmp_path):
+def test_a_script_started_elsewhere_in_a_folder_with_a_space(course_folder, jars, tmp_path):
     """As a process of its own: another working directory with a long path, an output file, TMP=./tmp that nobody has made."""
     project = tmp_path / 'my project'
-    copy_of_project(project, course_folder(n_train=8, n_val=4, name='my øl data'), epochs=1)
+    copy_of_project(project, course_folder(n_train=8, n_val=4, name='my øl data'), epochs=1, meteor=str(jars))
     elsewhere = tmp_path / ('elsewhere' * 10)
     elsewhere.mkdir()
     environment = {**os.environ, 'TMP': './tmp', 'PYTHONIOENCODING': 'utf-8'}

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -26,12 +27,16 @@ from utils.validate_metrics import CaptionValidator, teacherForcedLoss, validate
 pytestmark = pytest.mark.usefixtures('shared_meteor')
 
 
-def build(config, model_param, image_caption_model=cocoSource_task2_gru.ImageCaptionModel):
+def build(config, model_param, image_caption_model=cocoSource_task2_gru.ImageCaptionModel, curves=False):
+    """A trainer; without `curves` it draws none, which takes longer than an epoch of so few images."""
     loader = DataLoaderWrapper(config, model_param)
     model = Model(loader.config, model_param, image_caption_model)
     saver = SaverRestorer(loader.config, model_param)
     saver.restore(model)
-    return Trainer(model, model_param, loader.config, loader, saver)
+    trainer = Trainer(model, model_param, loader.config, loader, saver)
+    if not curves:
+        trainer.plotter = mock.Mock()
+    return trainer
 
 
 def read(model_param, name):
@@ -49,7 +54,7 @@ def weights(trainer):
 
 def test_a_run_leaves_what_the_readme_says(course_folder, config, model_param, capsys):
     course_folder()
-    trainer = build(config, model_param)
+    trainer = build(config, model_param, curves=True)
     trainer.train()
     history = read(model_param, 'history.json')
     assert [entry['epoch'] for entry in history] == [1, 2, 3]
@@ -391,12 +396,13 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_says_how_much_is_needed(course
             raise OSError(errno.ENOSPC, 'No space left on device')
         fsync(descriptor)
 
-    monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(UserError, match=r'_epoch2\.pt cannot be written: No space left on device\. It needs 0\.\d MB; .* are free'):
-        trainer.train()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', full)
+        said = r'_epoch2\.pt cannot be written: No space left on device\. It needs 0\.\d MB; .* are free'
+        with pytest.raises(UserError, match=said):
+            trainer.train()
     assert checkpoints(model_param) == before
     assert not [name for name in os.listdir(os.path.join(model_param['modelsDir'], 'm')) if name.startswith('partial')]
-    monkeypatch.undo()
     build(config, {**model_param, 'restoreModelLast': 1}).train()
     whole = {**model_param, 'modelName': 'whole/'}
     build(config, whole).train()
