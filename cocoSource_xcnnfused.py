@@ -10,11 +10,10 @@ word, and so on, the longest captions first, and `batch_sizes` [T] says how many
 import collections
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import PackedSequence
-
-from utils.networks.crossEntropy import crossEntropies
-from utils.networks.precision import castOnce
 
 CAPTION_STEPS = 40  # words of a free-running caption; the longest human one in COCO has 50, 99.9 % have at most 25
 
@@ -77,7 +76,9 @@ class RecurrentCell(nn.Module):
             varying_size = self.input_size - constant_input.shape[1]
             bias = bias + constant_input @ W_x[varying_size:]                    # [B, G·H]
             W_x = W_x[:varying_size]
-        return GateWeights(W_x, castOnce(W_h), bias)
+        # products may be of a shorter type here (autocast): converted once, W_h need not be so at each step
+        W_h = W_h.to((W_h[:0] @ W_h[0]).dtype)
+        return GateWeights(W_x, W_h, bias)
 
     def over_time(self, x, state, weights):
         """Takes the steps of whole captions.
@@ -335,6 +336,36 @@ def loss_fn(logits, y_tokens, y_weights):
     Returns:
         The sum over all words, and the mean over the weights, both in nats; 0 and 0 where all weights are.
     """
-    losses = crossEntropies(logits.flatten(0, 1), y_tokens.flatten())            # [B·T]
+    losses = CrossEntropies.apply(logits.flatten(0, 1), y_tokens.flatten())      # [B·T]
     sum_loss = (losses * y_weights.flatten()).sum()
     return sum_loss, sum_loss / (y_weights.sum() + 1e-7)
+
+
+class CrossEntropies(torch.autograd.Function):
+    """Each word's cross entropy in nats, float32 [N], from logits [N, V] of any type and the right words [N]: F.cross_entropy of
+    a few words at a time, computed again for their gradient. The results are the same, but neither a log-softmax of all words
+    is kept nor a float32 copy of logits of a shorter type made, and a CPU's cache holds what it works on."""
+    words_at_once = {'cpu': 64, 'cuda': 512}  # more on a GPU, where each part has to be launched
+
+    @classmethod
+    def parts(cls, logits, *others):
+        """Tuples of a few rows of each; of the logits in float32."""
+        rows = cls.words_at_once.get(logits.device.type, len(logits))
+        return ((part.float(), *rest) for part, *rest in zip(*(each.split(rows) for each in (logits, *others))))
+
+    @staticmethod
+    def forward(ctx, logits, tokens):
+        ctx.save_for_backward(logits, tokens)
+        return torch.cat([F.cross_entropy(*part, reduction='none') for part in CrossEntropies.parts(logits, tokens)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient_of_losses):
+        logits, tokens = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        for part, target, of_losses, result in CrossEntropies.parts(logits, tokens, gradient_of_losses, gradient):
+            part = part.detach().requires_grad_()
+            with torch.enable_grad():
+                losses = F.cross_entropy(part, target, reduction='none')
+            result.copy_(torch.autograd.grad(losses, part, of_losses)[0])
+        return gradient, None

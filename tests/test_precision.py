@@ -7,23 +7,24 @@ import torch.nn.functional as F
 from test_training import build
 
 import utils.model
+from cocoSource_xcnnfused import CrossEntropies
 from utils.files.errors import UserError
 from utils.networks import precision
-from utils.networks.crossEntropy import WORDS_AT_ONCE, crossEntropies
 
 pytestmark = pytest.mark.usefixtures('shared_meteor')
 scales_on_cpus = pytest.mark.skipif(not hasattr(getattr(torch, 'amp', None), 'GradScaler'),
                                     reason='this torch scales losses on GPUs only')
+ROWS = CrossEntropies.words_at_once['cpu']
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 
 
-@pytest.mark.parametrize('words', [1, WORDS_AT_ONCE['cpu'], 2 * WORDS_AT_ONCE['cpu'] + 3])
+@pytest.mark.parametrize('words', [1, ROWS, 2 * ROWS + 3])
 def test_cross_entropy_in_parts_is_that_of_torch(words):
     torch.manual_seed(1)
     ours = torch.randn(words, 50, requires_grad=True)
     torchs = ours.detach().clone().requires_grad_()
     tokens, weights = torch.randint(0, 50, (words,)), torch.rand(words)
-    values = crossEntropies(ours, tokens), F.cross_entropy(torchs, tokens, reduction='none')
+    values = CrossEntropies.apply(ours, tokens), F.cross_entropy(torchs, tokens, reduction='none')
     for value in values:
         (value * weights).sum().backward()
     assert torch.equal(*values) and torch.equal(ours.grad, torchs.grad)
@@ -34,7 +35,7 @@ def test_cross_entropy_of_short_logits_is_computed_in_float32():
     logits = (5 * torch.randn(100, 50)).bfloat16()
     short, long = logits.clone().requires_grad_(), logits.float().requires_grad_()
     tokens = torch.randint(0, 50, (100,))
-    values = [crossEntropies(each, tokens) for each in (short, long)]
+    values = [CrossEntropies.apply(each, tokens) for each in (short, long)]
     for value in values:
         value.sum().backward()
     assert values[0].dtype == torch.float32 and torch.equal(*values)

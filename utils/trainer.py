@@ -22,7 +22,7 @@ from utils.saverRestorer import SaverRestorer
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
-BATCHES_BETWEEN_LOOKS = 20  # at the loss, for which a GPU is waited for
+BATCHES_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 20}  # at the loss, for which a GPU has to be waited for
 
 
 def train(config, modelParam, imageCaptionModel):
@@ -146,8 +146,8 @@ class Trainer:
             words += words_of_batch
             for loss in model.learn(self.lossOfParts(batch), words_of_batch):
                 unread.append((loss, batch['imgPaths'], f'epoch {cur_epoch}, batch {number}'))
-            if number % BATCHES_BETWEEN_LOOKS == 0 or number == len(loader):
-                values = torch.stack([loss for loss, _, _ in unread]).tolist()   # which waits for a GPU
+            if number % BATCHES_BETWEEN_LOOKS[model.device.type] == 0 or number == len(loader):
+                values = torch.stack([loss for loss, _, _ in unread]).tolist()
                 total += sum(finite(value, *origin) for value, (_, *origin) in zip(values, unread))
                 unread = []
                 batches.set_postfix_str(f'loss {total / words:.3f}', refresh=False)

@@ -42,12 +42,6 @@ def products(precision, device):
     return contextlib.nullcontext() if precision == FLOAT32 else torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
-def castOnce(weight):
-    """A weight [n, m] in the type that its products have here, so that not each of them has to convert it."""
-    product = weight[:0].detach() @ weight[0].detach()                           # [0]
-    return weight.to(product.dtype)
-
-
 def lossScaler(precision):
     """torch's scaler of losses and gradients, which for all but float16 does nothing."""
     scaler = getattr(getattr(torch, 'amp', None), 'GradScaler', None) or torch.cuda.amp.GradScaler  # its place up to torch 2.2
