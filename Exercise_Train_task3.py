@@ -25,6 +25,7 @@ config = {
     'scheduler_milestones': [60, 72],
     'scheduler_factor': 0.2,
     'learningRecipe': 'assignment',         # or 'informedStart', which learns more in as many epochs (README.md)
+    'precision': 'float32',                 # or 'bfloat16' or 'float16' for products, where the device is faster at it
     'featurepathstub': 'detectron2_lim10maxfeatures',  # pooled
     'seed': 1,
 }

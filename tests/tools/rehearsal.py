@@ -1,6 +1,6 @@
 """Training at COCO's real size: how soon it starts, how fast files come, how much memory it takes. Run by hand on Linux:
 
-    PYTHONPATH=.:tests:tests/tools python tests/tools/rehearsal.py [folder] [training images, 118287] [tasks, 1 4]
+    PYTHONPATH=.:tests python tests/tools/rehearsal.py [folder] [training images, 118287] [tasks, 1 4]
 
 Makes 118,287 files to train and 5,000 to validate, pooled and not, in a new folder inside the one named (default: the temporary
 folder): 12 GB, some minutes. All of it is removed at the end. Each task is then started twice by its training script, the second
