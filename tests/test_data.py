@@ -1,4 +1,5 @@
 """Loaders and vocabulary on the quirks of the real files; errors name the file and what to do."""
+import copy
 import hashlib
 import json
 import os
@@ -122,9 +123,12 @@ def test_a_batch_from_a_process_holds_what_one_made_here_does(course_folder, con
     for key, value in here.items():
         same = torch.equal(value, arrived[key]) if torch.is_tensor(value) else value == arrived[key]
         assert type(value) is type(arrived[key]) and same, key
-    for batch in first:
+    closed = next(iter(DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': 1}).myDataDicts['train']))
+    for batch in (*first, closed):
+        assert copy.copy(batch)['captions'] == pickle.loads(pickle.dumps(batch))['captions'] == here['captions']
         batch['yWeights'] = None
         assert batch['yWeights'] is None and batch['captions'] == here['captions']
+        assert batch.copy()['yWeights'] is pickle.loads(pickle.dumps(batch))['yWeights'] is None
 
 
 def test_long_captions_come_in_truncated_parts():

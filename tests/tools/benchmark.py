@@ -312,12 +312,18 @@ def memory(images):
                 f'task.modelParam.update(data_dir={folder + os.sep!r}, modelsDir={folder!r}, img_dir={folder!r}, numbOfEpochs=1)\n'
                 'task.main()')
         process = subprocess.Popen([sys.executable, '-c', code], cwd=PROJECT, stdout=subprocess.DEVNULL)
-        peak = 0
-        while process.poll() is None:
-            peak = max(peak, sum(map(proportional_set_size, family(process.pid))))
-            time.sleep(.2)
+        peak = peak_of_family(process)
         if process.returncode:
             raise RuntimeError('the training failed')
+    return peak
+
+
+def peak_of_family(process):
+    """The peak of the memory in kB of a process and all that descend from it, until its end."""
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, sum(map(proportional_set_size, family(process.pid))))
+        time.sleep(.2)
     return peak
 
 

@@ -101,16 +101,22 @@ def copy_of_project(folder, root, number_of_epochs=EPOCHS, config=()):
     return folder
 
 
-def make_data(root):
-    """Data in the course's layout, of random features and captions of COCO's lengths."""
+def make_data(root, images=IMAGES, number_of_words=WORDS):
+    """Data in the course's layout, of random features and captions of COCO's lengths.
+
+    Args:
+        root: the new folder.
+        images: pair of their numbers, to train and to validate.
+        number_of_words: different ones in the captions.
+    """
     draw, rng = random.Random(1), np.random.default_rng(1)
-    words = [f'word{number}' for number in range(WORDS)]
-    captions = [[' '.join(draw.choice(words[:draw.randint(5, WORDS)]) for _ in range(draw.randint(8, 13))) for _ in range(5)]
-                for _ in range(sum(IMAGES))]
+    words = [f'word{number}' for number in range(number_of_words)]
+    captions = [[' '.join(draw.choice(words[:draw.randint(5, len(words))]) for _ in range(draw.randint(8, 13))) for _ in range(5)]
+                for _ in range(sum(images))]
     vocabulary = generateVocabulary([wordsOfCaption(caption) for group in captions for caption in group])
     os.makedirs(os.path.join(root, 'vocabulary'))
     writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
-    for split, numbers in (('Train', range(IMAGES[0])), ('Val', range(IMAGES[0], sum(IMAGES)))):
+    for split, numbers in (('Train', range(images[0])), ('Val', range(images[0], sum(images)))):
         folders = [os.path.join(root, f'{split}2017_detectron2_lim10{kind}features') for kind in ('', 'max')]
         for folder in folders:
             os.makedirs(folder)

@@ -9,26 +9,20 @@ processes together.
 """
 import json
 import os
-import pickle
-import random
 import subprocess
 import sys
 import tempfile
 import time
 
-import numpy as np
-from benchmark import family, proportional_set_size
-from kills import copy_of_project
+from benchmark import peak_of_family
+from kills import copy_of_project, make_data
 
-from utils.data.dataFolder import POOLED, SPLITS, UNPOOLED
+from utils.data.dataFolder import POOLED, UNPOOLED
 from utils.dataLoader import DataLoaderWrapper
-from utils.demo.scenes import Scene
-from utils.files.atomic import writePickle
-from utils.generateVocabulary import captionRecord, generateVocabulary, wordsOfCaption
 
 TRAINING, VALIDATION = 118287, 5000
-D, CAPTIONS = 2048, 5
-WORDS = 9700               # further ones, so that the vocabulary has COCO's size
+D = 2048
+WORDS = 10000              # different ones in the captions, about as many as COCO's vocabulary has
 BATCHES = 100              # after which a training on a CPU has shown what it takes
 SECONDS_TO_READ = 20       # for the loader alone
 
@@ -42,13 +36,12 @@ import Exercise_Train_task{task} as script
 class Counted:
     """Model.learn, which says when the first batch came and how long the others were waited for."""
     learn = utils.model.Model.learn
-    batches, waited, ended = 0, 0., None
+    batches, waited, begin, ended = 0, 0., None, None
 
     def __call__(self, model, losses, words):
         now = time.monotonic()
-        if self.ended is None:
-            self.first = time.time() - {begin}
-            begin_of_all.append(now)
+        if self.begin is None:
+            self.begin, self.first = now, time.time() - {begin}
         else:
             self.waited += now - self.ended
         values = Counted.learn(model, losses, words)
@@ -57,38 +50,15 @@ class Counted:
         self.batches, self.ended = self.batches + 1, time.monotonic()
         if self.batches == {batches} and model.device.type == 'cpu' or self.batches == {all_batches}:
             print(json.dumps({{'first': self.first, 'waited': self.waited, 'batches': self.batches,
-                               'seconds': self.ended - begin_of_all[0]}}), flush=True)
+                               'seconds': self.ended - self.begin}}), flush=True)
             sys.exit()
         return values
 
-begin_of_all = []
 counted = Counted()
 utils.model.Model.learn = lambda *arguments: counted(*arguments)
 if __name__ == '__main__':
     runScript(script.main)
 '''
-
-
-def make_data(root, training, validation):
-    """Files in the course's layout, of random features and captions of drawn scenes."""
-    draw, rng = random.Random(1), np.random.default_rng(1)
-    groups = [[caption + f' word{draw.randrange(WORDS)}' for caption in Scene(f'rehearsal {number}').captions()[:CAPTIONS]]
-              for number in range(500)]
-    vocabulary = generateVocabulary([wordsOfCaption(caption) for group in groups for caption in group]
-                                    + [[f'word{number}' for number in range(WORDS)]])
-    os.makedirs(os.path.join(root, 'vocabulary'))
-    writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
-    features = rng.random((50, 10, D), np.float32)
-    for split, numbers in zip(SPLITS.values(), (range(training), range(training, training + validation))):
-        folders = {stub: os.path.join(root, split + stub) for stub in (POOLED, UNPOOLED)}
-        for folder in folders.values():
-            os.makedirs(folder)
-        for number in numbers:
-            name, of_image = f'{number:012d}', features[number % len(features)]
-            record = captionRecord(f'{name}.jpg', groups[number % len(groups)], vocabulary['wordToToken'])
-            for stub, values in ((POOLED, of_image.max(0)), (UNPOOLED, of_image)):
-                with open(os.path.join(folders[stub], f'{name}.pickle'), 'wb') as f:
-                    pickle.dump({**record, 'cnn_features': values}, f, protocol=4)
 
 
 def started(project, task, all_batches):
@@ -97,10 +67,7 @@ def started(project, task, all_batches):
     with open(path, 'w', encoding='utf-8') as f:
         f.write(DRIVER.format(task=task, begin=time.time(), batches=min(BATCHES, all_batches), all_batches=all_batches))
     process = subprocess.Popen([sys.executable, path], cwd=project, stdout=subprocess.PIPE, universal_newlines=True)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, 1000 * sum(map(proportional_set_size, family(process.pid))))
-        time.sleep(.2)
+    peak = 1000 * peak_of_family(process)
     said = process.stdout.read().splitlines()
     if process.returncode:
         raise SystemExit('\n'.join(said))
@@ -129,7 +96,7 @@ def main(folder=None, training=TRAINING, *tasks, validation=VALIDATION, batch_si
     with tempfile.TemporaryDirectory(dir=folder) as parent:
         root = os.path.join(parent, 'data')
         begin = time.monotonic()
-        make_data(root, training, validation)
+        make_data(root, (training, validation), WORDS)
         print(f'{training:,} + {validation:,} images, made in {time.monotonic() - begin:.0f} s', flush=True)
         os.makedirs(os.path.join(parent, 'project'))
         project = copy_of_project(os.path.join(parent, 'project'), os.path.join(root, ''))

@@ -32,7 +32,12 @@ class Batch(collections.UserDict):
     def __getitem__(self, key):
         return self.at_hand[key] if key in self.at_hand else self.data[key]
 
+    def __copy__(self):
+        return dict(self)
+
     def __reduce__(self):
+        if not self.at_hand:  # it has been opened, and may have been changed
+            return dict, (self.data,)
         small = {key: value.numpy() if torch.is_tensor(value) else value for key, value in self.at_hand.items()
                  if key != 'cnn_features'}
         return _arrived, (self.at_hand['cnn_features'], small, pickle.dumps(self.lists, pickle.HIGHEST_PROTOCOL))

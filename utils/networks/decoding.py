@@ -87,15 +87,15 @@ def beamSearch(net, cnn_features, start_tokens, beam_size):
         log_p_of_words = logits.log_softmax(dim=-1)                              # [b·K, V]
         if step == 0 and K > 1:
             log_p_of_words[:, END] = -math.inf
-        branches = min(K, log_p_of_words.shape[1])                                  # no caption has more of them among the K
+        branches = min(K, log_p_of_words.shape[1])                               # no caption has more of them among the K
         gains, words = (best.view(-1, K, branches) for best in log_p_of_words.topk(branches))
-        after_end = gains.new_full((branches,), -math.inf)                          # an end goes on with another, at no cost
+        after_end = gains.new_full((branches,), -math.inf)                       # an end goes on with another, at no cost
         after_end[0] = 0
         log_p = log_p.unsqueeze(2) + torch.where(ended.unsqueeze(2), after_end, gains)  # [b, K, branches]
         words = words.masked_fill(ended.unsqueeze(2), END)
         lengths = (tokens != END).sum(dim=2) + 1                                 # [b, K], with the next word or the end
         chosen = (log_p / lengths.unsqueeze(2)).flatten(1).topk(K).indices       # [b, K], the best first
-        parents = torch.div(chosen, branches, rounding_mode='floor')                # [b, K]
+        parents = torch.div(chosen, branches, rounding_mode='floor')             # [b, K]
         log_p, word = (each.flatten(1).gather(1, chosen) for each in (log_p, words))
         tokens = tokens.gather(1, parents.unsqueeze(2).expand_as(tokens))
         tokens[:, :, step] = word
