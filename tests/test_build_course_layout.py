@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from utils import buildCourseLayout as script
-from utils.buildCourseLayout import buildCourseLayout, tenBest
+from utils.buildCourseLayout import bestRegions, buildCourseLayout
 from utils.data.regionFeatures import findReaders, idInName
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
@@ -224,7 +224,7 @@ def test_what_is_built_is_read(captions, tmp_path, config, model_param):
 def test_fewer_boxes_are_repeated():
     features, boxes, scores = detections(1, 4)
     order = sorted(range(4), key=lambda box: -scores[box])
-    chosen, chosen_boxes, K = tenBest(features, boxes, scores)
+    chosen, chosen_boxes, K = bestRegions(features, boxes, scores, 10)
     assert K == 4
     np.testing.assert_array_equal(chosen, features[order + order + order[:2]])
     np.testing.assert_array_equal(chosen_boxes, boxes[order + order + order[:2]])
@@ -233,11 +233,11 @@ def test_fewer_boxes_are_repeated():
 
 def test_boxes_that_are_not_in_pixels_are_left_out():
     features, boxes, _ = detections(1, 12)
-    assert tenBest(features, boxes, None)[1] is not None
+    assert bestRegions(features, boxes, None, 10)[1] is not None
     broken = boxes.copy()
     broken[3, 2] = np.nan
     for other in (boxes / 400, boxes[:, [2, 3, 0, 1]], broken, boxes * np.inf, boxes[:11], boxes.T, None):
-        assert tenBest(features, other, None)[1] is None
+        assert bestRegions(features, other, None, 10)[1] is None
 
 
 def test_what_is_left_out_is_said(captions, tmp_path, capsys):
@@ -364,7 +364,7 @@ def test_a_tsv_is_streamed(tmp_path):
     (_, reader), = findReaders([str(path)])
     tracemalloc.start()
     try:
-        assert [idInName(name) for name, read in reader if tenBest(*read())[2] == 36] == list(range(60))
+        assert [idInName(name) for name, read in reader if bestRegions(*read(), 10)[2] == 36] == list(range(60))
         assert tracemalloc.get_traced_memory()[1] < 4e6
     finally:
         tracemalloc.stop()

@@ -203,7 +203,7 @@ def nested():
     ({'original_captions': [], 'captions': [], 'captionsAsTokens': []}, 'empty'), ({'captions': [['a']]}, 'different'),
     ({'cnn_features': 'text'}, 'str'), ({'cnn_features': np.ones(D, complex)}, 'complex'), ({'captionsAsTokens': 5}, 'int'),
     ({'cnn_features': np.ones((10, D))}, r'\[10, 16\], not \[16\]. Copy'), ({'captionsAsTokens': [[3, 0]] * 7}, 'start token'),
-    ({'cnn_features': np.ones(D + 1)}, r"\[17\], not \[16\].*config\['number_of_cnn_features'\] to 17"),
+    ({'cnn_features': np.ones(D + 1)}, r'\[17\], not \[16\]. Copy'),
     ({'captionsAsTokens': [[1, -3, 0]] * 7}, 'below 0'), ({'captionsAsTokens': [[]] * 7}, 'start token'),
     ({'captionsAsTokens': [[1, 3.5, 0]] * 7}, 'float'), ({'imgPath': ['7.jpg']}, 'list stands where a text'),
     ({'boxes': np.full((10, 4), np.inf)}, 'boxes'), ({'boxes': np.ones(7)}, 'boxes'),
@@ -291,8 +291,22 @@ def test_only_new_and_changed_files_are_checked_again(course_folder, config, mod
     del read[:]
     checked({**config, 'featurepathstub': 'detectron2_lim10features'}, model_param)
     assert len(read) == 12 + 5
-    with pytest.raises(UserError, match="config\\['number_of_cnn_features'\\] to 16"):
-        checked({**config, 'number_of_cnn_features': D + 1}, model_param)
+
+
+@pytest.mark.parametrize('stub', ['detectron2_lim10features', 'detectron2_lim10maxfeatures'])
+def test_the_sizes_of_the_features_are_the_files(course_folder, config, model_param, stub):
+    root = course_folder(n_train=12)
+    pooled = stub == 'detectron2_lim10maxfeatures'
+    for split, number in (('Train', 12), ('Val', 5)):
+        for path in (os.path.join(root, f'{split}2017_{stub}', f'{n + (split == "Val") * 12:012d}.pickle') for n in range(number)):
+            changed(path, cnn_features=np.ones(D + 7 if pooled else (36, D + 7), np.float32))
+    first = os.path.join(root, f'Train2017_{stub}', f'{0:012d}.pickle')
+    with open(first, 'wb') as f:
+        f.write(b'broken')
+    loader = DataLoaderWrapper({**config, 'featurepathstub': stub}, model_param)
+    assert loader.config['number_of_cnn_features'] == D + 7 and loader.config['numberOfRegions'] == (10 if pooled else 36)
+    with pytest.raises(UserError, match='1 of the 12'):
+        loader.checkFiles()
 
 
 @pytest.mark.parametrize('damaged', [b'', b'[]', b'{"check": 0}', b'{"check": 1, "folder": "FOLDER", "shape": [16]}',

@@ -7,9 +7,9 @@ of utils/data/captionForms.py: COCO's, Flickr's, Karpathy's, and tables of one's
 are made as utils/data/photoFeatures.py says, or features in a form named at the top of utils/data/regionFeatures.py; those of
 COCO's 2014 images serve as well, since the images and their ids are the same.
 
-- Each image is written twice, with ten boxes and with their maximum. The ten are those with the highest scores where the
-  features come with scores, else the first ten.
-- An image with fewer boxes has them over again until they are ten: unlike rows of zeros this leaves every maximum as it is,
+- Each image is written twice, with REGIONS boxes and with their maximum. They are those with the highest scores where the
+  features come with scores, else the first ones. The folders' names stay the course's, which say ten.
+- An image with fewer boxes has them over again until they are as many: unlike rows of zeros this leaves every maximum as it is,
   that over the attention model's processed features too, and attention never falls on nothing.
 - Boxes are kept where they are x1 y1 x2 y2 in pixels.
 - The vocabulary counts the training captions only, where the course counts those for validation too; a word that they have
@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from utils.data.captionForms import readCaptions
 from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED
+from utils.data.imageFiles import DETECTIONS, shapeOfFeatures
 from utils.data.photoFeatures import (
     MAKER,
     STANDARD_FILE,
@@ -45,6 +46,7 @@ from utils.data.photoFeatures import (
     photosIn,
     readStandard,
 )
+from utils.data.photoFeatures import REGIONS as PHOTO_REGIONS
 from utils.data.regionFeatures import findReaders, idInName, isFolderOfFeatures
 from utils.files.atomic import PARTIAL, writeAtomically, writeJson, writePickle
 from utils.files.errors import UserError
@@ -55,22 +57,24 @@ from utils.scripts.endings import runScript
 CAPTIONS = 'captions/'           # a folder as it was downloaded, or one file of captions
 FEATURES = 'features/'           # a file, a folder, or a list of them; photos may lie in folders within it
 OUT = 'ownData'                  # some 11 GB for all of COCO, half a GB for Flickr8k
+REGIONS = 10                     # of an image, for task 4; the course's and those of photos are ten, 36 are usual elsewhere
 MINIMUM_COUNT = 3                # 5 is usual for COCO, whose captions are twenty times as many as Flickr8k's
 
-N_BOXES, N_FEATURES = 10, 2048
-STUBS = UNPOOLED, POOLED  # ten boxes, their maximum
+N_FEATURES = 2048
+STUBS = UNPOOLED, POOLED  # the boxes, their maximum
 
 
-def tenBest(features, boxes, scores):
-    """The ten boxes with the highest scores, or the first ten; fewer than ten are repeated in their order.
+def bestRegions(features, boxes, scores, number):
+    """As many boxes as asked for, those with the highest scores, or the first ones; fewer are repeated in their order.
 
     Args:
         features: [K, 2048], or [2048, K] as some folders of `.npz` have it.
         boxes: [K, 4] or None.
         scores: [K], class probabilities [K, C] with the background first, or None.
+        number: R, of boxes.
 
     Returns:
-        features float32 [10, 2048], boxes float32 [10, 4] or None; K.
+        features float32 [R, 2048], boxes float32 [R, 4] or None; K.
 
     Raises:
         ValueError: the features are unusable; the message says why.
@@ -91,19 +95,19 @@ def tenBest(features, boxes, scores):
             raise ValueError('another number of scores than of boxes')
         best = scores[:, 1:].max(1) if scores.shape[1] > 1 else scores[:, 0]     # [K]
         order = np.argsort(-best, kind='stable')
-    chosen = np.resize(order[:N_BOXES], N_BOXES)
-    features = features[chosen]                                                  # [10, 2048]
+    chosen = np.resize(order[:number], number)
+    features = features[chosen]                                                  # [R, 2048]
     if not np.isfinite(features).all():
         raise ValueError('features that are not finite')
     return features, boxesInPixels(boxes, chosen, K), K
 
 
 def boxesInPixels(boxes, chosen, K):
-    """The chosen ones of K boxes, float32 [10, 4], or None where they are not x1 y1 x2 y2 in pixels."""
+    """The chosen ones of K boxes, float32 [R, 4], or None where they are not x1 y1 x2 y2 in pixels."""
     boxes = np.asarray([] if boxes is None else boxes, dtype=np.float32)
     if boxes.shape != (K, 4):
         return None
-    boxes = boxes[chosen]                                                        # [10, 4]
+    boxes = boxes[chosen]                                                        # [R, 4]
     in_order = (boxes[:, :2] <= boxes[:, 2:]).all()  # not so for most boxes x y width height, nor for NaN
     in_pixels = 1 < boxes.max() < np.inf             # not so for parts of the picture
     return boxes if in_order and in_pixels else None
@@ -141,6 +145,22 @@ def featureFolders(root, mode):
     return folders
 
 
+def checkRegions(folders, regions, fromPhotos):
+    """Checks that images may have so many regions.
+
+    Raises:
+        UserError: features of photos are of other regions, or images that an earlier start wrote have others.
+    """
+    if fromPhotos and regions != len(PHOTO_REGIONS):
+        raise UserError(f'Features of photos are of {len(PHOTO_REGIONS)} regions. Set REGIONS at the top of '
+                        'utils/buildCourseLayout.py to that.')
+    for unpooled, _ in folders.values():
+        there = [os.path.join(unpooled, name) for name in os.listdir(unpooled)]
+        if shapeOfFeatures(there, [regions, N_FEATURES])[0] != regions:
+            raise UserError(f'{os.path.dirname(unpooled)} was begun with another number of REGIONS. Remove it, or set another OUT '
+                            'at the top of utils/buildCourseLayout.py.')
+
+
 def keyFinder(images):
     """A function from the names of images, or the paths of photos, to the keys of `images`; to None for all others."""
     stems = {os.path.splitext(image.name)[0]: key for key, image in images.items()}
@@ -159,7 +179,7 @@ def findLeftOut(images, folders):
     return {key: 'no features' for key, image in images.items() if pickleName(image) not in there[image.mode]}
 
 
-def writeImages(readers, images, keyOf, left_out, folders, wordToToken):
+def writeImages(readers, images, keyOf, left_out, folders, wordToToken, regions):
     """Writes the images that are not there yet, two files each.
 
     Args:
@@ -169,6 +189,7 @@ def writeImages(readers, images, keyOf, left_out, folders, wordToToken):
         left_out: as from `findLeftOut`; of those that cannot be written the reason is changed, the others are taken out.
         folders: dict mode → folders as from `featureFolders`.
         wordToToken: dict.
+        regions: R, of each image.
 
     Returns:
         counts of what else was met, a Counter of phrases.
@@ -188,7 +209,7 @@ def writeImages(readers, images, keyOf, left_out, folders, wordToToken):
                 if key not in left_out:
                     continue
                 try:
-                    features, boxes, K = tenBest(*read())
+                    features, boxes, K = bestRegions(*read(), regions)
                 except ValueError as error:
                     left_out[key] = str(error)
                 except Exception as error:  # whatever a broken file leads to
@@ -196,7 +217,7 @@ def writeImages(readers, images, keyOf, left_out, folders, wordToToken):
                 else:
                     writeImage(folders[images[key].mode], images[key], features, boxes, wordToToken)
                     del left_out[key]
-                    notes[f'images with fewer than {N_BOXES} boxes, repeated'] += K < N_BOXES
+                    notes[f'images with fewer than {regions} boxes, repeated'] += K < regions
                     notes['images without boxes in pixels'] += boxes is None
     return notes
 
@@ -262,7 +283,7 @@ def pickleName(image):
 
 
 def writeImage(folders, image, features, boxes, wordToToken):
-    """Writes an image's two files: features [10, 2048], boxes [10, 4] or None."""
+    """Writes an image's two files: features [R, 2048], boxes [R, 4] or None."""
     record = captionRecord(image.name, image.captions, wordToToken)
     if boxes is not None:
         record['boxes'] = boxes
@@ -291,7 +312,7 @@ def describeNumber(images, left_out, mode):
     return f'{sum(key not in left_out for key in keys):,} of {len(keys):,} images with captions'
 
 
-def buildCourseLayout(captions, features, out, minimumCount=1):
+def buildCourseLayout(captions, features, out, minimumCount=1, regions=DETECTIONS):
     """Builds the data folder `out`.
 
     Args:
@@ -299,6 +320,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1):
         features: list of files and folders.
         out: path of a folder that does not exist.
         minimumCount: how often the training captions must have a word for it to be one of the vocabulary's.
+        regions: R, of each image.
 
     Raises:
         UserError: something is missing or unusable, or there is nothing to train or to validate on.
@@ -314,13 +336,14 @@ def buildCourseLayout(captions, features, out, minimumCount=1):
                                                 for caption in image.captions], minimumCount)
     folders = {mode: featureFolders(partial_out, mode) for mode in SPLITS}
     left_out = findLeftOut(images, folders)
+    checkRegions(folders, regions, bool(photos))
     all_photos = [photo for found in photos.values() for photo in found]
     if photos:
         maker = PhotoFeatures(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
         standard = standardOf(partial_out, maker, all_photos, images, keyOf)
         readers += [(path, readPhotos(found, lambda photo: keyOf(photo) in left_out, maker, standard))
                     for path, found in photos.items()]
-    notes = writeImages(readers, images, keyOf, left_out, folders, wordToToken)
+    notes = writeImages(readers, images, keyOf, left_out, folders, wordToToken, regions)
     notes['photos that this system does not let you link to, which pages are without'] = linkPhotos(
         partial_out, all_photos, images, keyOf, left_out)
     report(partial_out, images, left_out, notes)
@@ -342,7 +365,7 @@ def main():
         return inProject(os.path.expanduser(name))
 
     features = [FEATURES] if isinstance(FEATURES, str) else FEATURES
-    buildCourseLayout(path(CAPTIONS), list(map(path, features)), os.path.normpath(path(OUT)), MINIMUM_COUNT)
+    buildCourseLayout(path(CAPTIONS), list(map(path, features)), os.path.normpath(path(OUT)), MINIMUM_COUNT, REGIONS)
 
 
 if __name__ == '__main__':

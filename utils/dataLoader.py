@@ -6,7 +6,7 @@ import torch
 from utils.data import survey
 from utils.data.captionDataset import CaptionDataset, Collate, EpochSampler
 from utils.data.dataFolder import POOLED, featureFiles, imageFile
-from utils.data.imageFiles import DETECTIONS
+from utils.data.imageFiles import shapeOfFeatures
 from utils.data.imageLoader import bytesOfFeatures, imageLoader
 from utils.data.pictures import openPicture
 from utils.files.defaults import withDefaults
@@ -21,7 +21,8 @@ class DataLoaderWrapper:
     """The loaders of the modes in `modelParam['modeSetups']`: `myDataDicts['train']` and `myDataDicts['val']`.
 
     Attributes:
-        config: the configuration with `vocabulary_size` no larger than the vocabulary, so that no token is without a word.
+        config: the configuration with `vocabulary_size` no larger than the vocabulary, so that no token is without a word, and
+            with the sizes of the files' features as `number_of_cnn_features` and, where they are not pooled, `numberOfRegions`.
         vocabulary: dict as `loadVocabulary` returns it.
 
     Raises:
@@ -33,14 +34,16 @@ class DataLoaderWrapper:
         self.vocabulary = loadVocabulary(modelParam['data_dir'])
         words = self.vocabulary['TokenToWord']
         config = withDefaults(config)
-        self.config = {**config, 'vocabulary_size': min(config['vocabulary_size'], len(words))}
+        paths = {mode: featureFiles(modelParam['data_dir'], mode, config['featurepathstub'])
+                 for mode, _ in modelParam['modeSetups']}
+        sizes = [*['numberOfRegions'] * (config['featurepathstub'] != POOLED), 'number_of_cnn_features']
+        shape = shapeOfFeatures(next(iter(paths.values())), [config[size] for size in sizes])  # [D] or [K, D]
+        self.config = {**config, **dict(zip(sizes, shape)), 'vocabulary_size': min(config['vocabulary_size'], len(words))}
         empty_tokens = frozenset(token for token, word in words.items() if not word.strip())
-        shape = ([] if config['featurepathstub'] == POOLED else [DETECTIONS]) + [config['number_of_cnn_features']]
         collate = Collate(config['truncated_backprop_length'])
         self.myDataDicts = {}
-        for mode, _ in modelParam['modeSetups']:
-            paths = featureFiles(modelParam['data_dir'], mode, config['featurepathstub'])
-            dataset = CaptionDataset(paths, shape, self.config['vocabulary_size'], empty_tokens, config['seed'])
+        for mode in paths:
+            dataset = CaptionDataset(paths[mode], shape, self.config['vocabulary_size'], empty_tokens, config['seed'])
             batches = ShareOfBatches(EpochSampler(len(dataset), config['seed']), modelParam['batch_size'], drop_last=False)
             self.myDataDicts[mode] = imageLoader(
                 dataset, collate, modelParam, bytesOfFeatures(shape), batches=batches if mode == 'train' else None,
@@ -61,6 +64,10 @@ class DataLoaderWrapper:
         """The mean of the training images' features [D], over detections too, and how often each token is to be learned in
         all of their captions [V]; float64 and integers."""
         return survey.trainingStatistics(self.myDataDicts['train'].dataset, self.modelParam)
+
+    def captionRewards(self):
+        """The `CaptionRewards` by the training images' captions."""
+        return survey.captionRewards(self.myDataDicts['train'].dataset, self.modelParam)
 
     def imageFile(self, mode, imgPath):
         """The path of an image; the file may be missing."""

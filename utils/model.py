@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from utils.files.errors import UserError
-from utils.networks.decoding import beamSearch, greedyTokens
+from utils.networks.decoding import beamSearch, greedyTokens, sampledTokens
 from utils.networks.otherNetworks import attentionOver
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.processes.distributed import isMain, localRank, rank, worldSize
@@ -124,24 +124,26 @@ class Model:
         """Yields the teacher-forced loss of each truncated part of a batch, summed over its words, in nats.
 
         The state is carried from part to part, and detached: the gradient of a part stays within it. A network with
-        `logits_of_words` computes where there are words alone, any other all steps through `forward`.
+        `logits_of_words` computes where there are words alone, any other all steps through `forward`. In a batch that has
+        `advantages` [B], as self-critical training has it, the losses of a caption's words count that many times.
         """
         weights = batch['yWeights']                                              # [B, T, N]
         longest_first = weights.sum((1, 2)).sort(descending=True, stable=True).indices
         sorted_batch = {key: batch[key][longest_first] for key in ('xTokens', 'yTokens', 'yWeights')}
         cnn_features = self.features(batch)[longest_first.to(self.device)]
+        advantages = batch['advantages'][longest_first].unsqueeze(1) if 'advantages' in batch else 1
         state = None
         for part in range(batch['numbOfTruncatedSequences']):
             x, y, weights = (sorted_batch[key][:, :, part] for key in ('xTokens', 'yTokens', 'yWeights'))  # [B, T]
             if hasattr(self.net, 'logits_of_words'):
                 has_word = weights.t() > 0                                       # [T, B]
                 sizes = has_word.sum(1)
-                words, y, weights = (rows.t()[has_word].to(self.device) for rows in (x, y, weights))  # [N]
+                words, y, weights = (rows.t()[has_word].to(self.device) for rows in (x, y, weights * advantages))  # [N]
                 with self._products():
                     logits, state = self.net.logits_of_words(cnn_features, PackedSequence(words, sizes[sizes > 0]), state)
                 sum_loss, _ = self.loss_fn(logits.unsqueeze(0), y.unsqueeze(0), weights.unsqueeze(0))
             else:
-                x, y, weights = (rows.contiguous().to(self.device) for rows in (x, y, weights))
+                x, y, weights = (rows.contiguous().to(self.device) for rows in (x, y, weights * advantages))
                 with self._products():
                     logits, state = self.net(cnn_features, x, True, state)
                 sum_loss, _ = self.loss_fn(logits.float(), y, weights)
@@ -178,6 +180,11 @@ class Model:
                 return greedyTokens(self.net, cnn_features, start).tolist()
             logits, _ = self.net(cnn_features, start.unsqueeze(1), False)        # [B, 40, V]
         return logits.argmax(dim=-1).tolist()
+
+    def sampledTokens(self, batch, number):
+        """As many captions of each image of a batch, said by chance: B lists of lists of tokens, ends among them or not."""
+        with torch.no_grad(), self._products():
+            return sampledTokens(self.net, self.features(batch), self._startTokens(batch), number).tolist()
 
     def beamTokens(self, batch, beamSize):
         """The best caption of a beam search for each image of a batch, as `greedyTokens` returns them."""

@@ -11,8 +11,9 @@ from utils.files.atomic import removePartialFiles, writeAtomically
 from utils.files.project import runFolder
 
 CURVES = ((('train_loss', 'training', 'o-'), ('val_loss', 'validation, teacher-forced', 's--')),
-          (('meteor', 'METEOR (words)', 'o-'), ('bleu_4', 'BLEU-4', 's--')))
-Y_LABELS = ('loss per word [nats]', 'score of greedy captions [%]')
+          (('meteor', 'METEOR (words)', 'o-'), ('bleu_4', 'BLEU-4', 's--')),
+          (('reward', 'reward in training', 'o-'), ('cider', 'CIDEr in validation, greedy', 's--')))
+Y_LABELS = ('loss per word [nats]', 'score of greedy captions [%]', 'reward; CIDEr')
 
 
 def plotFolder(modelParam):
@@ -37,7 +38,8 @@ def markEvery(points):
 
 
 def drawCurves(axes, history, kept):
-    """Draws a history, a list of one dict per epoch, into two axes: the losses, the scores. Both mark the epoch `kept`."""
+    """Draws a history, a list of one dict per epoch, into two axes, the losses and the scores, or three: the reward that is
+    learned from as well. All mark the epoch `kept`."""
     for axes_of_kind, curves, label in zip(axes, CURVES, Y_LABELS):
         for key, name, style in curves:
             points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
@@ -62,8 +64,9 @@ class Plotter:
     def plot(self, history):
         """Draws the history, a list of one dict per epoch; in a notebook the picture is shown as well."""
         kept = max(history, key=lambda entry: entry.get('meteor', float('-inf')))['epoch']  # the first of the best, as saved
-        figure = Figure(figsize=(10, 4), layout='constrained')
-        drawCurves(figure.subplots(1, 2), history, kept)
+        plots = 3 if any('reward' in entry for entry in history) else 2
+        figure = Figure(figsize=(5 * plots, 4), layout='constrained')
+        drawCurves(figure.subplots(1, plots), history, kept)
         figure.suptitle(self.modelParam['modelName'].strip(os.sep))
         path = self._path()
         saveFigure(figure, path)

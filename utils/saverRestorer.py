@@ -10,7 +10,7 @@ import torch
 from utils.data.dataFolder import POOLED, UNPOOLED, changesOfFiles, filesRead, runsOnEarlierData
 from utils.data.photoFeatures import readStandard
 from utils.files.atomic import writeAtomically
-from utils.files.defaults import withDefaults
+from utils.files.defaults import allEpochs, withDefaults
 from utils.files.errors import UserError
 from utils.files.project import inProject, runFolder
 from utils.files.safePickle import loadCheckpoint
@@ -216,8 +216,9 @@ class SaverRestorer:
         model.start_epoch = checkpoint['epoch']
         model.history = checkpoint.get('history', [])
         self.best = checkpoint.get('best')
-        if model.start_epoch >= self.modelParam['numbOfEpochs']:
-            print(f"This model is trained: {model.start_epoch} of {self.modelParam['numbOfEpochs']} epochs are done, and "
+        epochs = allEpochs(self.modelParam, self.config)
+        if model.start_epoch >= epochs:
+            print(f'This model is trained: {model.start_epoch} of {epochs} epochs are done, and '
                   f'{runFolder(self.modelParam)} is kept as it is. To train a new one, move that folder away or change '
                   "modelParam['modelName'].", flush=True)
         else:

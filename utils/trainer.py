@@ -9,11 +9,12 @@ import torch
 from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoSettings import fitToDemo
 from utils.files.atomic import writeJson
-from utils.files.defaults import withDefaults
+from utils.files.defaults import allEpochs, withDefaults
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
 from utils.model import Model, describeDevice, seedEverything
 from utils.networks.learningRecipe import INFORMED_START, informStart
+from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
 from utils.plotter import Plotter
 from utils.processes.distributed import averaged, isMain, lossOfShares, worldSize
 from utils.processes.java import JavaError
@@ -66,30 +67,38 @@ class Trainer:
         self.saveRestorer = saveRestorer
         if config.get('learningRecipe') == INFORMED_START and model.start_epoch == 0:
             informStart(model, *dataLoader.trainingStatistics())
+        self.rewards = dataLoader.captionRewards() if config['selfCriticalEpochs'] and model.start_epoch < self.epochs else None
         self.lossOfParts = lossOfShares(model) if worldSize() > 1 else model.lossOfParts
         self.plotter = Plotter(modelParam, config)
         self.times = readRunFile(runFolder(modelParam), 'times.json', [])
 
+    @property
+    def epochs(self):
+        """How many there are in all."""
+        return allEpochs(self.modelParam, self.config)
+
     def train(self):
-        """Trains from `model.start_epoch` to `numbOfEpochs`. After each epoch the run's folder holds its checkpoint,
+        """Trains from `model.start_epoch` to the last epoch. After each epoch the run's folder holds its checkpoint,
         history.json, times.json and captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
         one alone validates and writes."""
-        epochs = self.modelParam['numbOfEpochs']
         if isMain():
             self.plotter.plotMissing(self.model.history)
-        if self.model.start_epoch < epochs:
+        if self.model.start_epoch < self.epochs:
             with closing(CaptionValidator(self.modelParam, self.dataLoader)) if isMain() else nullcontext() as validator:
-                for epoch in range(self.model.start_epoch + 1, epochs + 1):
+                for epoch in range(self.model.start_epoch + 1, self.epochs + 1):
                     self._train_epoch(epoch, validator)
 
     def _train_epoch(self, epoch, validator):
         model, folder = self.model, runFolder(self.modelParam)
         seedEverything(self.config['seed'], epoch)
+        if self._isSelfCritical(epoch):
+            self._setSelfCritical(epoch)
         learning_rate = model.optimizer.param_groups[0]['lr']
         losses, seconds = {}, {}
         for mode, is_train in self.modelParam['modeSetups']:
             start = time.monotonic()
-            losses[f'{mode}_loss'] = self.run_epoch(mode, model, is_train, epoch)
+            loss = self.run_epoch(mode, model, is_train, epoch)
+            losses['reward' if mode == 'train' and self._isSelfCritical(epoch) else f'{mode}_loss'] = loss
             seconds['training_seconds' if mode == 'train' else 'validation_seconds'] = time.monotonic() - start
         model.scheduler.step()
         if not isMain():
@@ -112,13 +121,24 @@ class Trainer:
         self.plotter.plot(model.history)
         # the checkpoint comes last: an epoch whose checkpoint is there has left everything, any other is done again
         self.saveRestorer.save(epoch, -scores.get('meteor', -math.inf), model)
-        print(f"epoch {epoch}/{self.modelParam['numbOfEpochs']}  "
+        print(f'epoch {epoch}/{self.epochs}  '
               + '  '.join(f"{name.replace('_', ' ')} {loss:.3f}" for name, loss in losses.items())
               + ''.join(f'  {name} {scores[key]:.4f}' for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')) if scores)
               + f'  {sum(seconds.values()):.0f} s', flush=True)
 
+    def _isSelfCritical(self, epoch):
+        return epoch > self.modelParam['numbOfEpochs']
+
+    def _setSelfCritical(self, epoch):
+        """The optimizer for self-critical learning: with a learning rate of its own, and at first without memory."""
+        optimizer = self.model.optimizer
+        if not self._isSelfCritical(epoch - 1):
+            optimizer.state.clear()
+        for group in optimizer.param_groups:
+            group['lr'] = LEARNING_RATE
+
     def run_epoch(self, mode, model, is_train, cur_epoch):
-        """One teacher-forced pass over the images: 'train' with optimizer steps, 'val' without.
+        """One pass over the images: 'train' with optimizer steps, 'val' without; teacher-forced, or self-critical training.
 
         Args:
             mode: 'train' or 'val'.
@@ -127,7 +147,7 @@ class Trainer:
             cur_epoch: integer, which decides the order of the images and the captions drawn.
 
         Returns:
-            The loss per word, in nats.
+            The loss per word, in nats; the mean reward where that is learned from.
 
         Raises:
             UserError: the loss is not finite.
@@ -138,7 +158,10 @@ class Trainer:
         batches = progressBar(loader, f'epoch {cur_epoch} {mode}', self.modelParam)
         if mode == 'val':
             return teacherForcedLoss(model, batches)
-        model.net.train()
+        selfCritical = self._isSelfCritical(cur_epoch)
+        model.net.train(not selfCritical)                                        # captions are said and learned without dropout
+        if selfCritical:
+            batches = RewardedBatches(batches, model, loader, self.rewards)
         loader.batch_sampler.sampler.set_epoch(cur_epoch)
         total, words, unread = 0.0, 0.0, []
         for number, batch in enumerate(batches, start=1):
@@ -151,4 +174,4 @@ class Trainer:
                 total += sum(finite(value, *origin) for value, (_, *origin) in zip(values, unread))
                 unread = []
                 batches.set_postfix_str(f'loss {total / words:.3f}', refresh=False)
-        return averaged(total) / words
+        return averaged(batches.total) / averaged(batches.number) if selfCritical else averaged(total) / words

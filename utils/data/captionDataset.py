@@ -21,7 +21,7 @@ class CaptionDataset(Dataset):
 
     Args:
         paths: the feature files.
-        features_shape: list, [D] or [10, D].
+        features_shape: list, [D] or [K, D].
         vocabulary_size: V; larger tokens become `UNK`.
         empty_tokens: the tokens of words without a letter, which captions are freed of.
         seed: integer.
@@ -83,7 +83,7 @@ class EpochSampler(Sampler):
 class Collate:
     """Makes a batch of items, the captions in truncated parts of at most `truncated_backprop_length` steps.
 
-    A `Batch` is a dict of `cnn_features` [B, D] or [B, 10, D]; `xTokens`, `yTokens`, `yWeights` and `numbOfTruncatedSequences` as
+    A `Batch` is a dict of `cnn_features` [B, D] or [B, K, D]; `xTokens`, `yTokens`, `yWeights` and `numbOfTruncatedSequences` as
     `captionTensors` makes them; of the drawn caption of each image `captions` (its words) and `captionsAsTokens`; of all
     captions of each image `orig_captions` (texts), `allcaptions` and `allcaptionsAsTokens`; `imgPaths`; and `boxes` where
     files have them. None of these lists is cut or cleaned.
@@ -93,7 +93,7 @@ class Collate:
         self.truncated_backprop_length = truncated_backprop_length
 
     def __call__(self, images):
-        # [B, D] or [B, 10, D], in a loader process at once in the memory that it shares
+        # [B, D] or [B, K, D], in a loader process at once in the memory that it shares
         features = default_collate([image['cnn_features'] for image in images])
         small = {**self.captionTensors([image['tokens'] for image in images]), 'imgPaths': [image['imgPath'] for image in images]}
         lists = {'orig_captions': [image['original_captions'] for image in images],

@@ -1,4 +1,5 @@
 """Reading one image's file: its features and captions."""
+import contextlib
 import math
 import operator
 
@@ -10,6 +11,7 @@ from utils.files.safePickle import loadPickle
 from utils.generateVocabulary import START
 
 DETECTIONS = 10         # of an image, in the layout of the course
+FILES_LOOKED_AT = 5     # for the shape of the features
 MOST_WORDS = 1000       # of a caption, and captions of an image; people's captions have up to 50
 MOST_LETTERS = 10_000   # of a caption
 CAPTION_KEYS = ('original_captions', 'captions', 'captionsAsTokens')
@@ -24,12 +26,27 @@ class _Unusable(Exception):
         super().__init__(f'{what}. {what_to_do}')
 
 
+def shapeOfFeatures(paths, expected):
+    """The shape that the features of most of the first files have, a list.
+
+    Args:
+        paths: the files.
+        expected: the shape where none of them has features of as many dimensions: what is wrong is said when all are checked.
+    """
+    shapes = []
+    for path in paths[:FILES_LOOKED_AT]:
+        with contextlib.suppress(Exception):  # whatever a broken file leads to
+            shapes.append(list(loadPickle(path)['cnn_features'].shape))
+    shapes = [shape for shape in shapes if len(shape) == len(expected) and 0 not in shape]
+    return max(shapes, key=shapes.count, default=expected)
+
+
 def loadImage(path, shape):
     """One image's file.
 
     Args:
         path: the file's.
-        shape: list, [D] or [10, D], which its features must have.
+        shape: list, [D] or [K, D], which its features must have.
 
     Returns:
         dict of `cnn_features` (float32 tensor of that shape), `imgPath`, `original_captions` (list of str), `captions`
@@ -57,9 +74,7 @@ def _checked(image, shape):
     features = _array(image['cnn_features'], 'features')
     found = list(features.shape)
     if found != shape:
-        size_alone = len(found) == len(shape) and found[:-1] == shape[:-1]
-        raise _Unusable(f'its features have the shape {found}, not {shape}', *[
-            f"If all files are like this, set config['number_of_cnn_features'] to {found[-1]}. If not: {COPY_AGAIN}"] * size_alone)
+        raise _Unusable(f'its features have the shape {found}, not {shape}')
     checked = {
         'cnn_features': torch.from_numpy(_finiteFloats(features, 'features')),
         'imgPath': _texts([image['imgPath']])[0],
@@ -77,7 +92,7 @@ def _checked(image, shape):
     if 'boxes' in image:
         boxes = _array(image['boxes'], 'boxes')
         if list(boxes.shape[1:]) != [4]:
-            raise _Unusable(f'its boxes have the shape {list(boxes.shape)}, not [{DETECTIONS}, 4]')
+            raise _Unusable(f'its boxes have the shape {list(boxes.shape)}, not [K, 4]')
         checked['boxes'] = _finiteFloats(boxes, 'boxes')
     return checked
 

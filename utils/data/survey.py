@@ -3,12 +3,14 @@ import functools
 import json
 import os
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from utils.data.imageLoader import imageLoader
 from utils.files.atomic import readJson, writeAtomically
 from utils.files.errors import UserError
+from utils.networks.selfCritical import CaptionRewards, learnedWords, ngrams
 from utils.processes.progress import progressBar
 
 FAULTS_NAMED = 3          # of many unusable files
@@ -118,3 +120,22 @@ def trainingStatistics(dataset, modelParam):
     batches = _answers(_sums, dataset, range(len(dataset)), collate, 'statistics', modelParam)
     features, counts = (sum(batch) for batch in zip(*batches))
     return features / len(dataset), counts
+
+
+def _ngramsOf(dataset, index):
+    """The numbers of the n-grams in an image's captions, each once."""
+    captions = learnedWords(dataset, dataset.load(index)['captionsAsTokens'])
+    return np.unique(ngrams(captions, dataset.vocabulary_size)[1])
+
+
+def _counted(images):
+    """Which n-grams some images have, and how many of them have each."""
+    return np.unique(np.concatenate(images), return_counts=True)
+
+
+def captionRewards(dataset, modelParam):
+    """The `CaptionRewards` by the captions of all images."""
+    batches = list(_answers(_ngramsOf, dataset, range(len(dataset)), _counted, 'n-grams', modelParam))
+    codes, counts = map(np.concatenate, zip(*batches))
+    codes, places = np.unique(codes, return_inverse=True)
+    return CaptionRewards(codes, np.bincount(places, counts), len(dataset), dataset.vocabulary_size)

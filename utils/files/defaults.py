@@ -15,7 +15,11 @@ CONFIG = {
     'hidden_state_sizes': 512,
     'scheduler_milestones': [75, 90],
     'scheduler_factor': 0.2,
+    'attention': 'assignment',
+    'attentionHeads': 1,
+    'numberOfRegions': 10,
     'learningRecipe': 'assignment',
+    'selfCriticalEpochs': 0,
     'precision': 'float32',
     'seed': 1,
 }
@@ -32,6 +36,11 @@ MODEL_PARAM = {
 }
 TRAINING_PARAM = {'numbOfEpochs': 99, 'restoreModelBest': 0, 'modeSetups': [['train', True], ['val', True]]}
 VALIDATION_PARAM = {'restoreModelBest': 1, 'modeSetups': [['val', False]]}
+
+
+def allEpochs(modelParam, config):
+    """The number of epochs of a training, those of self-critical learning included."""
+    return modelParam['numbOfEpochs'] + config['selfCriticalEpochs']
 
 
 def withDefaults(config):

@@ -8,8 +8,8 @@ from utils.files.errors import UserError
 NUMBER = (int, float)
 # file name → what it must be like, as `hasForm` takes it
 FORMS = {
-    r'history\.json': [{'epoch': int, 'learning_rate?': NUMBER, 'train_loss?': NUMBER, 'val_loss?': NUMBER, 'meteor?': NUMBER,
-                        'bleu_4?': NUMBER}],
+    r'history\.json': [{'epoch': int, 'learning_rate?': NUMBER, 'train_loss?': NUMBER, 'reward?': NUMBER, 'val_loss?': NUMBER,
+                        'meteor?': NUMBER, 'bleu_4?': NUMBER}],
     # without validation_seconds, as in older files, training_seconds are those of the validation loss as well
     r'times\.json': [{'epoch': int, 'training_seconds': NUMBER, 'validation_seconds?': NUMBER, 'scoring_seconds': NUMBER,
                       'device': str}],

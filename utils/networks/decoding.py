@@ -1,4 +1,4 @@
-"""From features to captions, greedily or by beam search, with any network that answers three questions:
+"""From features to captions, greedily, by chance or by beam search, with any network that answers three questions:
 
     process_features(cnn_features)      what it makes of the images, a tensor with a row for each
     prepare(processed[rows])            what all steps of captions of such images share, whatever that is
@@ -34,14 +34,39 @@ def greedyTokens(net, cnn_features, start_tokens):
         [B, at most 40] integers, end tokens from each caption's end on.
     """
     net = stepping(net)
-    processed = net.process_features(cnn_features)
+    return _wordByWord(net, net.process_features(cnn_features), start_tokens, lambda logits: logits.argmax(dim=-1))
+
+
+def sampledTokens(net, cnn_features, start_tokens, number):
+    """Captions said by chance, each word as probable as the network finds it, by torch's global generator.
+
+    Args:
+        net, cnn_features, start_tokens: as in `greedyTokens`.
+        number: S, of captions of each image.
+
+    Returns:
+        [B, S, at most 40] integers, end tokens from each caption's end on.
+    """
+    net = stepping(net)
+    processed = net.process_features(cnn_features).repeat_interleave(number, dim=0)
+    tokens = _wordByWord(net, processed, start_tokens.repeat_interleave(number), _drawn)
+    return tokens.reshape(len(start_tokens), number, -1)
+
+
+def _drawn(logits):
+    """A word [B] for each row of logits [B, V], as probable as they say."""
+    return torch.multinomial(logits.softmax(dim=-1), 1).squeeze(1)
+
+
+def _wordByWord(net, processed, start_tokens, choose):
+    """Captions whose every word `choose` makes of the logits, as `greedyTokens` returns them."""
     image, word, state = net.prepare(processed), start_tokens, None
     tokens = start_tokens.new_full((len(start_tokens), CAPTION_STEPS), END)
     rows = torch.arange(len(start_tokens), device=start_tokens.device)           # the captions that are computed …
     going = torch.ones_like(rows, dtype=torch.bool)                              # … and have not ended
     for step in range(CAPTION_STEPS):
         logits, state = net.next_words(image, word, state)
-        word = logits.argmax(dim=-1)
+        word = choose(logits)
         tokens[rows, step] = word.masked_fill(~going, END)
         going = going & (word != END)
         left = int(going.sum())

@@ -62,7 +62,11 @@ CONFIG = {
     'cellType': (_name, "a cell of the model's file, such as 'GRU'"),  # the network says which it knows
     'scheduler_milestones': (_milestones, 'a rising list of epochs such as [75, 90], or None'),
     'scheduler_factor': _number(0, 1),
+    'attention': _one_of('assignment', 'content'),
+    'attentionHeads': SIZE,
+    'numberOfRegions': SIZE,
     'learningRecipe': _one_of(*RECIPES),
+    'selfCriticalEpochs': _number(0, whole=True),
     'precision': _one_of(*PRECISIONS),
     'featurepathstub': _one_of(POOLED, UNPOOLED),
     'seed': _number(0, whole=True),
