@@ -1,4 +1,4 @@
-"""The recipe 'informedStart': what it takes from the data, that it makes no other model, and how its runs go on."""
+"""The recipes: what 'informedStart' takes from the data, that it makes no other model, and how its runs go on."""
 import os
 import pickle
 from unittest import mock
@@ -14,6 +14,9 @@ import cocoSource_task4_attention
 import cocoSource_xcnnfused
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
+from utils.generateVocabulary import UNKNOWN
+from utils.networks import learningRecipe
+from utils.networks.learningRecipe import droppedWords
 from utils.saverRestorer import loadForValidation
 from utils.validate_metrics import teacherForcedLoss, validateCaptions
 
@@ -147,7 +150,7 @@ def test_a_mean_that_an_earlier_version_kept_in_the_network_is_read(course_folde
 
 def test_a_network_without_the_layers_that_an_informed_start_sets_is_named(course_folder, config, model_param):
     course_folder()
-    with pytest.raises(UserError, match="'informedStart' needs a network with an output_layer"):
+    with pytest.raises(UserError, match='needs a network with an output_layer'):
         build({**config, 'learningRecipe': 'informedStart'}, model_param, WithoutLayers)
 
 
@@ -174,3 +177,59 @@ def test_a_run_that_is_older_than_the_recipes_goes_on(course_folder, config, mod
     resumed = build(config, model_param)
     assert resumed.model.start_epoch == 1
     resumed.train()
+
+
+def test_the_regularised_recipe_drops_hidden_elements_in_training_alone(course_folder, task, model_param):
+    config, model = task
+    course_folder()
+    trainer = build({**config, 'learningRecipe': 'regularised'}, model_param, model)
+    net, hidden = trainer.model.net, torch.ones(400, config['hidden_state_sizes'])
+    plain = torch.nn.functional.linear(hidden, net.output_layer.weight, net.output_layer.bias)
+    assert torch.equal(net.eval().output_layer(hidden), plain)
+    torch.manual_seed(1)
+    dropped = net.train().output_layer(hidden)
+    assert not torch.allclose(dropped[0], dropped[1]) and torch.allclose(dropped.mean(0), plain[0], atol=0.15)
+    assert net.state_dict().keys() == model(trainer.config).state_dict().keys()
+
+
+def test_a_tenth_of_the_words_becomes_unknown():
+    torch.manual_seed(1)
+    words = torch.arange(5).repeat(20000, 1)
+    dropped = droppedWords(words)
+    assert torch.equal(dropped[:, :3], words[:, :3])                             # the end, the start and the unknown word
+    unknown = dropped[:, 3:] == UNKNOWN
+    assert torch.equal(dropped[:, 3:][~unknown], words[:, 3:][~unknown]) and abs(float(unknown.float().mean()) - 0.1) < 0.005
+
+
+def test_labels_are_smoothed_in_training_alone(course_folder, config, model_param, monkeypatch):
+    monkeypatch.setattr(learningRecipe, 'HIDDEN_DROPOUT', 0.0)
+    monkeypatch.setattr(learningRecipe, 'WORD_DROPOUT', 0.0)
+    course_folder()
+    trainer = build({**config, 'learningRecipe': 'regularised'}, model_param)
+    batch = next(iter(trainer.dataLoader.myDataDicts['train']))
+    model = trainer.model
+    model.net.inputLayer[0].p = 0.0
+    model.net.eval()
+    plain = float(sum(model.lossOfParts(batch)).detach())
+    model.net.train()
+    smoothed = float(sum(model.lossOfParts(batch)).detach())
+    x, y, weights_of_words = (batch[key][:, :, 0] for key in ('xTokens', 'yTokens', 'yWeights'))
+    with torch.no_grad():
+        log_p = model.net(model.features(batch), x, True)[0].log_softmax(2)
+    right, all_words = log_p.gather(2, y.unsqueeze(2)).squeeze(2), log_p.mean(2)
+    assert np.isclose(plain, -float((right * weights_of_words).sum()), rtol=1e-5)
+    assert np.isclose(smoothed, -float(((0.9 * right + 0.1 * all_words) * weights_of_words).sum()), rtol=1e-5)
+
+
+def test_a_regularised_run_goes_on_to_the_same(course_folder, task, model_param):
+    config, model = task
+    course_folder()
+    config = {**config, 'learningRecipe': 'regularised'}
+    whole = build(config, model_param, model)
+    whole.train()
+    param = {**model_param, 'modelsDir': model_param['modelsDir'] + 'again'}
+    begun = build(config, param, model)
+    begun.modelParam = {**param, 'numbOfEpochs': 1}
+    begun.train()
+    build(config, param, model).train()
+    assert read(param, 'history.json') == read(model_param, 'history.json')

@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from utils.files.errors import UserError
 from utils.networks.decoding import beamSearch, greedyTokens, sampledTokens
+from utils.networks.learningRecipe import REGULARISED, dropHiddenElements, droppedWords, smoothedLoss
 from utils.networks.otherNetworks import attentionOver
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.processes.distributed import isMain, localRank, rank, worldSize
@@ -83,6 +84,9 @@ class Model:
         except ValueError as error:
             raise UserError(f'{imageCaptionModel.__module__}.py cannot build this network: {error}.') from error
         self.loss_fn = sys.modules[imageCaptionModel.__module__].loss_fn
+        self.regularised = config.get('learningRecipe') == REGULARISED
+        if self.regularised:
+            dropHiddenElements(self.net)
         self.start_epoch = 0
         self.history = []
         self.feature_mean = None
@@ -135,20 +139,25 @@ class Model:
         state = None
         for part in range(batch['numbOfTruncatedSequences']):
             x, y, weights = (sorted_batch[key][:, :, part] for key in ('xTokens', 'yTokens', 'yWeights'))  # [B, T]
+            if self.regularised and self.net.training:
+                x = droppedWords(x)
             if hasattr(self.net, 'logits_of_words'):
                 has_word = weights.t() > 0                                       # [T, B]
                 sizes = has_word.sum(1)
                 words, y, weights = (rows.t()[has_word].to(self.device) for rows in (x, y, weights * advantages))  # [N]
                 with self._products():
                     logits, state = self.net.logits_of_words(cnn_features, PackedSequence(words, sizes[sizes > 0]), state)
-                sum_loss, _ = self.loss_fn(logits.unsqueeze(0), y.unsqueeze(0), weights.unsqueeze(0))
+                logits, y, weights = (rows.unsqueeze(0) for rows in (logits, y, weights))
             else:
                 x, y, weights = (rows.contiguous().to(self.device) for rows in (x, y, weights * advantages))
                 with self._products():
                     logits, state = self.net(cnn_features, x, True, state)
-                sum_loss, _ = self.loss_fn(logits.float(), y, weights)
+                logits = logits.float()
             state = state.detach()
-            yield sum_loss
+            if self.regularised and self.net.training:
+                yield smoothedLoss(logits, y, weights)
+            else:
+                yield self.loss_fn(logits, y, weights)[0]
 
     def learn(self, losses, words):
         """One step of the optimizer, down the gradient of the loss per word.

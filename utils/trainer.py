@@ -13,7 +13,7 @@ from utils.files.defaults import allEpochs, withDefaults
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
 from utils.model import Model, describeDevice, seedEverything
-from utils.networks.learningRecipe import INFORMED_START, informStart
+from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
 from utils.plotter import Plotter
 from utils.processes.distributed import averaged, isMain, lossOfShares, worldSize
@@ -65,7 +65,7 @@ class Trainer:
         self.config = config
         self.dataLoader = dataLoader
         self.saveRestorer = saveRestorer
-        if config.get('learningRecipe') == INFORMED_START and model.start_epoch == 0:
+        if config['learningRecipe'] != ASSIGNMENT and model.start_epoch == 0:
             informStart(model, *dataLoader.trainingStatistics())
         self.rewards = dataLoader.captionRewards() if config['selfCriticalEpochs'] and model.start_epoch < self.epochs else None
         self.lossOfParts = lossOfShares(model) if worldSize() > 1 else model.lossOfParts
