@@ -294,20 +294,19 @@ class ImageCaptionModel(nn.Module):
     # What follows is `forward` in parts, for those who would save work: training leaves out padded steps, and decoding goes
     # on with the captions that have not ended.
 
-    def logits_of_words(self, cnn_features, words, current_hidden_state=None):
+    def logits_of_words(self, processed_cnn_features, words, current_hidden_state=None):
         """As `forward` with is_train=True, at the steps that have a word and nowhere else.
 
         Args:
-            cnn_features: as in `forward`, the images of the longest captions first.
+            processed_cnn_features: as `process_features` returns them, the images of the longest captions first.
             words: PackedSequence of integers [N].
             current_hidden_state: [L, at least batch_sizes[0], k·H] to go on from, or None for zeros.
 
         Returns:
             logits [N, V], and the state after the last step of the captions that have a word there.
         """
-        processed_cnn_features = self.process_features(cnn_features)
         if current_hidden_state is None:
-            current_hidden_state = self.zero_state(len(cnn_features))
+            current_hidden_state = self.zero_state(len(processed_cnn_features))
         embedded = PackedSequence(self.embedding_layer(words.data), words.batch_sizes)
         hidden, state = self.rnn.over_words(embedded, self.prepare(processed_cnn_features), current_hidden_state)
         return self.output_layer(hidden.data), state

@@ -117,8 +117,8 @@ class Fixed(torch.nn.Module):
     def next_words(self, image, word, state):
         return self.weight.expand(len(word), -1), torch.zeros(1, len(word), 1)
 
-    def logits_of_words(self, cnn_features, words, state=None):
-        return self.weight.expand(len(words.data), -1), torch.zeros(1, len(cnn_features), 1)
+    def logits_of_words(self, processed, words, state=None):
+        return self.weight.expand(len(words.data), -1), torch.zeros(1, len(processed), 1)
 
 
 def test_words_are_drawn_as_probable_as_they_are():
@@ -204,7 +204,7 @@ def test_a_batch_of_rewarded_captions(course_folder, config, model_param, model,
     torch.manual_seed(3)
     batches = selfCritical.RewardedBatches([batch], trainer.model, loader, trainer.rewards)
     rewarded, = batches
-    assert torch.equal(rewarded['cnn_features'][::CAPTIONS], batch['cnn_features'])
+    assert rewarded['cnn_features'] is batch['cnn_features']
     lengths = torch.tensor([[len(upToEnd(tokens)) for tokens in of_image] for of_image in said])
     lengths[1] = 0
     assert torch.equal(rewarded['yWeights'].sum((1, 2)).view(-1, CAPTIONS).long(), lengths)
@@ -217,6 +217,11 @@ def test_a_batch_of_rewarded_captions(course_folder, config, model_param, model,
             assert math.isclose(advantages[row, sample], rewards[row, sample] - others, abs_tol=1e-5)
     learned = np.delete(rewards, 1, axis=0)
     assert batches.number == learned.size and math.isclose(batches.total, learned.sum())
+    each = [float(sum(trainer.model.lossOfParts({key: value[row:row + 1] if torch.is_tensor(value) else value
+                                                 for key, value in {**rewarded, 'cnn_features': features}.items()})).detach())
+            for row in range(len(lengths.flatten())) for features in [batch['cnn_features'][row // CAPTIONS][None]]
+            if lengths.flatten()[row]]
+    assert math.isclose(float(sum(trainer.model.lossOfParts(rewarded)).detach()), sum(each), abs_tol=1e-3)
     before = weights(trainer)
     trainer.model.learn(trainer.model.lossOfParts(rewarded), float(lengths.sum()))
     assert not torch.equal(weights(trainer), before)

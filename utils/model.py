@@ -128,13 +128,18 @@ class Model:
         """Yields the teacher-forced loss of each truncated part of a batch, summed over its words, in nats.
 
         The state is carried from part to part, and detached: the gradient of a part stays within it. A network with
-        `logits_of_words` computes where there are words alone, any other all steps through `forward`. In a batch that has
-        `advantages` [B], as self-critical training has it, the losses of a caption's words count that many times.
+        `logits_of_words` computes where there are words alone, any other all steps through `forward`.
+
+        A batch of self-critical training has several captions of each image, side by side, and their `advantages` [B]: the
+        losses of a caption's words count that many times.
         """
         weights = batch['yWeights']                                              # [B, T, N]
         longest_first = weights.sum((1, 2)).sort(descending=True, stable=True).indices
         sorted_batch = {key: batch[key][longest_first] for key in ('xTokens', 'yTokens', 'yWeights')}
-        cnn_features = self.features(batch)[longest_first.to(self.device)]
+        cnn_features = self.features(batch)
+        images = (longest_first // (len(weights) // len(cnn_features))).to(self.device)  # each caption's
+        if len(images) == len(cnn_features):                                     # its own
+            cnn_features, images = cnn_features[images], slice(None)
         advantages = batch['advantages'][longest_first].unsqueeze(1) if 'advantages' in batch else 1
         state = None
         for part in range(batch['numbOfTruncatedSequences']):
@@ -146,12 +151,13 @@ class Model:
                 sizes = has_word.sum(1)
                 words, y, weights = (rows.t()[has_word].to(self.device) for rows in (x, y, weights * advantages))  # [N]
                 with self._products():
-                    logits, state = self.net.logits_of_words(cnn_features, PackedSequence(words, sizes[sizes > 0]), state)
+                    processed = self.net.process_features(cnn_features)[images]
+                    logits, state = self.net.logits_of_words(processed, PackedSequence(words, sizes[sizes > 0]), state)
                 logits, y, weights = (rows.unsqueeze(0) for rows in (logits, y, weights))
             else:
                 x, y, weights = (rows.contiguous().to(self.device) for rows in (x, y, weights * advantages))
                 with self._products():
-                    logits, state = self.net(cnn_features, x, True, state)
+                    logits, state = self.net(cnn_features[images], x, True, state)
                 logits = logits.float()
             state = state.detach()
             if self.regularised and self.net.training:

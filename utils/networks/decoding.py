@@ -55,7 +55,8 @@ def sampledTokens(net, cnn_features, start_tokens, number):
 
 def _drawn(logits):
     """A word [B] for each row of logits [B, V], as probable as they say."""
-    return torch.multinomial(logits.softmax(dim=-1), 1).squeeze(1)
+    up_to = logits.float().softmax(dim=-1).cumsum(dim=-1)                        # which is faster than torch.multinomial
+    return torch.searchsorted(up_to, torch.rand_like(up_to[:, :1]) * up_to[:, -1:]).squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
 def _wordByWord(net, processed, start_tokens, choose):

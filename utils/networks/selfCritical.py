@@ -16,7 +16,7 @@ from utils.generateVocabulary import END, START, UNKNOWN
 
 CAPTIONS = 4             # said by chance for each image
 LEARNING_RATE = 5e-5
-METEOR_SHARE = 5
+METEOR_SHARE = 8
 LONGEST = 4              # n-grams that CIDEr-D counts
 SIGMA = 6                # words, the width of its penalty for another length (Vedantam et al. 2015, section 5)
 ALPHA, BETA, GAMMA = 0.85, 0.2, 0.6  # METEOR's for English (Denkowski and Lavie 2014, table 3)
@@ -181,8 +181,7 @@ class RewardedBatches:
         mean_of_others = (rewards.sum(1, keepdims=True) - rewards) / (CAPTIONS - 1)
         captions = [[START, *caption] if is_learned else [START]
                     for of_image, is_learned in zip(said, learned) for caption in of_image]
-        return {'cnn_features': batch['cnn_features'].repeat_interleave(CAPTIONS, dim=0),
-                **self.loader.collate_fn.captionTensors(captions),
+        return {'cnn_features': batch['cnn_features'], **self.loader.collate_fn.captionTensors(captions),
                 'advantages': torch.from_numpy(rewards - mean_of_others).float().flatten(),
                 'imgPaths': batch['imgPaths']}
 
