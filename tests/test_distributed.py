@@ -80,7 +80,7 @@ def train(module, config, model_param, frozen=True, last_epoch=None, breaks=Fals
         saver.restore(model)
         trainer = trainer_module.Trainer(model, parameters, loader.config, loader, saver)
         if last_epoch:
-            trainer.modelParam = {**parameters, 'numbOfEpochs': last_epoch}
+            stack.enter_context(mock.patch.object(trainer_module.Trainer, 'epochs', last_epoch))
         if breaks and distributed.rank() == 1:
             trainer.lossOfParts = lambda batch, losses=trainer.lossOfParts: [
                 loss * (float('nan') if model.scheduler.last_epoch == 1 else 1) for loss in losses(batch)]
@@ -150,20 +150,27 @@ def test_two_processes_train_as_one_does(course_folder, config, model_param, tmp
     dropped = {'module': 'cocoSource_task4_attention', 'config': {**config, **TASKS['cocoSource_task4_attention']}, 'frozen': False}
     cases = [*both, case('one then two/'), case('two then one/', last_epoch=2), case('whole/', **dropped),
              case('resumed/', **dropped, last_epoch=2), case('resumed/', **dropped)]
+    critical = {'config': {**config, 'selfCriticalEpochs': 2}, 'frozen': False}
+    few = {**model_param, 'numbOfEpochs': 1, 'batch_size': 3}                    # of three images one process has two, one has one
+    cases += [case('', **critical, model_param={**few, 'modelName': name}, **options) for name, options in (
+        ('critical whole/', {}), ('critical resumed/', {'last_epoch': 2}), ('critical resumed/', {}))]
     out, errors = output_of(start_two(cases, tmp_path))
     assert 'Traceback' not in errors, errors
     assert out.count('Data: ') == errors.count('a scorer starts') == out.count('2 processes') == len(cases)
-    assert sum(line.startswith('epoch ') for line in out.splitlines()) == 3 * len(both) + 2 + 2 + 3 + 2 + 1
+    assert sum(line.startswith('epoch ') for line in out.splitlines()) == 3 * len(both) + 2 + 2 + 3 + 2 + 1 + 3 + 2 + 1
     for one, two in zip(alone, both):
         assert_close(history(two['model_param']), history(one['model_param']))
         files = os.listdir(run_folder(two['model_param']))
         assert sum(name.startswith('last') for name in files) == sum(name.startswith('best') for name in files) == 1
         assert not any(name.startswith('partial') for name in files)
 
-    whole, resumed = ({**model_param, 'modelName': name} for name in ('whole/', 'resumed/'))
-    assert history(resumed) == history(whole)
-    weights, others = (torch.load(os.path.join(run_folder(run), 'last_epoch3.pt'))['model_state_dict'] for run in (whole, resumed))
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    for prefix in ('', 'critical '):
+        whole, resumed = ({**model_param, 'modelName': prefix + name} for name in ('whole/', 'resumed/'))
+        assert history(resumed) == history(whole)
+        weights, others = (torch.load(os.path.join(run_folder(run), 'last_epoch3.pt'))['model_state_dict']
+                           for run in (whole, resumed))
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert 'reward' in history(whole)[1]
     train(**case('two then one/'))
     assert 'Going on from' in capsys.readouterr().out
     for name in ('one then two/', 'two then one/'):

@@ -27,7 +27,7 @@ def plain(net):
 def model_of(net, module):
     model = Model.__new__(Model)
     model.net, model.device, model.loss_fn = net, torch.device('cpu'), importlib.import_module(module).loss_fn
-    model.feature_mean, model.precision = None, 'float32'
+    model.feature_mean, model.precision, model.regularised = None, 'float32', False
     return model
 
 

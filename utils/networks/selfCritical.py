@@ -169,7 +169,7 @@ class RewardedBatches:
 
     def set_postfix_str(self, text, refresh=False):
         """Shows the mean reward so far instead of the loss, which says nothing here."""
-        self.batches.set_postfix_str(f'reward {self.total / self.number:.3f}', refresh)
+        self.batches.set_postfix_str(f'reward {self.total / max(1, self.number):.3f}', refresh)
 
     def _rewarded(self, batch):
         said = [[upToEnd(tokens) for tokens in of_image] for of_image in self.model.sampledTokens(batch, CAPTIONS)]
