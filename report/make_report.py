@@ -28,11 +28,12 @@ from report.runs import TASKS, runsOfTasks, stateOf  # noqa: E402
 from utils.data.dataFolder import dataDir, featureFiles, isDemo  # noqa: E402
 from utils.data.pictures import openPicture  # noqa: E402
 from utils.files.atomic import writeAtomically  # noqa: E402
+from utils.files.defaults import allEpochs  # noqa: E402
 from utils.files.errors import UserError  # noqa: E402
 from utils.files.project import inProject  # noqa: E402
-from utils.networks.learningRecipe import ASSIGNMENT, INFORMED_START  # noqa: E402
+from utils.networks.learningRecipe import ASSIGNMENT  # noqa: E402
 from utils.pages.examplePictures import EXAMPLES, drawExamples, ownCaptions  # noqa: E402
-from utils.plotter import drawCurves, markEvery, saveFigure  # noqa: E402
+from utils.plotter import drawCurves, markEvery, plotsOf, saveFigure  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
 
 TITLE = 'Image captioning with RNN, GRU, LSTM and attention'
@@ -221,7 +222,7 @@ class Report:
         document.newPage()
         document.heading(f'Task {task}: {NAMES[task]}')
         words, equations = MODELS[task]
-        informed = run and run.checkpoint['config']['learningRecipe'] == INFORMED_START
+        informed = run and run.checkpoint['config']['learningRecipe'] != ASSIGNMENT
         document.paragraph(words.format(bias='zero' if informed else 'two'))
         document.equations(equations)
         if run is None:
@@ -233,7 +234,7 @@ class Report:
             return
         self.parameterTable(run)
         document.skip(8)
-        drawCurves(document.plots(196, 2), run.history, run.epoch)
+        drawCurves(document.plots(196, plotsOf(run.history)), run.history, run.epoch)
         document.caption('Figure', CURVES)
         self.bestEpochs(run)
         self.comment(run)
@@ -248,7 +249,7 @@ class Report:
                  ('vocabulary', f"{config['vocabulary_size']:,} words"),
                  ('image features', f"{config['number_of_cnn_features']:,}{detections}"),
                  ('trained parameters', f'{run.numberOfParameters():,}'),
-                 ('epochs', f"{run.history[-1]['epoch']} of {parameters['numbOfEpochs']}"),
+                 ('epochs', f"{run.history[-1]['epoch']} of {allEpochs(parameters, config)}"),
                  ('optimizer', config['optimizer']),
                  ('learning rate',
                   f"{np.format_float_positional(config['learningRate']['lr'], trim='-')}"
@@ -260,6 +261,10 @@ class Report:
                  ('seed', str(config['seed']))]
         if config['learningRecipe'] != ASSIGNMENT:
             cells.append(('learning recipe', config['learningRecipe']))
+        if config['selfCriticalEpochs']:
+            cells.append(('of them self-critical', f"the last {config['selfCriticalEpochs']}"))
+        if config['attention'] != 'assignment':
+            cells.append(('attention', f"{config['attention']}, heads: {config['attentionHeads']}"))
         half = -(-len(cells) // 2)  # two columns of them
         rows = [[*left, '', *right] for left, right in itertools.zip_longest(cells[:half], cells[half:], fillvalue=('', ''))]
         self.document.table(f'Model and training; {run.whose()}.', rows, header=False)
@@ -275,7 +280,7 @@ class Report:
 
     def comment(self, run):
         """What the curves show, in words."""
-        entries = [entry for entry in run.history if 'val_loss' in entry]
+        entries = [entry for entry in run.history if 'val_loss' in entry and 'reward' not in entry]
         if not entries:
             return
         lowest, last = min(entries, key=lambda entry: entry['val_loss']), entries[-1]

@@ -175,8 +175,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same(course_folder, critical, model
     assert resumed.model.start_epoch == stop
     resumed.train()
     assert torch.equal(weights(resumed), weights(whole)) and read(param, 'history.json') == history
-    done = build(critical, param)
-    assert done.model.start_epoch == 4 and done.rewards is None
+    assert build(critical, param).model.start_epoch == 4
 
 
 def test_the_reward_rises_on_a_few_images(course_folder, critical, model_param, monkeypatch):
@@ -184,10 +183,10 @@ def test_the_reward_rises_on_a_few_images(course_folder, critical, model_param, 
     monkeypatch.setattr(selfCritical, 'CAPTIONS', 16)
     trainer = build(critical, model_param)
     model, loader = trainer.model, trainer.dataLoader.myDataDicts['train']
-    batch, means = next(iter(loader)), []
+    rewards, batch, means = trainer.dataLoader.captionRewards(), next(iter(loader)), []
     model.net.eval()
     for _ in range(120):
-        batches = selfCritical.RewardedBatches([batch], model, loader, trainer.rewards)
+        batches = selfCritical.RewardedBatches([batch], model, loader, rewards)
         rewarded, = batches
         model.learn(model.lossOfParts(rewarded), float(rewarded['yWeights'].sum()))
         means.append(batches.total / batches.number)
@@ -206,14 +205,15 @@ def test_a_batch_of_rewarded_captions(course_folder, config, model_param, model,
     torch.manual_seed(3)
     said = trainer.model.sampledTokens(batch, CAPTIONS)
     torch.manual_seed(3)
-    batches = selfCritical.RewardedBatches([batch], trainer.model, loader, trainer.rewards)
+    reward = trainer.dataLoader.captionRewards()
+    batches = selfCritical.RewardedBatches([batch], trainer.model, loader, reward)
     rewarded, = batches
     assert rewarded['cnn_features'] is batch['cnn_features']
     lengths = torch.tensor([[len(upToEnd(tokens)) for tokens in of_image] for of_image in said])
     lengths[1] = 0
     assert torch.equal(rewarded['yWeights'].sum((1, 2)).view(-1, CAPTIONS).long(), lengths)
     references = [selfCritical.learnedWords(loader.dataset, captions) for captions in batch['allcaptionsAsTokens']]
-    rewards = trainer.rewards([[upToEnd(tokens) for tokens in of_image] for of_image in said], references)
+    rewards = reward([[upToEnd(tokens) for tokens in of_image] for of_image in said], references)
     advantages = rewarded['advantages'].view(-1, CAPTIONS)
     for row in range(len(said)):
         for sample in range(CAPTIONS):

@@ -37,9 +37,14 @@ def markEvery(points):
     return -(-len(points) // 25)
 
 
+def plotsOf(history):
+    """How many axes `drawCurves` takes for a history: two, or three where a reward has been learned from."""
+    return 3 if any('reward' in entry for entry in history) else 2
+
+
 def drawCurves(axes, history, kept):
-    """Draws a history, a list of one dict per epoch, into two axes, the losses and the scores, or three: the reward that is
-    learned from as well. All mark the epoch `kept`."""
+    """Draws a history, a list of one dict per epoch, into `plotsOf` axes: the losses, the scores and, where there is one, the
+    reward. All mark the epoch `kept`."""
     for axes_of_kind, curves, label in zip(axes, CURVES, Y_LABELS):
         for key, name, style in curves:
             points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
@@ -64,7 +69,7 @@ class Plotter:
     def plot(self, history):
         """Draws the history, a list of one dict per epoch; in a notebook the picture is shown as well."""
         kept = max(history, key=lambda entry: entry.get('meteor', float('-inf')))['epoch']  # the first of the best, as saved
-        plots = 3 if any('reward' in entry for entry in history) else 2
+        plots = plotsOf(history)
         figure = Figure(figsize=(5 * plots, 4), layout='constrained')
         drawCurves(figure.subplots(1, plots), history, kept)
         figure.suptitle(self.modelParam['modelName'].strip(os.sep))

@@ -67,7 +67,7 @@ class Trainer:
         self.saveRestorer = saveRestorer
         if config['learningRecipe'] != ASSIGNMENT and model.start_epoch == 0:
             informStart(model, *dataLoader.trainingStatistics())
-        self.rewards = dataLoader.captionRewards() if config['selfCriticalEpochs'] and model.start_epoch < self.epochs else None
+        self.rewards = None  # from the first self-critical epoch on
         self.lossOfParts = lossOfShares(model) if worldSize() > 1 else model.lossOfParts
         self.plotter = Plotter(modelParam, config)
         self.times = readRunFile(runFolder(modelParam), 'times.json', [])
@@ -130,7 +130,9 @@ class Trainer:
         return epoch > self.modelParam['numbOfEpochs']
 
     def _setSelfCritical(self, epoch):
-        """The optimizer for self-critical learning: with a learning rate of its own, and at first without memory."""
+        """Makes ready for a self-critical epoch: the rewards, and the optimizer, which has a learning rate of its own and at first
+        no memory."""
+        self.rewards = self.rewards or self.dataLoader.captionRewards()
         optimizer = self.model.optimizer
         if not self._isSelfCritical(epoch - 1):
             optimizer.state.clear()
