@@ -14,7 +14,7 @@ config = {
     'optimizer': 'adamW',                   # 'adamW', 'adam', 'SGD' or 'RMSprop'
     'learningRate': {'lr': 0.001},
     'weight_decay': 1e-5,
-    'number_of_cnn_features': 2048,
+    'number_of_cnn_features': 2048,         # or as many as the data have
     'embedding_size': 300,
     'vocabulary_size': 10000,               # fewer where the vocabulary has fewer words
     'truncated_backprop_length': 25,        # longer captions are learned in parts
@@ -24,7 +24,8 @@ config = {
     # epochs after which the learning rate falls: at three quarters and nine tenths of the training
     'scheduler_milestones': [75, 90],
     'scheduler_factor': 0.2,
-    'learningRecipe': 'assignment',         # or 'informedStart', which learns more in as many epochs (README.md)
+    'learningRecipe': 'assignment',         # or 'informedStart' or 'regularised', which learn more (README.md)
+    'selfCriticalEpochs': 0,                # further ones, which learn from scores of whole captions (README.md)
     'precision': 'float32',                 # or 'bfloat16' or 'float16' for products, where the device is faster at it
     'featurepathstub': 'detectron2_lim10maxfeatures',  # pooled
     'seed': 1,

@@ -14,17 +14,20 @@ config = {
     'optimizer': 'adamW',                   # 'adamW', 'adam', 'SGD' or 'RMSprop'
     'learningRate': {'lr': 0.001},
     'weight_decay': 1e-5,
-    'number_of_cnn_features': 2048,
+    'number_of_cnn_features': 2048,         # or as many as the data have
     'embedding_size': 300,
     'vocabulary_size': 10000,               # fewer where the vocabulary has fewer words
     'truncated_backprop_length': 25,        # longer captions are learned in parts
     'hidden_state_sizes': 512,
     'num_rnn_layers': 2,
     'cellType': 'LSTM',
+    'attention': 'assignment',              # or 'content', which looks at the detections as well
+    'attentionHeads': 1,                    # or more of the latter
     # epochs after which the learning rate falls: at three quarters and nine tenths of the training
     'scheduler_milestones': [37, 45],
     'scheduler_factor': 0.2,
-    'learningRecipe': 'assignment',         # or 'informedStart', which learns more in as many epochs (README.md)
+    'learningRecipe': 'assignment',         # or 'informedStart' or 'regularised', which learn more (README.md)
+    'selfCriticalEpochs': 0,                # further ones, which learn from scores of whole captions (README.md)
     'precision': 'float32',                 # or 'bfloat16' or 'float16' for products, where the device is faster at it
     'featurepathstub': 'detectron2_lim10features',  # ten detections
     'seed': 1,

@@ -88,6 +88,12 @@ MODELS = {
         [r'$a_t = \mathrm{softmax}\,(\mathrm{MLP}([h^{(1)}_t, c^{(1)}_t]))\qquad z_t = a_{t,1}\, v_1 + \cdots + a_{t,10}\, v_{10}$',
          r'$x^{(1)}_t = [\mathrm{embedding}(w_{t-1}),\, \mathrm{max}\,(v_1,\ldots,v_{10})]\qquad x^{(2)}_t = [h^{(1)}_t, z_t]$']),
 }
+CONTENT_ATTENTION = (
+    'The LSTM of task 3 over detections that stay apart, each brought to 512 features v1, v2 and so on. The first layer sees '
+    'their maximum. What the last layer sees is weighted anew for each word, by an attention layer that reads the hidden '
+    'state and the memory of the layer below, and the detections. Several heads of it stand side by side.',
+    [r'$e_{t,k} = u \cdot \tanh\,(W_s\,[h^{(1)}_t, c^{(1)}_t] + W_r\, v_k + b)\qquad a_t = \mathrm{softmax}\,(e_t)$',
+     r'$z_t = \Sigma_k\, a_{t,k}\, v_k\qquad x^{(2)}_t = [h^{(1)}_t, z_t]$'])
 REPRODUCING = ('All scripts are started without parameters. The one path to set is DATA_ROOT in utils/dataRoot.py. '
                'Seeds are fixed: a run on the same machine, with as many threads, gives the same numbers again. Training leaves in '
                'storedModels/ what each epoch was like; validation takes the model trained there or, where there is '
@@ -221,7 +227,8 @@ class Report:
         document, run = self.document, self.runs[task]
         document.newPage()
         document.heading(f'Task {task}: {NAMES[task]}')
-        words, equations = MODELS[task]
+        ofContent = run and run.checkpoint['config']['attention'] == 'content'
+        words, equations = CONTENT_ATTENTION if ofContent else MODELS[task]
         informed = run and run.checkpoint['config']['learningRecipe'] != ASSIGNMENT
         document.paragraph(words.format(bias='zero' if informed else 'two'))
         document.equations(equations)

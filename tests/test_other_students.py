@@ -160,7 +160,7 @@ KINDS = {'simple': (ImageCaptionModel, {'cellType': 'RNN', 'num_rnn_layers': 1})
          'LSTM, image first': (ImageFirstModel, {'cellType': 'LSTM'}), 'attention': (AttentionModel, {'cellType': 'LSTM', **TEN})}
 
 
-@pytest.mark.parametrize('recipe', ['assignment', 'informedStart'])
+@pytest.mark.parametrize('recipe', ['assignment', 'regularised'])
 @pytest.mark.parametrize('kind', KINDS)
 def test_trained_killed_resumed_and_validated(kind, recipe, course_folder, config, model_param):
     """With a caption of more than 25 words among those learned: it comes in parts."""
@@ -194,6 +194,10 @@ def test_trained_killed_resumed_and_validated(kind, recipe, course_folder, confi
     for image in details:
         assert ('attention' in image) == (kind == 'attention')
         assert len(image.get('attention', image['caption'].split())) == len(image['caption'].split())
+
+    critical = build({**config, 'selfCriticalEpochs': 1}, {**model_param, 'restoreModelLast': 1}, model)
+    critical.train()
+    assert critical.model.history[-1]['reward'] > 0 and not torch.equal(weights(critical), weights(whole))
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -108,7 +108,8 @@ def trained(course_folder, config, model_param, tmp_path, monkeypatch):
         monkeypatch.setattr(module, 'DELIVERED', str(tmp_path / 'delivered'))
     for module in (metrics, deliver_models):
         monkeypatch.setattr(module, 'METEOR', WordsShared)
-    config.update(cellType='LSTM', featurepathstub='detectron2_lim10features', selfCriticalEpochs=1)
+    config.update(cellType='LSTM', featurepathstub='detectron2_lim10features', selfCriticalEpochs=1, attention='content',
+                  attentionHeads=2)
     build(config, {**model_param, 'numbOfEpochs': 1}, cocoSource_task4_attention.ImageCaptionModel).train()
     return {**model_param, 'inference': True, 'modeSetups': [['val', False]], 'trainingScript': 'Exercise_Train_task4.py'}
 
@@ -160,7 +161,7 @@ def test_deliver_then_validate_then_report(trained, tmp_path, texts, capsys, mon
                   'what people say', '0.00001', 'which have the layout of the course: 10 for training and 5',
                   'Tasks 1 and 3: not trained on these data.', 'held out',
                   'is not on this machine', 'where the attention looks', 'torch',
-                  'python report/make_zip.py', 'of them self-critical', '2 of 2',
+                  'python report/make_zip.py', 'of them self-critical', '2 of 2', 'content, heads: 2',
                   f"{100 * scores['meteor']:.2f}", f'{delivered.numberOfParameters():,}'):
         assert piece in text, piece
     assert 'expected' not in text.replace('not to be compared with the expected ones', '')

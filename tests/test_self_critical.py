@@ -15,10 +15,12 @@ import cocoSource_task2_gru
 import cocoSource_task4_attention
 from utils.data.survey import captionRewards
 from utils.dataLoader import DataLoaderWrapper
+from utils.files.errors import UserError
 from utils.generateVocabulary import END
 from utils.networks import selfCritical
+from utils.networks.captionRewards import LARGEST_VOCABULARY, METEOR_SHARE, CaptionRewards, learnedWords, ngrams
 from utils.networks.decoding import sampledTokens
-from utils.networks.selfCritical import CAPTIONS, LEARNING_RATE, METEOR_SHARE, CaptionRewards, ngrams, upToEnd
+from utils.networks.selfCritical import CAPTIONS, LEARNING_RATE, upToEnd
 from utils.trainer import Trainer
 
 V = 60
@@ -47,8 +49,8 @@ def test_equal_ngrams_have_one_number_and_others_another():
     assert rows.tolist() == [row for row, _ in expected] and (orders + 1).tolist() == [len(ngram) for _, ngram in expected]
     assert len(set(codes.tolist())) == len({ngram for _, ngram in expected}) == len(
         {(code, ngram) for code, (_, ngram) in zip(codes.tolist(), expected)})
-    largest = ngrams([[55000] * 4], 55000)[1]
-    assert largest.min() > 0 and len(set(largest.tolist())) == 4
+    largest = ngrams([[LARGEST_VOCABULARY] * 4], LARGEST_VOCABULARY)[1].tolist()
+    assert min(largest) > 0 and max(largest) == sum((LARGEST_VOCABULARY + 1) * (LARGEST_VOCABULARY + 2) ** n for n in range(4))
 
 
 def test_cider_is_pycocoevalcaps():
@@ -93,13 +95,16 @@ def test_rewards_by_the_data_folder_are_those_of_its_captions(course_folder, con
     course_folder(n_train=12)
     loader = DataLoaderWrapper({**config, 'vocabulary_size': 9}, model_param)    # so that some words are unknown
     dataset = loader.myDataDicts['train'].dataset
-    images = [selfCritical.learnedWords(dataset, dataset.load(index)['captionsAsTokens']) for index in range(12)]
+    images = [learnedWords(dataset, dataset.load(index)['captionsAsTokens']) for index in range(12)]
     assert 9 in sum(sum(images, []), []) and 2 not in sum(sum(images, []), [])
     codes, frequencies = np.unique(np.concatenate([np.unique(ngrams(captions, 9)[1]) for captions in images]), return_counts=True)
     for workers in (0, 2):
         rewards = captionRewards(dataset, {**model_param, 'numbOfCPUThreadsUsed': workers, 'batch_size': 5})
         assert np.array_equal(rewards.codes, codes) and np.array_equal(rewards.frequencies, frequencies)
         assert (rewards.images, rewards.vocabulary_size) == (12, 9)
+    dataset.vocabulary_size = LARGEST_VOCABULARY + 1
+    with pytest.raises(UserError, match='at most 55,000 words'):
+        captionRewards(dataset, model_param)
 
 
 class Fixed(torch.nn.Module):
@@ -212,7 +217,7 @@ def test_a_batch_of_rewarded_captions(course_folder, config, model_param, model,
     lengths = torch.tensor([[len(upToEnd(tokens)) for tokens in of_image] for of_image in said])
     lengths[1] = 0
     assert torch.equal(rewarded['yWeights'].sum((1, 2)).view(-1, CAPTIONS).long(), lengths)
-    references = [selfCritical.learnedWords(loader.dataset, captions) for captions in batch['allcaptionsAsTokens']]
+    references = [learnedWords(loader.dataset, captions) for captions in batch['allcaptionsAsTokens']]
     rewards = reward([[upToEnd(tokens) for tokens in of_image] for of_image in said], references)
     advantages = rewarded['advantages'].view(-1, CAPTIONS)
     for row in range(len(said)):
