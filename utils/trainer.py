@@ -127,7 +127,7 @@ class Trainer:
               + f'  {sum(seconds.values()):.0f} s', flush=True)
 
     def _isSelfCritical(self, epoch):
-        return epoch > self.modelParam['numbOfEpochs']
+        return self.modelParam['numbOfEpochs'] < epoch <= self.epochs
 
     def _setSelfCritical(self, epoch):
         """Makes ready for a self-critical epoch: the rewards, and the optimizer, which has a learning rate of its own and at first
