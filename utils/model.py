@@ -137,8 +137,9 @@ class Model:
         longest_first = weights.sum((1, 2)).sort(descending=True, stable=True).indices
         sorted_batch = {key: batch[key][longest_first] for key in ('xTokens', 'yTokens', 'yWeights')}
         cnn_features = self.features(batch)
-        images = (longest_first // (len(weights) // len(cnn_features))).to(self.device)  # each caption's
-        if len(images) == len(cnn_features):                                     # its own
+        of_an_image = len(weights) // len(cnn_features)                          # captions
+        images = torch.div(longest_first, of_an_image, rounding_mode='floor').to(self.device)  # each caption's
+        if of_an_image == 1:
             cnn_features, images = cnn_features[images], slice(None)
         advantages = batch['advantages'][longest_first].unsqueeze(1) if 'advantages' in batch else 1
         state = None
