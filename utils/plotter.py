@@ -5,7 +5,7 @@ import os
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from utils.files.atomic import removePartialFiles, writeAtomically
 from utils.files.project import runFolder
@@ -13,7 +13,7 @@ from utils.files.project import runFolder
 CURVES = ((('train_loss', 'training', 'o-'), ('val_loss', 'validation, teacher-forced', 's--')),
           (('meteor', 'METEOR (words)', 'o-'), ('bleu_4', 'BLEU-4', 's--')),
           (('reward', 'reward in training', 'o-'), ('cider', 'CIDEr in validation, greedy', 's--')))
-Y_LABELS = ('loss per word [nats]', 'score of greedy captions [%]', 'reward; CIDEr')
+Y_LABELS = (('loss per word [nats]',), ('score of greedy captions [%]',), ('reward', 'CIDEr'))  # a second one is on the right
 
 
 def plotFolder(modelParam):
@@ -45,19 +45,23 @@ def plotsOf(history):
 def drawCurves(axes, history, kept):
     """Draws a history, a list of one dict per epoch, into `plotsOf` axes: the losses, the scores and, where there is one, the
     reward. All mark the epoch `kept`."""
-    for axes_of_kind, curves, label in zip(axes, CURVES, Y_LABELS):
-        for key, name, style in curves:
+    for axes_of_kind, curves, labels in zip(axes, CURVES, Y_LABELS):
+        sides, lines = [axes_of_kind, axes_of_kind], []
+        if len(labels) > 1:
+            sides[1] = axes_of_kind.twinx()
+            sides[1].set_ylabel(labels[1])
+        for side, colour, (key, name, style) in zip(sides, ('C0', 'C1'), curves):
             points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
             if points:
-                axes_of_kind.plot(*zip(*points), style, markersize=3, markevery=markEvery(points), label=name)
+                lines += side.plot(*zip(*points), style, color=colour, markersize=3, markevery=markEvery(points), label=name)
         axes_of_kind.axvline(kept, color='.3', linewidth=1, linestyle=(0, (1, 2)))
         axes_of_kind.set_title(f'kept: epoch {kept}', loc='right', size='small')
-        axes_of_kind.set(xlabel='epoch', ylabel=label)
+        axes_of_kind.set(xlabel='epoch', ylabel=labels[0])
         axes_of_kind.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes_of_kind.grid(alpha=0.3)
-        if axes_of_kind.get_legend_handles_labels()[0]:
-            axes_of_kind.legend()
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=''))
+        if lines:
+            axes_of_kind.legend(handles=lines)
+    axes[1].yaxis.set_major_formatter(lambda score, position: f'{100 * score:.4g}')
 
 
 class Plotter:
