@@ -8,11 +8,16 @@ from test_training import build
 from torch.nn.utils.rnn import PackedSequence
 
 import cocoSource_task4_attention
-from cocoSource_task4_attention import CONTENT_SIZE, Attention, ContentAttention, ImageCaptionModel
+from cocoSource_task4_attention import Attention, ContentAttention, ImageCaptionModel
 from utils.model import Model
 from utils.networks.decoding import beamSearch, greedyTokens
 
-STATE, M = 8, 6
+STATE, M, A = 8, 6, 16
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(cocoSource_task4_attention, 'CONTENT_SIZE', A)
 
 
 def plainly(layer, state, regions):
@@ -23,8 +28,8 @@ def plainly(layer, state, regions):
         scores = []
         for k in range(K):
             score = 0.0
-            for unit in range(CONTENT_SIZE):
-                row = head * CONTENT_SIZE + unit
+            for unit in range(A):
+                row = head * A + unit
                 total = b[row] + sum(W_s[row][i] * float(state[i]) for i in range(STATE))
                 total += sum(W_r[row][m] * float(regions[m, k]) for m in range(M))
                 score += layer.score[head, unit].item() * math.tanh(total)
@@ -58,7 +63,7 @@ def test_heads_do_not_touch_each_other():
     before, _ = layer.attend(states, layer.prepare(regions))
     with torch.no_grad():
         layer.score[1] += 1
-        layer.of_state.weight[CONTENT_SIZE:] *= 3
+        layer.of_state.weight[A:] *= 3
     after, _ = layer.attend(states, layer.prepare(regions))
     assert torch.equal(after[:, :M], before[:, :M]) and not torch.allclose(after[:, M:], before[:, M:])
 

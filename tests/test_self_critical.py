@@ -190,7 +190,7 @@ def test_the_reward_rises_on_a_few_images(course_folder, critical, model_param, 
     model, loader = trainer.model, trainer.dataLoader.myDataDicts['train']
     rewards, batch, means = trainer.dataLoader.captionRewards(), next(iter(loader)), []
     model.net.eval()
-    for _ in range(120):
+    for _ in range(80):
         batches = selfCritical.RewardedBatches([batch], model, loader, rewards)
         rewarded, = batches
         model.learn(model.lossOfParts(rewarded), float(rewarded['yWeights'].sum()))
