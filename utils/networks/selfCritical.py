@@ -36,9 +36,6 @@ class RewardedBatches:
     def __iter__(self):
         return map(self._rewarded, self.batches)
 
-    def __len__(self):
-        return len(self.batches)
-
     def set_postfix_str(self, text, refresh=False):
         """Shows the mean reward so far instead of the loss, which says nothing here."""
         self.batches.set_postfix_str(f'reward {self.total / max(1, self.number):.3f}', refresh)
