@@ -221,6 +221,29 @@ def test_what_is_built_is_read(captions, tmp_path, config, model_param):
         assert UNKNOWN in [token for tokens in batch['allcaptionsAsTokens'] for caption in tokens for token in caption]
 
 
+@pytest.mark.parametrize('regions', [3, 36])
+def test_images_have_as_many_regions_as_asked_for(captions, tmp_path, config, model_param, regions):
+    features, out = [str(write_tsv(PUBLISHED)(tmp_path))], str(tmp_path / 'out')
+    buildCourseLayout(captions, features, out, regions=regions)
+    loader = DataLoaderWrapper({**config, 'featurepathstub': 'detectron2_lim10features'}, {**model_param, 'data_dir': out})
+    assert loader.config['numberOfRegions'] == regions
+    batch, = loader.myDataDicts['val']
+    _, boxes, _ = detections(int(batch['imgPaths'][0][:-4]), 12)                 # without scores: the first ones
+    assert batch['cnn_features'].shape[1:] == (regions, 2048)
+    np.testing.assert_array_equal(batch['boxes'][0], boxes[np.resize(np.arange(min(regions, 12)), regions)])
+    os.rename(out, out + '.partial')
+    with pytest.raises(UserError, match='begun with another number of REGIONS'):
+        buildCourseLayout(captions, features, out)
+
+
+def test_photos_have_ten_regions(captions, tmp_path):
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    (photos / f'{1:012d}.jpg').write_bytes(b'')
+    with pytest.raises(UserError, match='of photos are of 10 regions'):
+        buildCourseLayout(captions, [str(photos)], str(tmp_path / 'out'), regions=36)
+
+
 def test_fewer_boxes_are_repeated():
     features, boxes, scores = detections(1, 4)
     order = sorted(range(4), key=lambda box: -scores[box])

@@ -40,6 +40,13 @@ def records(root, config):
             yield pickle.load(f)
 
 
+def begin(config, param, model):
+    """Trains a run's first epoch."""
+    begun = build(config, param, model)
+    begun.modelParam = {**param, 'numbOfEpochs': 1}
+    begun.train()
+
+
 def test_the_network_starts_from_mean_and_word_frequencies(course_folder, task, model_param):
     config, model = task
     config = {**config, 'vocabulary_size': 20}                               # so that some words are unknown
@@ -99,9 +106,7 @@ def test_a_run_goes_on_and_is_validated_as_it_was(course_folder, task, model_par
     whole = build(config, model_param, model)
     whole.train()
     param = {**model_param, 'modelsDir': model_param['modelsDir'] + 'again'}
-    begun = build(config, param, model)
-    begun.modelParam = {**param, 'numbOfEpochs': 1}
-    begun.train()
+    begin(config, param, model)
     with mock.patch.object(DataLoaderWrapper, 'trainingStatistics', side_effect=AssertionError):  # they are the checkpoint's
         resumed = build(config, param, model)
     assert resumed.model.start_epoch == 1
@@ -228,8 +233,6 @@ def test_a_regularised_run_goes_on_to_the_same(course_folder, task, model_param)
     whole = build(config, model_param, model)
     whole.train()
     param = {**model_param, 'modelsDir': model_param['modelsDir'] + 'again'}
-    begun = build(config, param, model)
-    begun.modelParam = {**param, 'numbOfEpochs': 1}
-    begun.train()
+    begin(config, param, model)
     build(config, param, model).train()
     assert read(param, 'history.json') == read(model_param, 'history.json')
