@@ -71,14 +71,12 @@ class ContentAttention(nn.Module):
     def attend(self, states, image):
         """As the assignment's, with what `prepare` returns; attended features [N, heads·M], weights [N, K] as the heads' mean."""
         regions, of_regions = image
-        of_states = self.of_state(self.dropout(states.data)).unflatten(1, (self.heads, CONTENT_SIZE))  # [N, heads, A]
-        attended, weights = [], []
-        for of_step in of_states.split(states.batch_sizes.tolist()):             # [B_t, heads, A], of the first B_t images
-            sums = of_regions[:len(of_step)] + of_step.unsqueeze(1)              # [B_t, K, heads, A]
-            scores = (torch.tanh(sums) * self.score).sum(3)                      # [B_t, K, heads]
-            weights.append(scores.softmax(dim=1))
-            attended.append((regions[:len(of_step)] @ weights[-1]).transpose(1, 2).flatten(1))  # [B_t, heads·M]
-        return torch.cat(attended), torch.cat(weights).mean(dim=2)
+        images = torch.cat([torch.arange(number) for number in states.batch_sizes.tolist()]).to(regions.device)  # [N], the words'
+        of_states = self.of_state(self.dropout(states.data)).unflatten(1, (self.heads, CONTENT_SIZE))   # [N, heads, A]
+        scores = (torch.tanh(of_regions[images] + of_states.unsqueeze(1)) * self.score).sum(3)          # [N, K, heads]
+        weights = scores.softmax(dim=1)
+        attended = regions[images] @ weights                                     # [N, M, heads]
+        return attended.transpose(1, 2).flatten(1), weights.mean(dim=2)
 
 
 class RNN(RecurrentLayers):
