@@ -159,11 +159,11 @@ class Document:
         """Axes on this page, x from the page's left, y from its top, without changing how far it is filled."""
         return self.page.add_axes([x / WIDTH, 1 - (y + height) / HEIGHT, width / WIDTH, height / HEIGHT])
 
-    def plots(self, height, number=1):
-        """A row of axes across the page, room for their ticks and labels left and below included."""
+    def plots(self, height, number=1, right=0):
+        """A row of axes across the page, with room for their ticks and labels left and below, and `right`."""
         self.need(height + 24)  # and a line of caption
         gap = 48
-        width = (COLUMN - gap * (number - 1) - 34) / number
+        width = (COLUMN - gap * (number - 1) - 34 - right) / number
         axes = [self.axes(LEFT + 34 + index * (width + gap), self.y + 6, width, height - 42) for index in range(number)]
         self.skip(height)
         return axes

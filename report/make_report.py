@@ -241,7 +241,10 @@ class Report:
             return
         self.parameterTable(run)
         document.skip(8)
-        drawCurves(document.plots(196, plotsOf(run.history)), run.history, run.epoch)
+        axes = document.plots(196, 2)
+        if plotsOf(run.history) > 2:
+            axes += document.plots(196, right=34)                                # which has a second scale there
+        drawCurves(axes, run.history, run.epoch)
         document.caption('Figure', CURVES)
         self.bestEpochs(run)
         self.comment(run)

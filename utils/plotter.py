@@ -60,7 +60,7 @@ def drawCurves(axes, history, kept):
         axes_of_kind.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes_of_kind.grid(alpha=0.3)
         if lines:
-            axes_of_kind.legend(handles=lines)
+            axes_of_kind.legend(handles=lines, loc='best' if len(labels) == 1 else 'lower right')  # 'best' does not see the right
     axes[1].yaxis.set_major_formatter(lambda score, position: f'{100 * score:.4g}')
 
 
