@@ -31,7 +31,9 @@ from utils.files.atomic import writeAtomically  # noqa: E402
 from utils.files.defaults import allEpochs  # noqa: E402
 from utils.files.errors import UserError  # noqa: E402
 from utils.files.project import inProject  # noqa: E402
-from utils.networks.learningRecipe import ASSIGNMENT  # noqa: E402
+from utils.networks.learningRecipe import ASSIGNMENT, REGULARISED  # noqa: E402
+from utils.networks.precision import FLOAT32  # noqa: E402
+from utils.networks.selfCritical import LEARNING_RATE  # noqa: E402
 from utils.pages.examplePictures import EXAMPLES, drawExamples, ownCaptions  # noqa: E402
 from utils.plotter import drawCurves, markEvery, plotsOf, saveFigure  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
@@ -65,6 +67,8 @@ RESULTS = ('The saved models, as the validation scripts score them. Their epoch 
 CURVES = ('Left: loss per word in training and validation, both teacher-forced; in training with dropout, and averaged '
           'over the epoch. Right: METEOR and BLEU-4 of greedy captions of all validation images. Dotted: the epoch '
           'that was kept.')
+REWARD_CURVE = ' Below: the reward that the self-critical epochs learn from, and CIDEr of greedy captions.'
+REGULARISED_LOSS = ' The loss in training is of smoothed labels and partly unknown words, and not to be compared with the other.'
 TIMES = ('What training took. Training is the pass that learns. A dash: the validation loss was timed together with it.')
 README_TABLE = re.compile('(<!-- results -->\n).*(<!-- end of results -->)', re.DOTALL)
 README_COLUMNS = '', 'METEOR', 'METEOR\nheld out', 'METEOR\ntok.', 'BLEU-4', 'BLEU-4\nheld out', 'CIDEr'
@@ -91,7 +95,7 @@ MODELS = {
 CONTENT_ATTENTION = (
     'The LSTM of task 3 over detections that stay apart, each brought to 512 features v1, v2 and so on. The first layer sees '
     'their maximum. What the last layer sees is weighted anew for each word, by an attention layer that reads the hidden '
-    'state and the memory of the layer below, and the detections. Several heads of it stand side by side.',
+    'state and the memory of the layer below, and the detections. Where it has several heads, their sums z stand side by side.',
     [r'$e_{t,k} = u \cdot \tanh\,(W_s\,[h^{(1)}_t, c^{(1)}_t] + W_r\, v_k + b)\qquad a_t = \mathrm{softmax}\,(e_t)$',
      r'$z_t = \Sigma_k\, a_{t,k}\, v_k\qquad x^{(2)}_t = [h^{(1)}_t, z_t]$'])
 REPRODUCING = ('All scripts are started without parameters. The one path to set is DATA_ROOT in utils/dataRoot.py. '
@@ -227,7 +231,7 @@ class Report:
         document, run = self.document, self.runs[task]
         document.newPage()
         document.heading(f'Task {task}: {NAMES[task]}')
-        ofContent = run and run.checkpoint['config']['attention'] == 'content'
+        ofContent = task == 4 and run and run.checkpoint['config']['attention'] == 'content'
         words, equations = CONTENT_ATTENTION if ofContent else MODELS[task]
         informed = run and run.checkpoint['config']['learningRecipe'] != ASSIGNMENT
         document.paragraph(words.format(bias='zero' if informed else 'two'))
@@ -241,11 +245,12 @@ class Report:
             return
         self.parameterTable(run)
         document.skip(8)
-        axes = document.plots(196, 2)
-        if plotsOf(run.history) > 2:
+        axes, hasReward = document.plots(196, 2), plotsOf(run.history) > 2
+        if hasReward:
             axes += document.plots(196, right=34)                                # which has a second scale there
         drawCurves(axes, run.history, run.epoch)
-        document.caption('Figure', CURVES)
+        regularised = run.checkpoint['config']['learningRecipe'] == REGULARISED
+        document.caption('Figure', CURVES + REWARD_CURVE * hasReward + REGULARISED_LOSS * regularised)
         self.bestEpochs(run)
         self.comment(run)
 
@@ -271,8 +276,11 @@ class Report:
                  ('seed', str(config['seed']))]
         if config['learningRecipe'] != ASSIGNMENT:
             cells.append(('learning recipe', config['learningRecipe']))
+        if config['precision'] != FLOAT32:
+            cells.append(('precision', config['precision']))
         if config['selfCriticalEpochs']:
-            cells.append(('of them self-critical', f"the last {config['selfCriticalEpochs']}"))
+            cells.append(('of them self-critical',
+                          f"the last {config['selfCriticalEpochs']}, at {np.format_float_positional(LEARNING_RATE, trim='-')}"))
         if config['attention'] != 'assignment':
             cells.append(('attention', f"{config['attention']}, heads: {config['attentionHeads']}"))
         half = -(-len(cells) // 2)  # two columns of them
@@ -289,16 +297,17 @@ class Report:
         self.document.table('The best epochs; scores in percent, on all validation images.' + rounded * run.isHalf(), rows)
 
     def comment(self, run):
-        """What the curves show, in words."""
+        """What the curves of cross entropy show, in words."""
         entries = [entry for entry in run.history if 'val_loss' in entry and 'reward' not in entry]
         if not entries:
             return
         lowest, last = min(entries, key=lambda entry: entry['val_loss']), entries[-1]
         text = f"The validation loss is lowest after epoch {lowest['epoch']}, {lowest['val_loss']:.3f} nats per word"
+        of_all = ' of cross entropy' * (last is not run.history[-1])
         if lowest is last:
-            text += ', the last: the model does not overfit yet.'
+            text += f', the last{of_all}: the model does not overfit yet.'
         else:
-            text += (f", and {last['val_loss'] - lowest['val_loss']:.3f} higher at the end, while the training loss fell "
+            text += (f", and {last['val_loss'] - lowest['val_loss']:.3f} higher at the end{of_all}, while the training loss fell "
                      f"from {lowest['train_loss']:.3f} to {last['train_loss']:.3f}.")
         self.document.paragraph(text)
 

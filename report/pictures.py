@@ -11,7 +11,7 @@ SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of M
 WORDS_SHOWN = 10               # at most, of a caption whose attention is drawn
 DARK = .25                     # brightness of what is not attended to
 PICTURES = 'For each word, every detection as bright as its weight; the most attended outlined, with its weight.'
-WEIGHTS = ('The weights of the ten detections word by word, in per cent, from 10 on in numbers; where they lie in the image is '
+WEIGHTS = ('The weights of the detections word by word, in per cent, from 10 on in numbers; where they lie in the image is '
            'not known here.')
 
 
@@ -91,10 +91,11 @@ def attentionPages(document, run, data_dir):
                            'Validate_task4.py have run.')
         return
     highest = np.concatenate([image['attention'] for image in images]).max(1).mean()
+    regions = len(images[0]['attention'][0])
     moved = np.mean([movement(image) for image in images if len(image['attention']) > 1])
     document.paragraph(
-        'For each word the attention layer spreads a weight of one over the ten detections. Over all words of all '
-        f'predicted captions the highest of the ten weights is {100 * highest:.0f}\u00a0% on average, where 10\u00a0% '
+        f'For each word the attention layer spreads a weight of one over {regions} detections. Over all words of all '
+        f'predicted captions the highest of the weights is {100 * highest:.0f}\u00a0% on average, where {100 / regions:.0f}\u00a0% '
         f'would be no preference, and from one word to the next {100 * moved:.0f}\u00a0% of the weight moves to other '
         f'detections. Two captions of up to {WORDS_SHOWN} words are shown: that during which the attention moves most, '
         'and the median one.')
@@ -168,6 +169,6 @@ def _attentionByPosition(document, images):
     axes, = document.plots(180)
     _greyCells(axes, means, means.max())
     axes.set_xlabel('word of the caption')
-    document.caption('Figure', 'The mean weight of each detection in per cent, the surest first, for the first word of a '
+    document.caption('Figure', 'The mean weight of each detection in per cent, in the order of the files, for the first word of a '
                                f'caption, the second, and so on, over {len(images):,} validation images, as far as a twentieth '
                                'of them reach.')

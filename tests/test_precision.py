@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from test_training import build
 
+import cocoSource_task4_attention
 import utils.model
 from cocoSource_xcnnfused import CrossEntropies
 from utils.files.errors import UserError
 from utils.networks import precision
+from utils.networks.decoding import beamSearch
 
 pytestmark = pytest.mark.usefixtures('shared_meteor')
 scales_on_cpus = pytest.mark.skipif(not hasattr(getattr(torch, 'amp', None), 'GradScaler'),
@@ -95,6 +97,17 @@ def test_states_stay_float32(module, cell):
     with precision.products('bfloat16', CPU):
         logits, state = net(torch.rand(3, 16), torch.ones(3, 4, dtype=torch.long), True)
     assert logits.dtype == torch.bfloat16 and state.dtype == torch.float32
+
+
+def test_a_beam_adds_up_in_float32():
+    net = cocoSource_task4_attention.ImageCaptionModel({
+        'vocabulary_size': 20, 'embedding_size': 8, 'number_of_cnn_features': 16, 'hidden_state_sizes': 8, 'num_rnn_layers': 2,
+        'cellType': 'LSTM'}).eval()
+    with torch.no_grad(), precision.products('bfloat16', CPU):
+        captions, scores = beamSearch(net, torch.rand(3, 10, 16), torch.ones(3, dtype=torch.long), 3)
+        logits, _ = net(torch.rand(3, 10, 16), captions[:, 0], True)
+    assert logits.dtype == torch.bfloat16                                        # as what is added up comes
+    assert scores.dtype == torch.float32 and not torch.equal(scores, scores.bfloat16().float())
 
 
 @scales_on_cpus

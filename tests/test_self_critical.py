@@ -102,9 +102,14 @@ def test_rewards_by_the_data_folder_are_those_of_its_captions(course_folder, con
         rewards = captionRewards(dataset, {**model_param, 'numbOfCPUThreadsUsed': workers, 'batch_size': 5})
         assert np.array_equal(rewards.codes, codes) and np.array_equal(rewards.frequencies, frequencies)
         assert (rewards.images, rewards.vocabulary_size) == (12, 9)
-    dataset.vocabulary_size = LARGEST_VOCABULARY + 1
-    with pytest.raises(UserError, match='at most 55,000 words'):
-        captionRewards(dataset, model_param)
+
+
+def test_a_vocabulary_that_is_too_large_is_refused_at_the_start(course_folder, config, model_param, monkeypatch):
+    course_folder()
+    monkeypatch.setattr('utils.networks.captionRewards.LARGEST_VOCABULARY', 8)
+    build(config, model_param)
+    with pytest.raises(UserError, match="at most 8 words. Set config\\['vocabulary_size'\\] to fewer"):
+        build({**config, 'selfCriticalEpochs': 1}, model_param)
 
 
 class Fixed(torch.nn.Module):

@@ -13,6 +13,7 @@ from utils.files.defaults import allEpochs, withDefaults
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
 from utils.model import Model, describeDevice, seedEverything
+from utils.networks.captionRewards import checkVocabulary
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
 from utils.plotter import Plotter
@@ -65,6 +66,8 @@ class Trainer:
         self.config = config
         self.dataLoader = dataLoader
         self.saveRestorer = saveRestorer
+        if config['selfCriticalEpochs']:
+            checkVocabulary(config['vocabulary_size'])
         if config['learningRecipe'] != ASSIGNMENT and model.start_epoch == 0:
             informStart(model, *dataLoader.trainingStatistics())
         self.rewards = None  # from the first self-critical epoch on

@@ -28,7 +28,8 @@ def finite(loss, imgPaths, where):
         raise UserError(f"The loss is {loss} in {where}, images {', '.join(imgPaths)}. Nothing of this epoch is "
                         'kept, the last checkpoint is finite. The files were checked at the start, so the model has diverged: '
                         "train a new one with a smaller config['learningRate'], or go on from the last checkpoint with it by "
-                        "modelParam['restoreModelLast'] = 1.")
+                        "modelParam['restoreModelLast'] = 1. In self-critical epochs the rate is LEARNING_RATE in "
+                        'utils/networks/selfCritical.py.')
     return loss
 
 

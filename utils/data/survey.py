@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from utils.data.imageLoader import imageLoader
 from utils.files.atomic import readJson, writeAtomically
 from utils.files.errors import UserError
-from utils.networks.captionRewards import LARGEST_VOCABULARY, CaptionRewards, learnedWords, ngrams
+from utils.networks.captionRewards import CaptionRewards, learnedWords, ngrams
 from utils.processes.progress import progressBar
 
 FAULTS_NAMED = 3          # of many unusable files
@@ -134,14 +134,7 @@ def _counted(images):
 
 
 def captionRewards(dataset, modelParam):
-    """The `CaptionRewards` by the captions of all images.
-
-    Raises:
-        UserError: the vocabulary is too large for them.
-    """
-    if dataset.vocabulary_size > LARGEST_VOCABULARY:
-        raise UserError(f"config['selfCriticalEpochs'] needs a vocabulary of at most {LARGEST_VOCABULARY:,} words. Set "
-                        "config['vocabulary_size'] to fewer.")
+    """The `CaptionRewards` by the captions of all images."""
     batches = list(_answers(_ngramsOf, dataset, range(len(dataset)), _counted, 'n-grams', modelParam))
     codes, counts = map(np.concatenate, zip(*batches))
     codes, places = np.unique(codes, return_inverse=True)

@@ -7,6 +7,7 @@ captions of an image.
 """
 import numpy as np
 
+from utils.files.errors import UserError
 from utils.generateVocabulary import END, UNKNOWN
 
 METEOR_SHARE = 8
@@ -14,6 +15,13 @@ LONGEST = 4              # n-grams that CIDEr-D counts
 SIGMA = 6                # words, the width of its penalty for another length (Vedantam et al. 2015, section 5)
 ALPHA, BETA, GAMMA = 0.85, 0.2, 0.6  # METEOR's for English (Denkowski and Lavie 2014, table 3)
 LARGEST_VOCABULARY = 55_000  # of which four words make one number of 64 bits
+
+
+def checkVocabulary(vocabulary_size):
+    """Raises a UserError where the vocabulary is too large for rewards."""
+    if vocabulary_size > LARGEST_VOCABULARY:
+        raise UserError(f"config['selfCriticalEpochs'] needs a vocabulary of at most {LARGEST_VOCABULARY:,} words. Set "
+                        "config['vocabulary_size'] to fewer.")
 
 
 def ngrams(captions, vocabulary_size):

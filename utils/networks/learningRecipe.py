@@ -34,8 +34,8 @@ HIDDEN_DROPOUT, WORD_DROPOUT, SMOOTHING = 0.5, 0.1, 0.1
 def checkNetwork(net):
     """Raises a UserError where a network has not what all recipes but the assignment's need."""
     if getattr(getattr(net, 'output_layer', None), 'bias', None) is None or not hasattr(net, 'rnn'):
-        raise UserError(f"config['learningRecipe'] needs a network with an output_layer and an rnn, which that of "
-                        f'{type(net).__module__}.py lacks. Set it to {ASSIGNMENT!r}.')
+        raise UserError(f"config['learningRecipe'] needs a network with an output_layer that has a bias and with an rnn, "
+                        f'which that of {type(net).__module__}.py lacks. Set it to {ASSIGNMENT!r}.')
 
 
 def informStart(model, feature_mean, counts):

@@ -1,8 +1,8 @@
 """What `config['precision']` may be: the floating-point type in which a network's large products are computed.
 
-In 'bfloat16' and 'float16' these take half the memory and less time. All else stays float32: weights, optimizer, recurrent
-states, softmax, loss and checkpoints. float16 has no numbers as small as gradients are, so that the loss is scaled up before the
-backward pass and the gradients back before the step (Micikevicius et al. 2018, arXiv:1710.03740).
+In 'bfloat16' and 'float16' these take half the memory, and less time where a step waits for them. All else stays float32:
+weights, optimizer, recurrent states, softmax, loss and checkpoints. float16 has no numbers as small as gradients are, so that the
+loss is scaled up before the backward pass and the gradients back before the step (Micikevicius et al. 2018, arXiv:1710.03740).
 """
 import contextlib
 
