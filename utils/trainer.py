@@ -17,7 +17,7 @@ from utils.networks.captionRewards import checkVocabulary
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
 from utils.plotter import Plotter
-from utils.processes.distributed import averaged, isMain, lossOfShares, worldSize
+from utils.processes.distributed import averaged, fromMain, isMain, lossOfShares, worldSize
 from utils.processes.java import JavaError
 from utils.processes.progress import progressBar
 from utils.saverRestorer import SaverRestorer
@@ -69,7 +69,7 @@ class Trainer:
         if config['selfCriticalEpochs']:
             checkVocabulary(config['vocabulary_size'])
         if config['learningRecipe'] != ASSIGNMENT and model.start_epoch == 0:
-            informStart(model, *dataLoader.trainingStatistics())
+            informStart(model, *fromMain(dataLoader.trainingStatistics))
         self.rewards = None  # from the first self-critical epoch on
         self.lossOfParts = lossOfShares(model) if worldSize() > 1 else model.lossOfParts
         self.plotter = Plotter(modelParam, config)
@@ -135,7 +135,7 @@ class Trainer:
     def _setSelfCritical(self, epoch):
         """Makes ready for a self-critical epoch: the rewards, and the optimizer, which has a learning rate of its own and at first
         no memory."""
-        self.rewards = self.rewards or self.dataLoader.captionRewards()
+        self.rewards = self.rewards or fromMain(self.dataLoader.captionRewards)
         optimizer = self.model.optimizer
         if not self._isSelfCritical(epoch - 1):
             optimizer.state.clear()
