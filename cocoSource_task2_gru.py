@@ -26,13 +26,20 @@ class GRUCell(RecurrentCell):
         W_x, W_h, b = self.gate_weights()
         return self.equations(x @ W_x + b, hidden_state, W_h)
 
+    def gate_weights(self, constant_input=None):
+        """As all cells', the hidden state's in two parts: h meets those of u and r, r·h those of the candidate."""
+        weights = super().gate_weights(constant_input)
+        return weights._replace(hidden=self._parted(weights.hidden))
+
+    def _parted(self, columns):
+        return columns.split([2 * self.hidden_state_size, self.hidden_state_size], dim=1)
+
     def equations(self, xW, h, W_h):
-        of_gates = slice(2 * self.hidden_state_size)                             # the columns of u and r
-        of_candidate = slice(2 * self.hidden_state_size, None)
-        sum_u, sum_r = (xW[:, of_gates] + h @ W_h[:, of_gates]).chunk(2, dim=1)
+        (xW_ur, xW_c), (W_ur, W_c) = self._parted(xW), W_h
+        sum_u, sum_r = (xW_ur + h @ W_ur).chunk(2, dim=1)
         u = torch.sigmoid(sum_u)                                                 # update gate
         r = torch.sigmoid(sum_r)                                                 # reset gate
-        candidate = torch.tanh(xW[:, of_candidate] + (r * h) @ W_h[:, of_candidate])
+        candidate = torch.tanh(xW_c + (r * h) @ W_c)
         return u * h + (1 - u) * candidate
 
 

@@ -55,7 +55,7 @@ class RecurrentCell(nn.Module):
         Args:
             xW: [B, G·H], the input's share of every gate's sum, bias included.
             state: the old state [B, k·H].
-            W_h: [H, G·H], the state's rows of the gates' weights.
+            W_h: [H, G·H], the state's rows of the gates' weights, in the form that the cell's `gate_weights` gives them.
 
         Returns:
             The new state [B, k·H].
