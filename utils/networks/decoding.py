@@ -102,7 +102,7 @@ def beamSearch(net, cnn_features, start_tokens, beam_size):
     processed = net.process_features(cnn_features)
     B, K = len(start_tokens), beam_size
     captions = start_tokens.new_full((B, K, CAPTION_STEPS), END)
-    dtype = torch.promote_types(processed.dtype, torch.float32)                  # sums of short types would rank by chance
+    dtype = torch.promote_types(processed.dtype, torch.float32)                  # shorter types would rank by rounding
     scores = processed.new_full((B, K), -math.inf, dtype=dtype)
     rows = torch.arange(B, device=start_tokens.device)                           # the b images that are computed
     tokens, log_p = captions.clone(), scores.clone()                             # theirs
@@ -111,7 +111,7 @@ def beamSearch(net, cnn_features, start_tokens, beam_size):
     image, word, state = net.prepare(processed.repeat_interleave(K, dim=0)), start_tokens.repeat_interleave(K), None
     for step in range(CAPTION_STEPS):
         logits, state = net.next_words(image, word, state)
-        log_p_of_words = logits.to(dtype).log_softmax(dim=-1)                             # [b·K, V]
+        log_p_of_words = logits.to(dtype).log_softmax(dim=-1)                    # [b·K, V]
         if step == 0 and K > 1:
             log_p_of_words[:, END] = -math.inf
         branches = min(K, log_p_of_words.shape[1])                               # no caption has more of them among the K
