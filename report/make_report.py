@@ -247,7 +247,7 @@ class Report:
         document.skip(8)
         axes, hasReward = document.plots(196, 2), plotsOf(run.history) > 2
         if hasReward:
-            axes += document.plots(196, right=34)                                # which has a second scale there
+            axes += document.plots(140, right=34)                                # which has a second scale there
         drawCurves(axes, run.history, run.epoch)
         regularised = run.checkpoint['config']['learningRecipe'] == REGULARISED
         document.caption('Figure', CURVES + REWARD_CURVE * hasReward + REGULARISED_LOSS * regularised)
@@ -326,11 +326,11 @@ class Report:
     def timeTable(self):
         rows = [['', 'epochs', 'training\n[min]', 'validation\nloss [min]', 'captions and\nscores [min]', 'per epoch\n[s]', 'on']]
         for task, run in self.trained.items():
-            parts = [part and sum(part) for part in run.seconds()]
+            parts = [sum(part) if part else None for part in run.seconds()]
             devices = '; '.join(dict.fromkeys(entry['device'] for entry in run.times))
+            per_epoch = f'{sum(filter(None, parts)) / len(run.times):.0f}' if run.times else '–'
             rows.append([f'{task}  {NAMES[task]}', str(len(run.history)),
-                         *('–' if part is None else f'{part / 60:.1f}' for part in parts),
-                         f'{sum(filter(None, parts)) / max(len(run.times), 1):.0f}', devices or 'no times kept'])
+                         *('–' if part is None else f'{part / 60:.1f}' for part in parts), per_epoch, devices or 'no times kept'])
         self.document.table(TIMES, rows)
 
     def updateReadme(self, path):

@@ -349,6 +349,13 @@ def test_the_readme_gets_the_results_of_these_models(task_runs, tmp_path):
         assert lines[9].startswith('Tasks 1, 2 and 4: delivered with the package')
 
 
+def test_a_model_whose_times_have_not_been_kept(task_runs, tmp_path, texts):
+    report = report_on(task_runs('', None, None, None), tmp_path, str(tmp_path))
+    report.timeTable()
+    report.document.close()
+    assert 'no times kept' in texts and texts.count('–') == 4
+
+
 def test_the_demo_examples_come_from_the_attention_model(task_runs, tmp_path, monkeypatch):
     made, drawn = task_runs('', '', '', ''), []
     details = [{'imgPath': f'{number}.jpg', 'caption': f'caption {number}'} for number in range(7)]
