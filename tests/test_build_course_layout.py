@@ -12,12 +12,13 @@ import pytest
 
 from utils import buildCourseLayout as script
 from utils.buildCourseLayout import bestRegions, buildCourseLayout
+from utils.data.captionWords import UNKNOWN
 from utils.data.regionFeatures import findReaders, idInName
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadPickle
-from utils.generateVocabulary import UNKNOWN, loadVocabulary
+from utils.generateVocabulary import loadVocabulary
 from utils.scripts.endings import runScript
 
 CAPTIONS = {'train': {9: ['A red house. ', 'a house'], 139: ['Two dogs run.', 'dogs', 'A pair\nof dogs .'],

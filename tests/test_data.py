@@ -17,12 +17,13 @@ import utils
 from utils import dataRoot
 from utils.data import dataFolder, imageLoader, survey
 from utils.data.captionDataset import CaptionDataset, Collate
+from utils.data.captionWords import captionOf, wordPositions
 from utils.data.dataFolder import changesOfFiles, dataName, featureFiles, filesRead, runsOnEarlierData
 from utils.data.imageFiles import loadImage
 from utils.data.pictures import openPicture
 from utils.dataLoader import CHECKED_FILES, DataLoaderWrapper
 from utils.files.errors import UserError
-from utils.generateVocabulary import captionOf, generateVocabulary, loadVocabulary, wordPositions
+from utils.generateVocabulary import generateVocabulary, loadVocabulary
 from utils.scripts.start import provideData
 
 

@@ -12,9 +12,9 @@ from test_training import build, checkpoints, read, weights
 import cocoSource_task3_lstm
 import cocoSource_task4_attention
 import cocoSource_xcnnfused
+from utils.data.captionWords import UNKNOWN
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
-from utils.generateVocabulary import UNKNOWN
 from utils.networks import learningRecipe
 from utils.networks.learningRecipe import droppedWords
 from utils.saverRestorer import loadForValidation

@@ -13,10 +13,10 @@ from test_training import build, read, weights
 
 import cocoSource_task2_gru
 import cocoSource_task4_attention
+from utils.data.captionWords import END
 from utils.data.survey import captionRewards
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
-from utils.generateVocabulary import END
 from utils.networks import selfCritical
 from utils.networks.captionRewards import LARGEST_VOCABULARY, METEOR_SHARE, CaptionRewards, checkVocabulary, learnedWords, ngrams
 from utils.networks.decoding import sampledTokens

@@ -34,6 +34,7 @@ import torch
 from tqdm import tqdm
 
 from utils.data.captionForms import readCaptions
+from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED
 from utils.data.imageFiles import DETECTIONS, shapeOfFeatures
 from utils.data.photoFeatures import (
@@ -51,7 +52,7 @@ from utils.data.regionFeatures import findReaders, idInName, isFolderOfFeatures
 from utils.files.atomic import PARTIAL, writeAtomically, writeJson, writePickle
 from utils.files.errors import UserError
 from utils.files.project import inProject
-from utils.generateVocabulary import captionRecord, generateVocabulary, loadVocabulary, wordsOfCaption
+from utils.generateVocabulary import generateVocabulary, loadVocabulary
 from utils.scripts.endings import runScript
 
 CAPTIONS = 'captions/'           # a folder as it was downloaded, or one file of captions

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from utils.data.captionWords import END, START, captionOf, wordPositions
 from utils.data.dataFolder import POOLED
 from utils.data.photoFeatures import PhotoFeatures, applyStandard, featuresOfPhotos, isStandard, photosIn
 from utils.data.pictures import FORMATS, openPhoto
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
 from utils.files.project import inProject
-from utils.generateVocabulary import END, START, captionOf, wordPositions
 from utils.model import Model, describeDevice
 from utils.pages.captionPage import PIXELS, SHOWN, embedded, writePage
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint

@@ -5,13 +5,14 @@ import torch
 
 from utils.data import survey
 from utils.data.captionDataset import CaptionDataset, Collate, EpochSampler
+from utils.data.captionWords import captionOf, wordPositions
 from utils.data.dataFolder import POOLED, featureFiles, imageFile
 from utils.data.imageFiles import shapeOfFeatures
 from utils.data.imageLoader import bytesOfFeatures, imageLoader
 from utils.data.pictures import openPicture
 from utils.files.defaults import withDefaults
 from utils.files.project import runFolder
-from utils.generateVocabulary import captionOf, loadVocabulary, wordPositions
+from utils.generateVocabulary import loadVocabulary
 from utils.processes.distributed import ShareOfBatches, isMain
 
 CHECKED_FILES = 'checkedFiles_{}.json'  # in a run's folder, of each mode
@@ -78,9 +79,9 @@ class DataLoaderWrapper:
         return openPicture(self.modelParam['data_dir'], mode, imgPath)
 
     def wordPositions(self, tokens):
-        """As `generateVocabulary.wordPositions`, of this vocabulary."""
+        """As `captionWords.wordPositions`, of this vocabulary."""
         return wordPositions(self.vocabulary, tokens)
 
     def wordsOf(self, tokens):
-        """As `generateVocabulary.captionOf`, of this vocabulary."""
+        """As `captionWords.captionOf`, of this vocabulary."""
         return captionOf(self.vocabulary, tokens)

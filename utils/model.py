@@ -12,8 +12,8 @@ from utils.networks.decoding import beamSearch, greedyTokens, sampledTokens
 from utils.networks.learningRecipe import REGULARISED, dropHiddenElements, droppedWords, smoothedLoss
 from utils.networks.otherNetworks import attentionOver
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
+from utils.processes.cores import availableCores
 from utils.processes.distributed import isMain, localRank, rank, worldSize
-from utils.processes.loaderProcesses import availableCores
 
 OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch.optim.SGD,
               'RMSprop': torch.optim.RMSprop}

@@ -26,10 +26,11 @@ import numpy as np
 import torch
 from leftovers import hear_signals, kill_all, marked_environment, processes_with, seconds_until_gone
 
+from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.files.atomic import readJson, writePickle
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadCheckpoint
-from utils.generateVocabulary import captionRecord, generateVocabulary, wordsOfCaption
+from utils.generateVocabulary import generateVocabulary
 from utils.saverRestorer import checkpointEpochs
 
 TASKS = 1, 2, 3, 4

@@ -8,8 +8,8 @@ from torch.utils.data import Dataset, Sampler
 from torch.utils.data.dataloader import default_collate
 
 from utils.data.batch import Batch
+from utils.data.captionWords import END, START, UNKNOWN
 from utils.data.imageFiles import loadImage
-from utils.generateVocabulary import END, START, UNKNOWN
 
 
 class CaptionDataset(Dataset):

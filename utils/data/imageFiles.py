@@ -6,9 +6,9 @@ import operator
 import numpy as np
 import torch
 
+from utils.data.captionWords import START
 from utils.files.errors import UserError
 from utils.files.safePickle import loadPickle
-from utils.generateVocabulary import START
 
 DETECTIONS = 10         # of an image, in the layout of the course
 FILES_LOOKED_AT = 5     # for the shape of the features

@@ -3,8 +3,9 @@ import math
 
 import torch
 
+from utils.processes.cores import availableCores
 from utils.processes.distributed import localWorldSize
-from utils.processes.loaderProcesses import FileLoader, availableCores, sharedMemory
+from utils.processes.loaderProcesses import FileLoader, sharedMemory
 
 BATCHES_IN_FLIGHT = 4  # of a loader process in shared memory: two waiting, one in the making, one in use
 

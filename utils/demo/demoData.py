@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
+from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.imageFiles import DETECTIONS
 from utils.demo.scenes import HEIGHT, HORIZON, WIDTH, Scene
-from utils.generateVocabulary import captionRecord, generateVocabulary, wordsOfCaption
+from utils.generateVocabulary import generateVocabulary
 
 N_TRAIN, N_VAL = 2000, 500
 CROP = 32                             # a detection's pixels are brought to CROP × CROP

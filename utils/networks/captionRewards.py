@@ -7,8 +7,8 @@ captions of an image.
 """
 import numpy as np
 
+from utils.data.captionWords import END, UNKNOWN
 from utils.files.errors import UserError
-from utils.generateVocabulary import END, UNKNOWN
 
 METEOR_SHARE = 8
 LONGEST = 4              # n-grams that CIDEr-D counts

@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from utils.generateVocabulary import END
+from utils.data.captionWords import END
 from utils.networks.otherNetworks import ThroughForward
 
 CAPTION_STEPS = 40  # words of a caption at most, as `forward` of the models has it

@@ -24,8 +24,8 @@ changes the trained model:
 import torch
 import torch.nn.functional as F
 
+from utils.data.captionWords import UNKNOWN
 from utils.files.errors import UserError
-from utils.generateVocabulary import UNKNOWN
 
 RECIPES = ASSIGNMENT, INFORMED_START, REGULARISED = 'assignment', 'informedStart', 'regularised'
 HIDDEN_DROPOUT, WORD_DROPOUT, SMOOTHING = 0.5, 0.1, 0.1

@@ -6,7 +6,7 @@ it is below (Luo 2020, arXiv:2003.09971): the loss is their cross entropy times 
 """
 import torch
 
-from utils.generateVocabulary import END, START
+from utils.data.captionWords import END, START
 from utils.networks.captionRewards import learnedWords
 
 CAPTIONS = 4             # said by chance for each image

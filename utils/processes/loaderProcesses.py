@@ -25,11 +25,6 @@ LONGEST_SOCKET_PATH = 100  # bytes; the least that a system allows is 103
 SHORT_FOLDERS = '/tmp', '/var/tmp', '/dev/shm'
 
 
-def availableCores():
-    """The number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
 def sharedMemory():
     """The bytes that loader processes may fill with batches: what is free in /dev/shm, where there is one."""
     return shutil.disk_usage('/dev/shm').free if os.path.isdir('/dev/shm') else sys.maxsize
