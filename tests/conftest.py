@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import signal
-import sys
 
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads of torch, not yet imported, that wait leave their core to others
 
@@ -16,7 +15,6 @@ from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # n
 
 from utils import metrics  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
-from utils.scripts import start  # noqa: E402
 
 hear_signals()
 D = 16  # features per detection
@@ -76,12 +74,9 @@ def course_folder(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _process_as_it_was(monkeypatch):
-    """What a script changes for the rest of its process's life ends with the test."""
+def _signal_handlers_as_they_were():
+    """What a script does with signals ends with the test."""
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    monkeypatch.setattr(sys, 'unraisablehook', sys.unraisablehook)
-    monkeypatch.setattr(start, '_parameters', None)
-    monkeypatch.setattr(torch.utils.data._utils, 'python_exit_status', False)
     yield
     for number, handler in handlers.items():
         if signal.getsignal(number) != handler:

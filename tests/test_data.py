@@ -1,11 +1,11 @@
 """Loaders and vocabulary on the quirks of the real files; errors name the file and what to do."""
-import copy
 import hashlib
 import json
 import os
 import pickle
 import shutil
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ from PIL import Image
 
 import utils
 from utils import dataRoot
-from utils.data import dataFolder, imageLoader, survey
-from utils.data.captionDataset import CaptionDataset, Collate
+from utils.data import checkedFiles, dataFolder, imageFiles, imageLoader
+from utils.data.captionDataset import Collate
 from utils.data.captionWords import captionOf, wordPositions
 from utils.data.dataFolder import changesOfFiles, dataName, featureFiles, filesRead, runsOnEarlierData
 from utils.data.imageFiles import loadImage
@@ -98,38 +98,106 @@ def test_every_caption_ends_and_is_shifted_by_one(course_folder, config, model_p
 
 def draws(loader, epoch):
     loader.batch_sampler.sampler.set_epoch(epoch)
-    return [(path, ' '.join(words)) for batch in loader for path, words in zip(batch['imgPaths'], batch['captions'])]
+    return [(path, ' '.join(words)) for batch in loader
+            for path, words in zip(batch['imgPaths'], batch['captions'])]
 
 
-def test_the_caption_drawn_depends_on_the_epoch_and_not_on_workers(course_folder, config, model_param):
+def test_the_caption_drawn_depends_on_the_epoch_alone(course_folder, config, model_param):
     course_folder(n_train=24)
     here = DataLoaderWrapper(config, model_param).myDataDicts['train']
-    workers = DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': 2}).myDataDicts['train']
+    threads = checked(config, {**model_param, 'numbOfCPUThreadsUsed': 2}).myDataDicts['train']
     first, second = draws(here, 1), draws(here, 2)
-    assert workers.num_workers > 0 and draws(workers, 1) == first and draws(workers, 2) == second
+    assert draws(threads, 1) == first and draws(threads, 2) == second
     assert sorted(path for path, _ in first) == sorted(path for path, _ in second)
     assert [path for path, _ in first] != [path for path, _ in second]
     assert dict(first) != dict(second)
-    seen = {caption for epoch in range(40) for path, caption in draws(here, epoch) if path == f'{0:012d}.jpg'}
+    seen = {caption for epoch in range(40) for path, caption in draws(here, epoch)
+            if path == f'{0:012d}.jpg'}
     assert seen == {' '.join(marked(caption)) for caption in CAPTIONS[0]}
 
 
-def test_a_batch_from_a_process_holds_what_one_made_here_does(course_folder, config, model_param):
-    """Whichever key is asked for first, and after a change."""
+def same(one, other):
+    """Whether two batches hold the same."""
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[key]) if torch.is_tensor(value) else value == other[key]
+        for key, value in one.items() if key != 'boxes')
+
+
+RAW = [np.ones(D, np.float32) / 3, torch.rand(D)]
+OTHERS = [np.arange(D) / 7, (np.ones(D) / 3).astype('>f4'), torch.ones(D, dtype=torch.half) / 3]
+
+
+@pytest.mark.parametrize('threads, slow', [(0, 1e9), (3, 1e9), (3, 0)])
+def test_batches_are_the_same_however_files_are_read(course_folder, config, model_param, threads,
+                                                     slow, monkeypatch):
+    """Raw or unpickled, by one thread or by several, with files that hold no raw features."""
+    monkeypatch.setattr(imageLoader, 'SLOW', slow)
+    root = course_folder(n_train=24)
+    folder = os.path.join(root, 'Train2017_detectron2_lim10maxfeatures')
+    for name, values in zip(sorted(os.listdir(folder)), RAW + OTHERS):
+        changed(os.path.join(folder, name), cnn_features=values)
+    plain = list(DataLoaderWrapper(config, model_param).myDataDicts['train'])
+    loader = checked(config, {**model_param, 'numbOfCPUThreadsUsed': threads}).myDataDicts['train']
+    is_raw = [offset >= 0 for _, _, offset, *_ in loader.dataset.checked]
+    assert is_raw[:5] == [True] * len(RAW) + [False] * len(OTHERS) and all(is_raw[5:])
+    batches = list(loader)
+    assert len(plain) == len(batches) == 6 and all(map(same, batches, plain))
+
+
+def test_training_opens_no_pickle_of_a_checked_file(course_folder, config, model_param,
+                                                    monkeypatch):
+    course_folder()
+    loader = checked(config, model_param)
+    read = counted(monkeypatch)
+    for batch in loader.myDataDicts['train']:
+        assert batch['cnn_features'].any() and batch['xTokens'].any() and batch.references()
+    loader.captionRewards()
+    assert read == []
+    assert batch['orig_captions'] and len(read) == len(batch['imgPaths'])
+
+
+def test_a_file_that_changes_after_the_check_is_read_anew(course_folder, config, model_param):
+    root = course_folder()
+    loader = checked(config, model_param).myDataDicts['val']
+    path = first_file(root, 'Val2017_detectron2_lim10maxfeatures')
+    changed(path, cnn_features=np.full(D, 7, np.float32), imgPath='other.jpg')
+    batch = next(iter(loader))
+    assert (batch['cnn_features'][0] == 7).all() and batch['imgPaths'][0] == 'other.jpg'
+    changed(path, cnn_features=np.full(D, np.nan, np.float32))
+    with pytest.raises(UserError, match=f'{path} cannot be used: its features hold values'):
+        next(iter(loader))
+    os.remove(path)
+    with pytest.raises(UserError, match=f'{path} cannot be read: No such file or directory'):
+        next(iter(loader))
+
+
+def test_a_batch_is_a_dict_whose_keys_may_be_changed(course_folder, config, model_param):
     course_folder(n_train=4)
-    first = [next(iter(DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': workers}).myDataDicts['train']))
-             for workers in (0, 1)]
-    here, arrived = ({key: batch[key] for key in order(batch)} for order, batch in zip((sorted, list), first))
-    assert here.keys() == arrived.keys() and len(first[1]) == len(here) and 'captions' in first[1]
-    for key, value in here.items():
-        same = torch.equal(value, arrived[key]) if torch.is_tensor(value) else value == arrived[key]
-        assert type(value) is type(arrived[key]) and same, key
-    closed = next(iter(DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': 1}).myDataDicts['train']))
-    for batch in (*first, closed):
-        assert copy.copy(batch)['captions'] == pickle.loads(pickle.dumps(batch))['captions'] == here['captions']
-        batch['yWeights'] = None
-        assert batch['yWeights'] is None and batch['captions'] == here['captions']
-        assert batch.copy()['yWeights'] is pickle.loads(pickle.dumps(batch))['yWeights'] is None
+    batch = next(iter(checked(config, model_param).myDataDicts['train']))
+    batch['yWeights'] = None
+    assert batch['yWeights'] is None and len(batch['captions']) == 4
+    assert pickle.loads(pickle.dumps(batch)).keys() == batch.keys()
+
+
+def test_a_torch_loader_with_processes_makes_the_same_batches(course_folder, config, model_param):
+    """As a student may write it."""
+    course_folder()
+    loader = checked(config, model_param).myDataDicts['val']
+    theirs = torch.utils.data.DataLoader(loader.dataset, batch_size=4, num_workers=1,
+                                         collate_fn=loader.collate_fn)
+    assert all(map(same, loader, theirs)) and len(theirs) == len(loader)
+
+
+def test_a_pass_that_is_left_early_ends_its_threads(course_folder, config, model_param,
+                                                    monkeypatch):
+    monkeypatch.setattr(imageLoader, 'SLOW', 0)
+    course_folder(n_train=40)
+    loader = DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': 3})
+    batches = iter(loader.myDataDicts['train'])
+    next(batches)
+    assert threading.active_count() > 1
+    del batches
+    assert threading.active_count() == 1
 
 
 def test_long_captions_come_in_truncated_parts():
@@ -202,7 +270,7 @@ def nested():
     ({'cnn_features': None}, 'cnn_features'), ({'captionsAsTokens': None}, 'captionsAsTokens'),
     ({'cnn_features': np.ones((3, 4))}, r'\[3, 4\]'), ({'cnn_features': np.full(D, np.nan)}, 'not finite'),
     ({'original_captions': [], 'captions': [], 'captionsAsTokens': []}, 'empty'), ({'captions': [['a']]}, 'different'),
-    ({'cnn_features': 'text'}, 'str'), ({'cnn_features': np.ones(D, complex)}, 'complex'), ({'captionsAsTokens': 5}, 'int'),
+    ({'cnn_features': 'text'}, 'str'), ({'cnn_features': np.ones(D, complex)}, 'real numbers'), ({'captionsAsTokens': 5}, 'int'),
     ({'cnn_features': np.ones((10, D))}, r'\[10, 16\], not \[16\]. Copy'), ({'captionsAsTokens': [[3, 0]] * 7}, 'start token'),
     ({'cnn_features': np.ones(D + 1)}, r'\[17\], not \[16\]. Copy'),
     ({'captionsAsTokens': [[1, -3, 0]] * 7}, 'below 0'), ({'captionsAsTokens': [[]] * 7}, 'start token'),
@@ -252,99 +320,82 @@ def test_broken_files_are_named(course_folder, data):
 
 
 def test_unusable_files_are_said_up_front(course_folder, config, model_param, monkeypatch):
-    monkeypatch.setattr(survey, 'FILES_PER_PROCESS', 4)
+    monkeypatch.setattr(checkedFiles, 'FILES_AT_ONCE', 5)
     root = course_folder(n_train=12)
     folder = os.path.join(root, 'Train2017_detectron2_lim10maxfeatures')
     for number in range(4):
         with open(os.path.join(folder, f'{3 * number:012d}.pickle'), 'wb') as f:
             f.write(b'')
-    for workers in (0, 2):
+    for threads in (0, 2):
         with pytest.raises(UserError) as caught:
-            checked(config, {**model_param, 'numbOfCPUThreadsUsed': workers})
-        said = str(caught.value)
-        assert f'4 of the 12 feature files in {folder}' in said and said.endswith('…')
-        assert all(f'{3 * number:012d}.pickle' in said for number in range(3))
+            checked(config, {**model_param, 'numbOfCPUThreadsUsed': threads})
+        message = str(caught.value)
+        assert f'4 of the 12 feature files in {folder}' in message and message.endswith('…')
+        assert all(f'{3 * number:012d}.pickle' in message for number in range(3))
 
 
 def counted(monkeypatch):
-    """A list that grows by the index of each file that is read."""
+    """A list that grows by the name of each file that is unpickled."""
     read = []
-    load = CaptionDataset.load
-    monkeypatch.setattr(CaptionDataset, 'load', lambda self, index: read.append(index) or load(self, index))
+    monkeypatch.setattr(imageFiles, '_unpickled', lambda path, load=imageFiles._unpickled:
+                        read.append(os.path.basename(path)) or load(path))
     return read
 
 
-def test_only_new_and_changed_files_are_checked_again(course_folder, config, model_param, monkeypatch):
+def test_only_new_and_changed_files_are_checked_again(course_folder, config, model_param,
+                                                      monkeypatch):
     root = course_folder(n_train=12)
+    looked_at = imageFiles.FILES_LOOKED_AT
     read = counted(monkeypatch)
     checked(config, model_param)
-    assert len(read) == 12 + 5
+    assert len(read) == looked_at + 12 + 5
+    del read[:]
     checked(config, model_param)
-    assert len(read) == 12 + 5
+    assert len(read) == looked_at
     folder = os.path.join(root, 'Train2017_detectron2_lim10maxfeatures')
     write_pickle(os.path.join(folder, f'{3:012d}.pickle'), 'broken')
     os.utime(os.path.join(folder, f'{7:012d}.pickle'), (1, 1))
-    for again in (1, 2):  # what is broken is looked at again, what was found to be right is not
+    os.remove(os.path.join(folder, f'{9:012d}.pickle'))
+    for again in (1, 2):  # what is broken is read again, what was found to be right is not
         del read[:]
-        with pytest.raises(UserError, match=f'1 of the 12.*\n.*{3:012d}'):
+        with pytest.raises(UserError, match=f'1 of the 11.*\n.*{3:012d}'):
             checked(config, model_param)
-        assert read == [3, 7][:3 - again]
-    del read[:]
-    checked({**config, 'featurepathstub': 'detectron2_lim10features'}, model_param)
-    assert len(read) == 12 + 5
+        numbers = [int(name.split('.')[0]) for name in read[looked_at:]]
+        assert numbers == ([3, 7] if again == 1 else [3])
+    os.remove(os.path.join(folder, f'{3:012d}.pickle'))
+    loader = checked(config, model_param).myDataDicts['train']
+    assert [len(loader.dataset.captions(index)) for index in range(10)] == [
+        len(CAPTIONS[number % 4]) for number in (0, 1, 2, 4, 5, 6, 7, 8, 10, 11)]
 
 
 @pytest.mark.parametrize('stub', ['detectron2_lim10features', 'detectron2_lim10maxfeatures'])
 def test_the_sizes_of_the_features_are_the_files(course_folder, config, model_param, stub):
     root = course_folder(n_train=12)
     pooled = stub == 'detectron2_lim10maxfeatures'
-    for split, number in (('Train', 12), ('Val', 5)):
-        for path in (os.path.join(root, f'{split}2017_{stub}', f'{n + (split == "Val") * 12:012d}.pickle') for n in range(number)):
-            changed(path, cnn_features=np.ones(D + 7 if pooled else (36, D + 7), np.float32))
-    first = os.path.join(root, f'Train2017_{stub}', f'{0:012d}.pickle')
-    with open(first, 'wb') as f:
+    shape = (D + 7,) if pooled else (36, D + 7)
+    for split in ('Train', 'Val'):
+        folder = os.path.join(root, f'{split}2017_{stub}')
+        for name in os.listdir(folder):
+            changed(os.path.join(folder, name), cnn_features=np.ones(shape, np.float32))
+    with open(os.path.join(root, f'Train2017_{stub}', f'{0:012d}.pickle'), 'wb') as f:
         f.write(b'broken')
     loader = DataLoaderWrapper({**config, 'featurepathstub': stub}, model_param)
-    assert loader.config['number_of_cnn_features'] == D + 7 and loader.config['numberOfRegions'] == (10 if pooled else 36)
+    assert loader.config['number_of_cnn_features'] == D + 7
+    assert loader.config['numberOfRegions'] == (10 if pooled else 36)
     with pytest.raises(UserError, match='1 of the 12'):
         loader.checkFiles()
 
 
-@pytest.mark.parametrize('damaged', [b'', b'[]', b'{"check": 0}', b'{"check": 1, "folder": "FOLDER", "shape": [16]}',
-                                     b'{"check": 1, "folder": "FOLDER", "shape": [16], "files": [1]}'])
-def test_what_is_wrong_with_the_memory_of_a_check_costs_a_new_one(course_folder, config, model_param, monkeypatch, damaged):
-    root = course_folder()
-    checked(config, model_param)
+@pytest.mark.parametrize('damaged', [b'', b'no pickle', pickle.dumps([]), pickle.dumps({'files': {}}),
+                                     pickle.dumps({'validFor': [0], 'files': {}})])
+def test_what_is_wrong_with_the_memory_of_a_check_costs_a_new_one(course_folder, config,
+                                                                  model_param, damaged):
+    course_folder()
+    whole = checked(config, model_param).myDataDicts['train'].dataset.checked
     path = os.path.join(model_param['modelsDir'], 'm', CHECKED_FILES.format('train'))
     with open(path, 'wb') as f:
-        f.write(damaged.replace(b'FOLDER', os.path.join(root, 'Train2017_detectron2_lim10maxfeatures').encode()))
-    read = counted(monkeypatch)
-    checked(config, model_param)
-    assert len(read) == 10
-    checked(config, model_param)
-    assert len(read) == 10
-
-
-def test_a_file_that_breaks_later_is_named_without_the_loaders_stack_trace(course_folder, config, model_param):
-    root = course_folder(n_train=12)
-    loader = DataLoaderWrapper(config, {**model_param, 'numbOfCPUThreadsUsed': 1}).myDataDicts['train']
-    path = first_file(root)
-    os.remove(path)
-    with pytest.raises(UserError) as caught:
-        list(loader)
-    assert loader.num_workers == 1 and str(caught.value) == f'The feature file {path} cannot be read: No such file or directory.'
-
-
-def test_loader_processes_are_as_many_as_shared_memory_holds(course_folder, config, model_param, monkeypatch):
-    course_folder(n_train=40)
-    param = {**model_param, 'numbOfCPUThreadsUsed': 10}
-    monkeypatch.setattr(imageLoader, 'availableCores', lambda: 2)
-    batch = 4 * 4 * D
-    for room, workers in ((10 ** 9, 2), (batch * 4, 1), (batch, 0)):
-        monkeypatch.setattr(imageLoader, 'sharedMemory', lambda: room)
-        loader = DataLoaderWrapper(config, param).myDataDicts['train']
-        assert loader.num_workers == workers
-    assert len(list(loader)) == 10
+        f.write(damaged)
+    assert checked(config, model_param).myDataDicts['train'].dataset.checked == whole
 
 
 def test_a_missing_feature_folder_says_what_is_there_instead(course_folder, config, model_param):

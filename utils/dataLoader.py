@@ -1,29 +1,34 @@
 """Batches of image features and captions, from one pickle per image."""
 import os
 
+import numpy as np
 import torch
+from torch.utils.data import BatchSampler, SequentialSampler
 
-from utils.data import survey
 from utils.data.captionDataset import CaptionDataset, Collate, EpochSampler
 from utils.data.captionWords import captionOf, wordPositions
+from utils.data.checkedFiles import checkFiles
 from utils.data.dataFolder import POOLED, featureFiles, imageFile
 from utils.data.imageFiles import shapeOfFeatures
-from utils.data.imageLoader import bytesOfFeatures, imageLoader
+from utils.data.imageLoader import ImageLoader
 from utils.data.pictures import openPicture
 from utils.files.defaults import withDefaults
 from utils.files.project import runFolder
 from utils.generateVocabulary import loadVocabulary
-from utils.processes.distributed import ShareOfBatches, isMain
+from utils.networks.captionRewards import CaptionRewards, learnedWords, ngrams
+from utils.processes.distributed import ShareOfBatches, mainFirst
+from utils.processes.progress import progressBar
 
-CHECKED_FILES = 'checkedFiles_{}.json'  # in a run's folder, of each mode
+CHECKED_FILES = 'checkedFiles_{}.pickle'  # in a run's folder, of each mode
 
 
 class DataLoaderWrapper:
-    """The loaders of the modes in `modelParam['modeSetups']`: `myDataDicts['train']` and `myDataDicts['val']`.
+    """The loaders of `modelParam['modeSetups']`: `myDataDicts['train']` and `myDataDicts['val']`.
 
     Attributes:
-        config: the configuration with `vocabulary_size` no larger than the vocabulary, so that no token is without a word, and
-            with the sizes of the files' features as `number_of_cnn_features` and, where they are not pooled, `numberOfRegions`.
+        config: the configuration with `vocabulary_size` no larger than the vocabulary, so that
+            every token has a word, and with the sizes of the files' features as
+            `number_of_cnn_features` and, where they are not pooled, `numberOfRegions`.
         vocabulary: dict as `loadVocabulary` returns it.
 
     Raises:
@@ -37,18 +42,27 @@ class DataLoaderWrapper:
         config = withDefaults(config)
         paths = {mode: featureFiles(modelParam['data_dir'], mode, config['featurepathstub'])
                  for mode, _ in modelParam['modeSetups']}
-        sizes = [*['numberOfRegions'] * (config['featurepathstub'] != POOLED), 'number_of_cnn_features']
-        shape = shapeOfFeatures(next(iter(paths.values())), [config[size] for size in sizes])  # [D] or [K, D]
-        self.config = {**config, **dict(zip(sizes, shape)), 'vocabulary_size': min(config['vocabulary_size'], len(words))}
+        sizes = ['number_of_cnn_features']
+        if config['featurepathstub'] != POOLED:
+            sizes.insert(0, 'numberOfRegions')
+        expected = [config[size] for size in sizes]
+        shape = shapeOfFeatures(next(iter(paths.values())), expected)            # [D] or [K, D]
+        self.config = {**config, **dict(zip(sizes, shape)),
+                       'vocabulary_size': min(config['vocabulary_size'], len(words))}
         empty_tokens = frozenset(token for token, word in words.items() if not word.strip())
         collate = Collate(config['truncated_backprop_length'])
+        batch_size = modelParam['batch_size']
         self.myDataDicts = {}
         for mode in paths:
-            dataset = CaptionDataset(paths[mode], shape, self.config['vocabulary_size'], empty_tokens, config['seed'])
-            batches = ShareOfBatches(EpochSampler(len(dataset), config['seed']), modelParam['batch_size'], drop_last=False)
-            self.myDataDicts[mode] = imageLoader(
-                dataset, collate, modelParam, bytesOfFeatures(shape), batches=batches if mode == 'train' else None,
-                keep_processes=True, pin_memory=torch.cuda.is_available())
+            dataset = CaptionDataset(paths[mode], shape, self.config['vocabulary_size'],
+                                     empty_tokens, config['seed'])
+            if mode == 'train':
+                sampler = EpochSampler(len(dataset), config['seed'])
+                batches = ShareOfBatches(sampler, batch_size, drop_last=False)
+            else:
+                batches = BatchSampler(SequentialSampler(dataset), batch_size, drop_last=False)
+            self.myDataDicts[mode] = ImageLoader(dataset, collate, batches,
+                                                 modelParam['numbOfCPUThreadsUsed'])
 
     def checkFiles(self):
         """Reads every file that is new or has changed since the last check of this run's data.
@@ -56,19 +70,46 @@ class DataLoaderWrapper:
         Raises:
             UserError: files cannot be used; it says how many and names some.
         """
-        if isMain():
+        with mainFirst():  # the other processes read what it has found
             for mode, loader in self.myDataDicts.items():
                 memory = os.path.join(runFolder(self.modelParam), CHECKED_FILES.format(mode))
-                survey.checkFiles(loader.dataset, self.modelParam, memory)
+                checkFiles(loader.dataset, self.modelParam, memory)
 
     def trainingStatistics(self):
-        """The mean of the training images' features [D], over detections too, and how often each token is to be learned in
-        all of their captions [V]; float64 and integers."""
-        return survey.trainingStatistics(self.myDataDicts['train'].dataset, self.modelParam)
+        """What the training data say before any learning.
+
+        Returns:
+            the mean of the images' features [D], over detections too, float64; how often each
+            token is to be learned in all of their captions, integers [V].
+        """
+        loader = self.myDataDicts['train']
+        dataset, size = loader.dataset, self.modelParam['batch_size']
+        in_order = BatchSampler(SequentialSampler(dataset), size, drop_last=False)
+        batches = ImageLoader(dataset, loader.collate_fn, in_order, loader.threads)
+        sums = 0
+        for batch in progressBar(batches, 'statistics', self.modelParam):
+            D = batch['cnn_features'].shape[-1]
+            sums = sums + sum(image.reshape(-1, D).double().mean(0)
+                              for image in batch['cnn_features'])
+        words = [token for index in range(len(dataset)) for caption in dataset.captions(index)
+                 for token in dataset.tokensToLearn(caption)[1:]]
+        counts = torch.bincount(torch.tensor(words), minlength=dataset.vocabulary_size)
+        return sums / len(dataset), counts
 
     def captionRewards(self):
         """The `CaptionRewards` by the training images' captions."""
-        return survey.captionRewards(self.myDataDicts['train'].dataset, self.modelParam)
+        dataset = self.myDataDicts['train'].dataset
+        parts, size = [], self.modelParam['batch_size']
+        for start in progressBar(range(0, len(dataset), size), 'n-grams', self.modelParam):
+            of_images = []  # the n-grams of each image's captions, once
+            for index in range(start, min(start + size, len(dataset))):
+                captions = learnedWords(dataset, dataset.captions(index))
+                of_images.append(np.unique(ngrams(captions, dataset.vocabulary_size)[1]))
+            parts.append(np.unique(np.concatenate(of_images), return_counts=True))
+        codes, counts = map(np.concatenate, zip(*parts))
+        codes, places = np.unique(codes, return_inverse=True)
+        frequencies = np.bincount(places, counts)
+        return CaptionRewards(codes, frequencies, len(dataset), dataset.vocabulary_size)
 
     def imageFile(self, mode, imgPath):
         """The path of an image; the file may be missing."""

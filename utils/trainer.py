@@ -24,7 +24,8 @@ from utils.saverRestorer import SaverRestorer
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
-BATCHES_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 20}  # at the loss, for which a GPU has to be waited for
+BATCHES_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 20}  # at the loss, for which a GPU must be waited for
+SECONDS = {'train': 'training_seconds', 'val': 'validation_seconds'}
 
 
 def train(config, modelParam, imageCaptionModel):
@@ -38,11 +39,11 @@ def train(config, modelParam, imageCaptionModel):
         UserError: settings, data, or what an earlier run has left cannot be used.
         JavaError: there is no Java, which the scores need.
     """
-    modelParam = prepare(modelParam, config)                          # settings, folders, data and Java
-    config, modelParam = fitToDemo(withDefaults(config), modelParam)  # where the data are the demo's
-    dataLoader = DataLoaderWrapper(config, modelParam)                # batches of features and captions
+    modelParam = prepare(modelParam, config)                          # settings, data and Java
+    config, modelParam = fitToDemo(withDefaults(config), modelParam)  # for the demo data
+    dataLoader = DataLoaderWrapper(config, modelParam)                # batches
     config = dataLoader.config                                        # with the vocabulary's size
-    model = Model(config, modelParam, imageCaptionModel)              # network, optimizer and schedule
+    model = Model(config, modelParam, imageCaptionModel)              # network and optimizer
     announce(modelParam, dataLoader, model)
     dataLoader.checkFiles()
     saveRestorer = SaverRestorer(config, modelParam)                  # checkpoints
@@ -51,7 +52,9 @@ def train(config, modelParam, imageCaptionModel):
 
 
 class Trainer:
-    """Trains, validates, scores and saves, epoch by epoch; a new model gets the start that its learning recipe asks for.
+    """Trains, validates, scores and saves, epoch by epoch.
+
+    A new model gets the start that its learning recipe asks for.
 
     Args:
         model: a `Model`, as the `SaverRestorer` left it; it is new where no epoch is done.
@@ -66,6 +69,7 @@ class Trainer:
         self.config = config
         self.dataLoader = dataLoader
         self.saveRestorer = saveRestorer
+        self.epochs = allEpochs(modelParam, config)
         if config['selfCriticalEpochs']:
             checkVocabulary(config['vocabulary_size'])
         if config['learningRecipe'] != ASSIGNMENT and model.start_epoch == 0:
@@ -75,66 +79,74 @@ class Trainer:
         self.plotter = Plotter(modelParam, config)
         self.times = readRunFile(runFolder(modelParam), 'times.json', [])
 
-    @property
-    def epochs(self):
-        """How many there are in all."""
-        return allEpochs(self.modelParam, self.config)
-
     def train(self):
-        """Trains from `model.start_epoch` to the last epoch. After each epoch the run's folder holds its checkpoint,
-        history.json, times.json and captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
-        one alone validates and writes."""
+        """Trains from `model.start_epoch` to the last epoch.
+
+        After each epoch the run's folder holds its checkpoint, history.json, times.json and
+        captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
+        one alone validates and writes.
+        """
         if isMain():
             self.plotter.plotMissing(self.model.history)
-        if self.model.start_epoch < self.epochs:
-            with closing(CaptionValidator(self.modelParam, self.dataLoader)) if isMain() else nullcontext() as validator:
-                for epoch in range(self.model.start_epoch + 1, self.epochs + 1):
-                    self._train_epoch(epoch, validator)
+        if self.model.start_epoch == self.epochs:
+            return
+        validator = CaptionValidator(self.modelParam, self.dataLoader) if isMain() else None
+        with closing(validator) if isMain() else nullcontext():
+            for epoch in range(self.model.start_epoch + 1, self.epochs + 1):
+                self._train_epoch(epoch, validator)
 
     def _train_epoch(self, epoch, validator):
-        model, folder = self.model, runFolder(self.modelParam)
+        model = self.model
         seedEverything(self.config['seed'], epoch)
-        if self._isSelfCritical(epoch):
+        selfCritical = self._isSelfCritical(epoch)
+        if selfCritical:
             self._setSelfCritical(epoch)
-        learning_rate = model.optimizer.param_groups[0]['lr']
-        losses, seconds = {}, {}
+        entry = {'epoch': epoch, 'learning_rate': model.optimizer.param_groups[0]['lr']}
+        times = {'epoch': epoch}
         for mode, is_train in self.modelParam['modeSetups']:
             start = time.monotonic()
-            loss = self.run_epoch(mode, model, is_train, epoch)
-            losses['reward' if mode == 'train' and self._isSelfCritical(epoch) else f'{mode}_loss'] = loss
-            seconds['training_seconds' if mode == 'train' else 'validation_seconds'] = time.monotonic() - start
+            result = self.run_epoch(mode, model, is_train, epoch)
+            entry['reward' if mode == 'train' and selfCritical else f'{mode}_loss'] = result
+            times[SECONDS[mode]] = time.monotonic() - start
         model.scheduler.step()
         if not isMain():
             return
         start = time.monotonic()
-        results = validator.caption(model)
+        captions = validator.caption(model)
         try:
-            scores = validator.score(results)
+            entry.update(validator.score(captions))
         except JavaError as error:  # training is never lost to a scorer
             print(f'Epoch {epoch} stays without scores. {error}', flush=True)
-            scores = {}
-        seconds['scoring_seconds'] = time.monotonic() - start
+        times['scoring_seconds'] = time.monotonic() - start
+        self._save(entry, {**times, 'device': describeDevice(model.device)}, captions)
+        self._print(entry, times)
 
-        model.history.append({'epoch': epoch, 'learning_rate': learning_rate, **losses, **scores})
-        self.times = [times for times in self.times if times['epoch'] < epoch] + [
-            {'epoch': epoch, **seconds, 'device': describeDevice(model.device)}]
-        writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), results)
-        writeJson(os.path.join(folder, 'history.json'), model.history)
-        writeJson(os.path.join(folder, 'times.json'), self.times)  # apart from the history, which a seed repeats
-        self.plotter.plot(model.history)
-        # the checkpoint comes last: an epoch whose checkpoint is there has left everything, any other is done again
-        self.saveRestorer.save(epoch, -scores.get('meteor', -math.inf), model)
-        print(f'epoch {epoch}/{self.epochs}  '
-              + '  '.join(f"{name.replace('_', ' ')} {loss:.3f}" for name, loss in losses.items())
-              + ''.join(f'  {name} {scores[key]:.4f}' for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')) if scores)
-              + f'  {sum(seconds.values()):.0f} s', flush=True)
+    def _save(self, entry, times, captions):
+        folder, epoch = runFolder(self.modelParam), entry['epoch']
+        history = self.model.history
+        history.append(entry)
+        self.times = [earlier for earlier in self.times if earlier['epoch'] < epoch] + [times]
+        writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), captions)
+        writeJson(os.path.join(folder, 'history.json'), history)
+        writeJson(os.path.join(folder, 'times.json'), self.times)  # which a seed does not repeat
+        self.plotter.plot(history)
+        # last: an epoch whose checkpoint is there has left everything, any other is done again
+        self.saveRestorer.save(epoch, -entry.get('meteor', -math.inf), self.model)
+
+    def _print(self, entry, times):
+        seconds = sum(times[key] for key in times if key.endswith('_seconds'))
+        parts = [f"epoch {entry['epoch']}/{self.epochs}"]
+        parts += [f"{key.replace('_', ' ')} {entry[key]:.3f}"
+                  for key in ('train_loss', 'reward', 'val_loss') if key in entry]
+        if 'meteor' in entry:
+            parts.append(f"METEOR {entry['meteor']:.4f}  BLEU-4 {entry['bleu_4']:.4f}")
+        print('  '.join([*parts, f'{seconds:.0f} s']), flush=True)
 
     def _isSelfCritical(self, epoch):
         return self.modelParam['numbOfEpochs'] < epoch <= self.epochs
 
     def _setSelfCritical(self, epoch):
-        """Makes ready for a self-critical epoch: the rewards, and the optimizer, which has a learning rate of its own and at first
-        no memory."""
+        """Counts n-grams for the rewards once, and starts the optimizer anew for these epochs."""
         self.rewards = self.rewards or fromMain(self.dataLoader.captionRewards)
         optimizer = self.model.optimizer
         if not self._isSelfCritical(epoch - 1):
@@ -143,40 +155,45 @@ class Trainer:
             group['lr'] = LEARNING_RATE
 
     def run_epoch(self, mode, model, is_train, cur_epoch):
-        """One pass over the images: 'train' with optimizer steps, 'val' without; teacher-forced, or self-critical training.
+        """One pass over the images, teacher-forced; self-critical training samples captions.
 
         Args:
-            mode: 'train' or 'val'.
+            mode: 'train', with optimizer steps, or 'val', without.
             model: the `Model`.
             is_train: True; captions that run free have no loss, `CaptionValidator` scores them.
             cur_epoch: integer, which decides the order of the images and the captions drawn.
 
         Returns:
-            The loss per word, in nats; the mean reward where that is learned from.
+            The loss per word, in nats; the mean reward in self-critical training.
 
         Raises:
             UserError: the loss is not finite.
         """
         if not is_train:
-            raise ValueError("a pass with is_train False has no loss; 'val' is scored running free after every epoch")
+            raise ValueError("a pass with is_train False has no loss; 'val' is scored running free "
+                             'after every epoch')
         loader = self.dataLoader.myDataDicts[mode]
         batches = progressBar(loader, f'epoch {cur_epoch} {mode}', self.modelParam)
         if mode == 'val':
             return teacherForcedLoss(model, batches)
         selfCritical = self._isSelfCritical(cur_epoch)
-        model.net.train(not selfCritical)                                        # captions are said and learned without dropout
+        model.net.train(not selfCritical)  # captions are sampled and learned without dropout
         if selfCritical:
             batches = RewardedBatches(batches, model, loader, self.rewards)
         loader.batch_sampler.sampler.set_epoch(cur_epoch)
         total, words, unread = 0.0, 0.0, []
         for number, batch in enumerate(batches, start=1):
-            words_of_batch = averaged(float(batch['yWeights'].sum()))            # per process, as its gradients are
+            words_of_batch = averaged(float(batch['yWeights'].sum()))  # per process, as gradients
             words += words_of_batch
+            where = f'epoch {cur_epoch}, batch {number}'
             for loss in model.learn(self.lossOfParts(batch), words_of_batch):
-                unread.append((loss, batch['imgPaths'], f'epoch {cur_epoch}, batch {number}'))
+                unread.append((loss, batch['imgPaths'], where))
             if number % BATCHES_BETWEEN_LOOKS[model.device.type] == 0 or number == len(loader):
                 values = torch.stack([loss for loss, _, _ in unread]).tolist()
-                total += sum(finite(value, *origin) for value, (_, *origin) in zip(values, unread))
+                for value, (_, *origin) in zip(values, unread):
+                    total += finite(value, *origin)
                 unread = []
                 batches.set_postfix_str(f'loss {total / words:.3f}', refresh=False)
-        return averaged(batches.total) / averaged(batches.number) if selfCritical else averaged(total) / words
+        if selfCritical:
+            return averaged(batches.total) / averaged(batches.number)
+        return averaged(total) / words

@@ -1,23 +1,22 @@
-"""The images of a feature folder as a data set: which caption is learned, in which order, in what batches."""
+"""The images of a feature folder as a data set: which caption is learned, in what order."""
+import contextlib
 import os
 import random
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
-from torch.utils.data.dataloader import default_collate
 
-from utils.data.batch import Batch
 from utils.data.captionWords import END, START, UNKNOWN
-from utils.data.imageFiles import loadImage
+from utils.data.imageFiles import loadImage, readRaw
 
 
 class CaptionDataset(Dataset):
     """The images of one feature folder, in order of their file names.
 
-    An item is asked for by its index alone, and comes with its first caption, or by (index, epoch, learned), and comes with
-    one of its captions drawn from (seed, epoch, file name) alone, whichever process reads it; without words to learn where
-    learned is False.
+    An item is asked for by its index alone, and comes with its first caption; or by (index,
+    epoch, learned), and comes with one of its captions, drawn from (seed, epoch, file name)
+    alone, and with no words to learn where `learned` is False.
 
     Args:
         paths: the feature files.
@@ -25,42 +24,89 @@ class CaptionDataset(Dataset):
         vocabulary_size: V; larger tokens become `UNK`.
         empty_tokens: the tokens of words without a letter, which captions are freed of.
         seed: integer.
+
+    Attributes:
+        checked: for each file what its check has found, a tuple of size in bytes, time of the last
+            change in ns, offset of the raw features or -1, imgPath, and its captions' tokens, a
+            line of text each; or None. With it features are read without unpickling, and
+            captions without opening files.
     """
 
     def __init__(self, paths, features_shape, vocabulary_size, empty_tokens, seed):
         self.paths = paths
+        self.names = [os.path.basename(path) for path in paths]
         self.features_shape = features_shape
         self.vocabulary_size = vocabulary_size
         self.empty_tokens = empty_tokens
         self.seed = seed
+        self.checked = None
 
     def __len__(self):
         return len(self.paths)
+
+    def __getitem__(self, key):
+        index, epoch, learned = fullKey(key)
+        image = self.load(index)
+        image['drawn'] = self.drawn(index, epoch, len(image['captionsAsTokens']))
+        tokens = image['captionsAsTokens'][image['drawn']]
+        image['tokens'] = self.tokensToLearn(tokens) if learned else [START]
+        return image
 
     def load(self, index):
         """The image's file, as `loadImage` returns it."""
         return loadImage(self.paths[index], self.features_shape)
 
-    def __getitem__(self, key):
-        index, epoch, learned = key if isinstance(key, tuple) else (key, None, True)
-        image = self.load(index)
-        number = 0
-        if epoch is not None:
-            draw = random.Random(f'{self.seed} {epoch} {os.path.basename(self.paths[index])}')
-            number = draw.randrange(len(image['captions']))
-        image['drawn'] = number
-        image['tokens'] = self.tokensToLearn(image['captionsAsTokens'][number]) if learned else [START]
-        return image
+    def captions(self, index):
+        """The tokens of an image's captions, a list of lists."""
+        if self.checked is None:
+            return self.load(index)['captionsAsTokens']
+        return [list(map(int, line.split())) for line in self.checked[index][-1].split('\n')]
+
+    def readInto(self, key, features):
+        """Reads an image's features into a float32 array of their shape.
+
+        Returns:
+            its imgPath, and the tokens to learn.
+        """
+        index, epoch, learned = fullKey(key)
+        if self.checked is not None:
+            size, time, offset, imgPath, captions = self.checked[index]
+            with contextlib.suppress(OSError):  # which is said where the file is read again, below
+                if readRaw(self.paths[index], (size, time), offset, features):
+                    if not learned:
+                        return imgPath, [START]
+                    lines = captions.split('\n')
+                    tokens = map(int, lines[self.drawn(index, epoch, len(lines))].split())
+                    return imgPath, self.tokensToLearn(tokens)
+        image = self[key]
+        features[:] = image['cnn_features']
+        return image['imgPath'], image['tokens']
+
+    def drawn(self, index, epoch, number):
+        """Which of an image's captions is learned in an epoch, the first where that is None."""
+        if epoch is None:
+            return 0
+        return random.Random(f'{self.seed} {epoch} {self.names[index]}').randrange(number)
 
     def tokensToLearn(self, caption):
-        """A caption's tokens from the start to the end token, the end put back where the file lacks it."""
+        """A caption's tokens from the start to the end token, which some files lack."""
         tokens = [token if token < self.vocabulary_size else UNKNOWN
                   for token in caption if token not in self.empty_tokens]
-        return tokens + [END] * (tokens[-1:] != [END])
+        if tokens[-1:] != [END]:
+            tokens.append(END)
+        return tokens
+
+
+def fullKey(key):
+    """The tuple (index, epoch, learned) of a key of a `CaptionDataset`."""
+    return key if isinstance(key, tuple) else (key, None, True)
 
 
 class EpochSampler(Sampler):
-    """Every index of a data set once, in an order that (seed, epoch) alone decides; yields (index, epoch)."""
+    """Every index of a data set once, in an order that (seed, epoch) alone decides.
+
+    Yields (index, epoch).
+    """
 
     def __init__(self, length, seed):
         self.length = length
@@ -81,47 +127,55 @@ class EpochSampler(Sampler):
 
 
 class Collate:
-    """Makes a batch of items, the captions in truncated parts of at most `truncated_backprop_length` steps.
+    """Makes a batch of items, the captions in parts of at most `truncated_backprop_length` steps.
 
-    A `Batch` is a dict of `cnn_features` [B, D] or [B, K, D]; `xTokens`, `yTokens`, `yWeights` and `numbOfTruncatedSequences` as
-    `captionTensors` makes them; of the drawn caption of each image `captions` (its words) and `captionsAsTokens`; of all
-    captions of each image `orig_captions` (texts), `allcaptions` and `allcaptionsAsTokens`; `imgPaths`; and `boxes` where
-    files have them. None of these lists is cut or cleaned.
+    A batch is a dict of `cnn_features` [B, D] or [B, K, D]; `xTokens`, `yTokens`, `yWeights` and
+    `numbOfTruncatedSequences` as `captionTensors` makes them; of each image's drawn caption
+    `captions` (its words) and `captionsAsTokens`; of all its captions `orig_captions` (texts),
+    `allcaptions` and `allcaptionsAsTokens`; `imgPaths`; and `boxes` where files have them. None
+    of these lists is cut or cleaned.
     """
 
     def __init__(self, truncated_backprop_length):
         self.truncated_backprop_length = truncated_backprop_length
 
     def __call__(self, images):
-        # [B, D] or [B, K, D], in a loader process at once in the memory that it shares
-        features = default_collate([image['cnn_features'] for image in images])
-        small = {**self.captionTensors([image['tokens'] for image in images]), 'imgPaths': [image['imgPath'] for image in images]}
-        lists = {'orig_captions': [image['original_captions'] for image in images],
-                 'captions': [image['captions'][image['drawn']] for image in images],
-                 'captionsAsTokens': [image['captionsAsTokens'][image['drawn']] for image in images],
-                 'allcaptions': [image['captions'] for image in images],
-                 'allcaptionsAsTokens': [image['captionsAsTokens'] for image in images]}
+        return {'cnn_features': torch.stack([image['cnn_features'] for image in images]),
+                **self.captionTensors([image['tokens'] for image in images]),
+                'imgPaths': [image['imgPath'] for image in images], **self.texts(images)}
+
+    def texts(self, images):
+        """What a batch holds that training does not look at."""
+        lists = {'orig_captions': [image['original_captions'] for image in images]}
+        for key in ('captions', 'captionsAsTokens'):
+            lists[key] = [image[key][image['drawn']] for image in images]
+            lists[f'all{key}'] = [image[key] for image in images]
         if any('boxes' in image for image in images):
-            lists['boxes'] = [image.get('boxes') for image in images]             # each [10, 4] or None
-        return Batch(features, small, lists)
+            lists['boxes'] = [image.get('boxes') for image in images]    # each [10, 4] or None
+        return lists
 
     def captionTensors(self, captions):
-        """xTokens, yTokens, yWeights [B, T, N], N = numbOfTruncatedSequences, from B lists of tokens, start to end.
+        """xTokens, yTokens, yWeights [B, T, N], N = numbOfTruncatedSequences.
 
-        T is the longest caption's number of steps, or truncated_backprop_length where that is less. yTokens are xTokens one
-        step later; yWeights are 1 where yTokens has a word or an end, 0 where it is padded.
+        T is the longest caption's number of steps, or truncated_backprop_length where that is
+        less. yTokens are xTokens one step later; yWeights are 1 where yTokens has a word or an
+        end, 0 where it is padded.
+
+        Args:
+            captions: B lists of tokens, start to end.
         """
-        longest = max(2, *map(len, captions)) - 1                                # a start token alone has no step
+        longest = max(2, *map(len, captions)) - 1                # a start token alone has no step
         T = min(longest, self.truncated_backprop_length)
-        N = -(-longest // T)
-        tokens = np.full((len(captions), N * T + 1), END, np.int64)              # filled by numpy, which is faster at it
-        weights = np.zeros((len(captions), N * T), np.float32)
-        for row, caption in enumerate(captions):
-            tokens[row, :len(caption)] = caption
-            weights[row, :len(caption) - 1] = 1
+        N = (longest + T - 1) // T
+        lengths = np.array([[len(caption)] for caption in captions])              # [B, 1]
+        steps = np.arange(N * T + 1)
+        tokens = np.full((len(captions), N * T + 1), END)
+        tokens[steps < lengths] = [token for caption in captions for token in caption]
+        weights = (steps[1:] < lengths).astype(np.float32)
 
-        def parts(rows):                                                         # [B, N·T] to [B, T, N], each part in one piece
-            return torch.from_numpy(rows).reshape(-1, N, T).transpose(0, 1).contiguous().permute(1, 2, 0)
+        def parts(rows):                     # [B, N·T] to [B, T, N], each part in one piece
+            parts_first = torch.from_numpy(rows).reshape(-1, N, T).transpose(0, 1).contiguous()
+            return parts_first.permute(1, 2, 0)
 
-        return {'xTokens': parts(tokens[:, :-1]), 'yTokens': parts(tokens[:, 1:]), 'yWeights': parts(weights),
-                'numbOfTruncatedSequences': N}
+        return {'xTokens': parts(tokens[:, :-1]), 'yTokens': parts(tokens[:, 1:]),
+                'yWeights': parts(weights), 'numbOfTruncatedSequences': N}

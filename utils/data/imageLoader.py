@@ -1,34 +1,99 @@
-"""A loader of images that reads them by as many processes as there are cores and memory for."""
-import math
+"""Batches of images, read by threads a few batches ahead of the step that learns from them."""
+import collections
+import functools
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from utils.processes.cores import availableCores
-from utils.processes.distributed import localWorldSize
-from utils.processes.loaderProcesses import FileLoader, sharedMemory
+from utils.data.captionDataset import fullKey
 
-BATCHES_IN_FLIGHT = 4  # of a loader process in shared memory: two waiting, one in the making, one in use
+SLOW = 2e-4  # seconds an image, from which on a disk keeps more than one thread busy
 
 
-def imageLoader(dataset, collate, modelParam, bytes_of_image, images_per_process=1, batches=None, keep_processes=False, **options):
-    """A `FileLoader` of batches of `modelParam['batch_size']` images.
+class Batch(collections.UserDict):
+    """A batch as `Collate` makes it, whose texts are read when one of them is asked for.
 
     Args:
-        dataset, collate: what makes images, and a batch of them.
-        bytes_of_image: the memory that an image takes in a batch.
-        images_per_process: with fewer, a further process is not worth its start.
-        batches: a batch sampler, or None for all images in their order.
-        keep_processes: whether they outlive a pass.
-        options: further ones of `DataLoader`.
+        at_hand: dict of what training needs.
+        dataset, collate_fn: what makes the rest.
+        keys: those of the data set's items.
     """
-    batch_size = modelParam['batch_size']
-    workers = min(modelParam['numbOfCPUThreadsUsed'], availableCores() // localWorldSize(), -(-len(dataset) // batch_size),
-                  len(dataset) // images_per_process, sharedMemory() // (BATCHES_IN_FLIGHT * max(1, batch_size * bytes_of_image)))
-    return FileLoader(dataset, **({'batch_sampler': batches} if batches else {'batch_size': batch_size}), collate_fn=collate,
-                      num_workers=workers, persistent_workers=keep_processes and workers > 0, **options,
-                      generator=torch.Generator())  # its own, so that loading never moves the global one
+
+    def __init__(self, at_hand, dataset, collate_fn, keys):
+        self.at_hand = at_hand
+        self.dataset = dataset
+        self.collate_fn = collate_fn
+        self.dataset_keys = keys
+
+    @functools.cached_property
+    def data(self):
+        """The whole dict."""
+        at_hand, self.at_hand = self.at_hand, {}  # from now on only here, where it may be changed
+        images = [self.dataset[key] for key in self.dataset_keys]
+        return {**self.collate_fn.texts(images), **at_hand}
+
+    def __getitem__(self, key):
+        return self.at_hand[key] if key in self.at_hand else self.data[key]
+
+    def references(self):
+        """The tokens of all captions of each image, as `CaptionDataset.captions` returns them."""
+        return [self.dataset.captions(fullKey(key)[0]) for key in self.dataset_keys]
+
+    def __reduce__(self):
+        return dict, (self.data,)
 
 
-def bytesOfFeatures(shape):
-    """The memory of an image's float32 features."""
-    return 4 * math.prod(shape)
+class ImageLoader:
+    """The batches of a `CaptionDataset`; iterating over it is one pass.
+
+    Args:
+        dataset: a `CaptionDataset`.
+        collate_fn: a `Collate`.
+        batch_sampler: yields lists of the data set's keys.
+        threads: how many read files where a disk is slow to answer, as over a network. Files that
+            come at once are read by one thread, since several would only wait for each other.
+            With 0 the caller's thread reads.
+    """
+
+    def __init__(self, dataset, collate_fn, batch_sampler, threads):
+        self.dataset = dataset
+        self.collate_fn = collate_fn
+        self.batch_sampler = batch_sampler
+        self.threads = threads
+
+    def __len__(self):
+        return len(self.batch_sampler)
+
+    def __iter__(self):
+        batches = iter(self.batch_sampler)
+        if self.threads == 0:
+            yield from map(self._batch, batches)
+            return
+        start = time.perf_counter()
+        first = self._batch(next(batches))
+        is_slow = time.perf_counter() - start > SLOW * len(first['imgPaths'])
+        threads = self.threads if is_slow else 1
+        ahead = collections.deque()
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for keys in batches:
+                    ahead.append(pool.submit(self._batch, keys))
+                    if len(ahead) > threads:
+                        yield first
+                        first = ahead.popleft().result()
+                yield first
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for batch in ahead:  # of a pass that is left early
+                    batch.cancel()
+
+    def _batch(self, keys):
+        shape = (len(keys), *self.dataset.features_shape)
+        # GPUs copy from pinned memory while they compute
+        features = torch.empty(shape, pin_memory=torch.cuda.is_available())
+        imgPaths, captions = zip(*map(self.dataset.readInto, keys, features.numpy()))
+        at_hand = {'cnn_features': features, **self.collate_fn.captionTensors(captions),
+                   'imgPaths': list(imgPaths)}
+        return Batch(at_hand, self.dataset, self.collate_fn, keys)

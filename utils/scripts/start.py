@@ -1,8 +1,7 @@
 """What every script does first: check its settings, find data and Java, announce them."""
 import os
-import tempfile
 
-from utils.data.dataFolder import DEMO_ROOT, SET_ROOT, dataName, isDemo
+from utils.data.dataFolder import DEMO_ROOT, MODES, SET_ROOT, dataName, isDemo
 from utils.demo.demoData import makeDemoData
 from utils.files.atomic import removePartialFiles
 from utils.files.errors import UserError
@@ -12,64 +11,51 @@ from utils.model import describeDevice
 from utils.processes.distributed import isMain, mainFirst, worldSize
 from utils.processes.java import findJava
 from utils.processes.progress import saidWhenLong
-from utils.saverRestorer import findCheckpoint
 from utils.scripts.settings import checkSettings
-
-try:
-    import resource
-except ImportError:  # Windows has no such limit
-    resource = None
-
-NOTHING_KEPT = 'It keeps nothing on the way; started again, it begins anew.'
-BEGINS_AGAIN = 'No epoch was finished; started again, it begins with the first.'
-GOES_ON = 'What was finished is kept; started again, it goes on from there.'
-OPEN_FILES = 1024  # that a script may have at once; ten loader processes with their batches take about half
-
-_parameters = None  # this process's, once it has prepared
 
 
 def prepare(modelParam, config=None):
-    """The parameters as this machine has them: nothing left out, absolute folders, the data in place, the model's name ending
-    in theirs. Processes beside the main one are left with the training images.
+    """Checks the settings, finds data and Java, and locks the run's folder for a training.
 
     Args:
         modelParam: dict.
         config: dict or None, which is only checked.
 
+    Returns:
+        modelParam with defaults filled in, absolute folders, and the data's name appended to the
+        run's; for further processes of a training with the training images alone.
+
     Raises:
-        UserError: a setting is impossible, the data folder does not exist, this task is being trained already, or several
-            processes are to validate.
+        UserError: a setting is impossible, the data folder does not exist, this task is being
+            trained already, or several processes are to validate.
         JavaError: there is no Java, which the scores need.
     """
     modelParam, _ = checkSettings(modelParam, config)
     if modelParam['inference'] and worldSize() > 1:
-        raise UserError('Only training is shared between processes. Start this script by python instead of torchrun.')
-    for variable in ('TMPDIR', 'TEMP', 'TMP'):  # TMP=./tmp may name a folder that nobody has made yet
-        if os.environ.get(variable):
-            os.makedirs(os.environ[variable], exist_ok=True)
-    tempfile.tempdir = None
-    allowOpenFiles()
+        raise UserError('Only training is shared between processes. Start this script by python '
+                        'instead of torchrun.')
     if isMain():
         with saidWhenLong('Looking for Java'):
             findJava()
     data_dir = inProject(modelParam['data_dir'])
-    with mainFirst(), saidWhenLong('Drawing the demo data, once' if isDemo(data_dir) else 'Looking for the data'):
+    doing = 'Drawing the demo data, once' if isDemo(data_dir) else 'Looking for the data'
+    with mainFirst(), saidWhenLong(doing):
         provideData(data_dir)
     name = modelParam['modelName'].rstrip('/\\')
-    parameters = {**modelParam, 'data_dir': data_dir, 'modelName': os.path.join(f'{name}_{dataName(data_dir)}', ''),
-                  **{key: inProject(modelParam[key]) for key in ('modelsDir', 'img_dir')}}
-    global _parameters
-    _parameters = parameters
+    parameters = {**modelParam, 'data_dir': data_dir,
+                  'modelName': os.path.join(f'{name}_{dataName(data_dir)}', ''),
+                  'modelsDir': inProject(modelParam['modelsDir']),
+                  'img_dir': inProject(modelParam['img_dir'])}
     if not isMain():
-        return {**parameters, 'modeSetups': [pair for pair in modelParam['modeSetups'] if pair[0] == 'train']}
-    if not modelParam['inference']:
+        parameters['modeSetups'] = [pair for pair in modelParam['modeSetups'] if pair[0] == 'train']
+    elif not modelParam['inference']:
         lockFolder(runFolder(parameters))
         removePartialFiles(runFolder(parameters))
     return parameters
 
 
 def provideData(data_dir):
-    """Makes sure that the data folder is there; the demo data are drawn when they are asked for the first time.
+    """Makes sure that the data folder is there; the demo data are drawn when first asked for.
 
     Raises:
         UserError: there is no such folder.
@@ -78,34 +64,17 @@ def provideData(data_dir):
         makeDemoData(DEMO_ROOT)
     elif not os.path.isdir(data_dir):
         what = 'is a file' if os.path.isfile(os.path.normpath(data_dir)) else 'does not exist'
-        raise UserError(f"The data folder {data_dir} {what}. {SET_ROOT} Or set it to '' for the built-in demo data.")
-
-
-def whatIsKept():
-    """What a script that ends early has left, and what it does when it is started again."""
-    if _parameters is None:  # a script that writes file by file
-        return GOES_ON
-    if _parameters['inference']:
-        return NOTHING_KEPT
-    return GOES_ON if findCheckpoint(_parameters, 'last') else BEGINS_AGAIN
-
-
-def allowOpenFiles():
-    """Raises the limit of open files to what the system allows; each batch from a loader process takes several."""
-    if resource is not None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
-            allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        raise UserError(f'The data folder {data_dir} {what}. {SET_ROOT} '
+                        "Or set it to '' for the built-in demo data.")
 
 
 def announce(modelParam, dataLoader, model):
     """Prints which data, how many images, which device."""
     data_dir = modelParam['data_dir']
-    names = {'train': 'training', 'val': 'validation'}
-    images = ' and '.join(f'{len(loader.dataset):,} {names[mode]}' for mode, loader in dataLoader.myDataDicts.items())
+    images = ' and '.join(f'{len(loader.dataset):,} {MODES[mode]}'
+                          for mode, loader in dataLoader.myDataDicts.items())
     device = describeDevice(model.device)
     if model.device.type == 'cpu' and modelParam['cuda']['use_cuda']:
         device += ' (no CUDA found)'
-    print(f"Data: {'built-in demo data' if isDemo(data_dir) else 'COCO layout'} in {data_dir}, {images} images. "
-          f'Device: {device}.', flush=True)
+    form = 'built-in demo data' if isDemo(data_dir) else 'COCO layout'
+    print(f'Data: {form} in {data_dir}, {images} images. Device: {device}.', flush=True)
