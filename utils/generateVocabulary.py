@@ -18,8 +18,9 @@ def generateVocabulary(captions, minimumCount=1):
         minimumCount: how often a word must be there to be one of the vocabulary's.
 
     Returns:
-        dict of `wordCounter` (integers [V]), `sentenceLen` (integers, one per caption), `vocabulary` (words: the three marks,
-        then the most frequent first), `tokens` (0 … V - 1), `wordToToken`, `TokenToWord`.
+        dict of `wordCounter` (integers [V]), `sentenceLen` (integers, one per caption),
+        `vocabulary` (words: the three marks, then the most frequent first), `tokens`
+        (0 … V - 1), `wordToToken`, `TokenToWord`.
     """
     count = collections.Counter(word for caption in captions for word in caption)
     ranked = [word for word, number in count.most_common() if number >= minimumCount]
@@ -43,22 +44,28 @@ def loadVocabulary(data_dir):
     path = os.path.join(data_dir, 'vocabulary', 'vocabulary.pickle')
     try:
         vocabulary = loadPickle(path)
-        token_to_word = {int(token): str(word) for token, word in vocabulary['TokenToWord'].items()}
-        word_to_token = {str(word): int(token) for word, token in vocabulary['wordToToken'].items()}
+        token_to_word = {int(token): str(word)
+                         for token, word in vocabulary['TokenToWord'].items()}
+        word_to_token = {str(word): int(token)
+                         for word, token in vocabulary['wordToToken'].items()}
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f'There is no vocabulary file {path}. Set DATA_ROOT in utils/dataRoot.py to the folder that '
-                        'holds "vocabulary" and the feature folders; utils/buildCourseLayout.py makes one of COCO as it is '
-                        'published.') from None
+        raise UserError(f'There is no vocabulary file {path}. Set DATA_ROOT in utils/dataRoot.py '
+                        'to the folder that holds "vocabulary" and the feature folders; '
+                        'utils/buildCourseLayout.py makes one of COCO as it is published.'
+                        ) from None
     except Exception as error:
-        raise UserError(f'The vocabulary file {path} cannot be read: {type(error).__name__}: {error}. '
-                        'Copy it again from where the data came from.') from error
-    if sorted(token_to_word) != list(range(len(token_to_word))):
-        raise UserError(f'The vocabulary file {path} has {len(token_to_word)} words, but their tokens do not run from '
-                        f'0 to {len(token_to_word) - 1}. Copy it again from where the data came from.')
+        raise UserError(f'The vocabulary file {path} cannot be read: {type(error).__name__}: '
+                        f'{error}. Copy it again from where the data came from.') from error
+    size = len(token_to_word)
+    if sorted(token_to_word) != list(range(size)):
+        raise UserError(f'The vocabulary file {path} has {size} words, but their tokens do not '
+                        f'run from 0 to {size - 1}. Copy it again from where the data came from.')
     # a caption is words with spaces between, in a file of UTF-8
-    unusable = [word for word in token_to_word.values() if len(word.split()) > 1 or re.search('[\ud800-\udfff]', word)]
+    unusable = [ascii(word) for word in token_to_word.values()
+                if len(word.split()) > 1 or re.search('[\ud800-\udfff]', word)]
     if unusable:
-        raise UserError(f'The vocabulary file {path} cannot be used: a word must not hold white space or half a letter, as '
-                        f'{", ".join(map(ascii, unusable[:3]))} does. Make it again from the captions, or correct it.')
+        raise UserError(f'The vocabulary file {path} cannot be used: a word must not hold white '
+                        f'space or half a letter, as {", ".join(unusable[:3])} does. Make it '
+                        'again from the captions, or correct it.')
     words = {word.strip(): token for token, word in token_to_word.items()}
     return {**vocabulary, 'TokenToWord': token_to_word, 'wordToToken': {**words, **word_to_token}}

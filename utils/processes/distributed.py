@@ -1,8 +1,8 @@
-"""One training by several processes, as torchrun starts them: who they are, and what they do together.
+"""One training by several processes, as torchrun starts them.
 
-The main process, rank 0, does all that one process alone does; the others only train, each its share of every batch. Numbers
-and waiting go by gloo, gradients by gloo between CPUs and by nccl between GPUs. A process that torchrun has not started is
-the main one of one.
+The main process, rank 0, does all that a single process does; the others only train, each on its
+share of every batch. Numbers and barriers go by gloo, gradients by gloo between CPUs and by nccl
+between GPUs. A process that torchrun has not started is the main one of one.
 """
 import contextlib
 import datetime
@@ -16,19 +16,20 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import BatchSampler, DistributedSampler
 
-LONGEST_WAIT = datetime.timedelta(days=1)  # while the main process reads files or scores; the end of a process ends all waits
+# while the main process reads files or scores; when a process ends, nobody waits for it
+LONGEST_WAIT = datetime.timedelta(days=1)
 
-_store = None  # torchrun's table of what the processes tell each other
+_store = None  # torchrun's key-value store
 
 
 @contextlib.contextmanager
 def joined():
-    """Within this a process that torchrun has started is one of several, of which only the main one prints."""
+    """Within this, processes started by torchrun are a group, of which the main one prints."""
     global _store
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
         yield
         return
-    from torch.distributed.rendezvous import rendezvous  # which a torch that was built without torchrun lacks
+    from torch.distributed.rendezvous import rendezvous  # missing where torch has no torchrun
     store, number, size = next(rendezvous('env://'))
     dist.init_process_group('gloo', store=store, rank=number, world_size=size, timeout=LONGEST_WAIT)
     _store = store
@@ -64,16 +65,16 @@ def isMain():
 
 
 def isFirstToEnd():
-    """Whether no other process has asked this before: of all that end for one reason, the first one says it."""
+    """Whether no other process has asked this before."""
     try:
         return _store is None or _store.add('ended', 1) == 1
-    except RuntimeError:  # the table has gone with a process that ended earlier
+    except RuntimeError:  # the store went with a process that ended earlier
         return False
 
 
 @contextlib.contextmanager
 def mainFirst():
-    """The other processes come to the block when the main one is through."""
+    """The main process goes through the block before the others do."""
     if worldSize() > 1 and not isMain():
         dist.barrier()
     yield
@@ -82,7 +83,7 @@ def mainFirst():
 
 
 def fromMain(make):
-    """What `make()` returns in the main process, for every process; anything that can be pickled."""
+    """What `make()` returns in the main process, which all processes get; it must be picklable."""
     if worldSize() == 1:
         return make()
     values = [make() if isMain() else None]
@@ -102,20 +103,22 @@ def _reduced(number, operation):
 
 
 class ShareOfBatches(BatchSampler):
-    """This process's share of the batches that one process alone would draw from a sampler of (index, epoch).
+    """This process's share of the batches that a single process would draw.
 
-    Yields lists of (index, epoch, learned), of the same length in every process. Where a batch does not suffice for that,
-    images stand in a second time, with learned False.
+    The sampler yields (index, epoch). Yields lists of (index, epoch, learned), of the same length
+    in every process; where a batch has too few images for that, some are repeated with `learned`
+    False.
     """
 
     def __iter__(self):
         for batch in super().__iter__():
             share = DistributedSampler(batch, worldSize(), rank(), shuffle=False)
-            yield [(*batch[position], rank() + row * worldSize() < len(batch)) for row, position in enumerate(share)]
+            yield [(*batch[position], rank() + row * worldSize() < len(batch))
+                   for row, position in enumerate(share)]
 
 
 class LossOfShare(nn.Module):
-    """The loss of this process's share of a batch, as one step from inputs to a result, which torch can make parallel.
+    """The loss of this process's share of a batch, as a module that torch can make parallel.
 
     Args:
         model: a `Model`.
@@ -129,9 +132,9 @@ class LossOfShare(nn.Module):
     def forward(self, batch, parts):
         """The loss summed over all words of the share, in nats.
 
-        The network runs `parts` times, the same in every process, since SyncBatchNorm waits for all, and every parameter
-        takes part, since the exchange of gradients waits for each. Where a share has fewer truncated parts than that, or no
-        words at all, its first part stands in and counts nothing.
+        The network runs `parts` times in every process, since SyncBatchNorm waits for all, and
+        uses every parameter, since the exchange of gradients waits for each. Where a share has
+        fewer truncated parts, or no words at all, its first part is repeated and counts nothing.
 
         Args:
             batch: the share.
@@ -139,21 +142,30 @@ class LossOfShare(nn.Module):
         """
         has_words = bool(batch['yWeights'].any())
         losses = list(self.lossOfParts(batch)) if has_words else []
-        stand_in = batch if has_words else {**batch, 'yWeights': torch.ones_like(batch['yWeights'])}
-        return sum(losses + [0 * next(self.lossOfParts(stand_in)) for _ in range(parts - len(losses))])
+        if not has_words:
+            batch = {**batch, 'yWeights': torch.ones_like(batch['yWeights'])}
+        for _ in range(parts - len(losses)):
+            losses.append(0 * next(self.lossOfParts(batch)))
+        return sum(losses)
 
 
 def lossOfShares(model):
-    """A function like `model.lossOfParts` whose only loss is that of the share, summed over its parts, and whose gradients
-    are the mean over all processes, which all start from the main one's weights.
+    """A function like `model.lossOfParts` for this process's share of a batch.
 
-    Batch normalisation is over the images of all GPUs; on CPUs, where torch has no such layer, over those of the share, and
-    the main process's running statistics are kept.
+    It returns one loss, summed over the parts, whose gradients are averaged over all processes.
+    All start from the main one's weights. Batch normalisation is over the images of all GPUs; on
+    CPUs, where torch has no such layer, it is over the share's, and the main process's running
+    statistics are kept.
     """
     group = None
     if model.device.type == 'cuda':
         group = dist.new_group(backend='nccl')
         model.net = nn.SyncBatchNorm.convert_sync_batchnorm(model.net, group)
-    warnings.filterwarnings('ignore', 'Grad strides do not match')  # of biases [1, H], which are copied soon enough
+    warnings.filterwarnings('ignore', 'Grad strides do not match')  # of biases [1, H]: harmless
     loss = nn.parallel.DistributedDataParallel(LossOfShare(model), process_group=group)
-    return lambda batch: [loss(batch, int(_reduced(batch['numbOfTruncatedSequences'], dist.ReduceOp.MAX)))]
+
+    def lossOfShare(batch):
+        parts = _reduced(batch['numbOfTruncatedSequences'], dist.ReduceOp.MAX)
+        return [loss(batch, int(parts))]
+
+    return lossOfShare
