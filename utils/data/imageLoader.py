@@ -2,12 +2,13 @@
 import collections
 import functools
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
 from utils.data.captionDataset import fullKey
 
+BATCHES_AHEAD = 3
 SLOW = 2e-4  # seconds an image, from which on a disk keeps more than one thread busy
 
 
@@ -68,32 +69,49 @@ class ImageLoader:
     def __iter__(self):
         batches = iter(self.batch_sampler)
         if self.threads == 0:
-            yield from map(self._batch, batches)
+            yield from map(self._readHere, batches)
             return
         start = time.perf_counter()
-        first = self._batch(next(batches))
+        first = self._readHere(next(batches))
         is_slow = time.perf_counter() - start > SLOW * len(first['imgPaths'])
         threads = self.threads if is_slow else 1
         ahead = collections.deque()
         with ThreadPoolExecutor(threads) as pool:
             try:
                 for keys in batches:
-                    ahead.append(pool.submit(self._batch, keys))
-                    if len(ahead) > threads:
+                    features = self._newFeatures(keys)
+                    parts = [pool.submit(self._read, keys[part::threads], features[part::threads])
+                             for part in range(threads)]
+                    ahead.append((keys, features, parts))
+                    if len(ahead) == BATCHES_AHEAD:
                         yield first
-                        first = ahead.popleft().result()
+                        first = self._batch(*ahead.popleft())
                 yield first
                 while ahead:
-                    yield ahead.popleft().result()
+                    yield self._batch(*ahead.popleft())
             finally:
-                for batch in ahead:  # of a pass that is left early
-                    batch.cancel()
+                for _, _, parts in ahead:  # of a pass that is left early
+                    for part in parts:
+                        part.cancel()
 
-    def _batch(self, keys):
-        shape = (len(keys), *self.dataset.features_shape)
+    def _readHere(self, keys):
+        features, done = self._newFeatures(keys), Future()
+        done.set_result(self._read(keys, features))
+        return self._batch(keys, features, [done])
+
+    def _newFeatures(self, keys):
         # GPUs copy from pinned memory while they compute
-        features = torch.empty(shape, pin_memory=torch.cuda.is_available())
-        imgPaths, captions = zip(*map(self.dataset.readInto, keys, features.numpy()))
+        return torch.empty(len(keys), *self.dataset.features_shape,
+                           pin_memory=torch.cuda.is_available())
+
+    def _read(self, keys, features):
+        return list(map(self.dataset.readInto, keys, features.numpy()))
+
+    def _batch(self, keys, features, parts):
+        images = [None] * len(keys)
+        for number, part in enumerate(parts):
+            images[number::len(parts)] = part.result()
+        imgPaths, captions = zip(*images)
         at_hand = {'cnn_features': features, **self.collate_fn.captionTensors(captions),
                    'imgPaths': list(imgPaths)}
         return Batch(at_hand, self.dataset, self.collate_fn, keys)
