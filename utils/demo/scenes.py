@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 WIDTH, HEIGHT = 240, 180  # of an image, in pixels
 FINER = 2                 # scenes are drawn this much larger and reduced, for smooth edges
 HORIZON = 82              # y of the line between sky and ground, in pixels
-SKYLINE = HORIZON / HEIGHT
+SKYLINE = HORIZON / HEIGHT  # the same from 0 to 1
 
 COLOURS = {
     'red': (214, 40, 40), 'orange': (245, 135, 20), 'yellow': (250, 215, 40),
@@ -173,6 +173,7 @@ def kite(pen, colour):
 # colours, nouns for one of it, and verbs as (it ..., they ..., ...ing).
 Kind = collections.namedtuple('Kind', 'draw width height colours nouns verbs')
 PLURALS = {'bus': 'buses', 'person': 'people'}  # the others end in s
+NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
 DRIVES, STOPS = ('drives', 'drive', 'driving'), ('stops', 'stop', 'parked')
 STANDS, SITS = ('stands', 'stand', 'standing'), ('sits', 'sit', 'sitting')
 FLIES, FLOATS = ('flies', 'fly', 'flying'), ('floats', 'float', 'floating')
@@ -209,7 +210,7 @@ GROUNDS = {
     'lake': ((80, 150, 200), ['boat'],
              ['on the lake', 'on the water'], ['over the lake', 'above the water']),
 }
-# Skies: colours at the top and at the SKYLINE, brightness of the ground, words for them, and the
+# Skies: colours at the top and at the horizon, brightness of the ground, words for them, and the
 # y and colour of the sun or moon.
 SKIES = {
     'sunny': ((95, 170, 235), (200, 228, 250), 1,
@@ -253,14 +254,11 @@ class Group:
         noun = rng.choice(self.kind.nouns)
         if self.count > 1:
             noun = PLURALS.get(noun, noun + 's')
+            number = rng.choice(NUMBERS[self.count])
         words.append(noun)
         if coloured and self.name == 'person':
             words.append(f'in {self.colour}')
-        if self.count == 2:
-            number = rng.choice(['two', 'two', 'a pair of'])
-        elif self.count == 3:
-            number = rng.choice(['three', 'three', 'a group of'])
-        else:
+        if self.count == 1:
             number = 'an' if words[0][0] in 'aeiou' else 'a'
         return ' '.join([number] + words)
 
@@ -285,10 +283,9 @@ class Scene:
         on_ground = GROUNDS[self.ground][1]
         drawn = rng.sample(on_ground, min(below, len(on_ground))) + rng.sample(SKY_KINDS, above)
         self.groups = []
-        colours = []
         for name in [name for name in KINDS if name in drawn]:
-            colour = rng.choice([other for other in KINDS[name].colours if other not in colours])
-            colours.append(colour)
+            taken = [group.colour for group in self.groups]
+            colour = rng.choice([free for free in KINDS[name].colours if free not in taken])
             count = rng.choice([1, 1, 1, 2, 3] if len(drawn) < 3 else [1, 1, 2])
             scale = rng.choice([.65, 1, 1.35]) if count == 1 else .8
             self.groups.append(Group(rng, name, colour, count, scale))
@@ -313,7 +310,6 @@ class Scene:
 
     def draw(self):
         """The picture, a PIL image of WIDTH × HEIGHT."""
-        rng = self.rng
         picture = Image.new('RGB', (WIDTH * FINER, HEIGHT * FINER))
         canvas = ImageDraw.Draw(picture)
         pen = Pen(canvas, (0, 0, WIDTH, HEIGHT))
@@ -321,7 +317,7 @@ class Scene:
         self._drawGround(pen)
         things = [(box, group) for group in self.groups for box in group.boxes]
         for box, group in sorted(things, key=lambda thing: thing[0][3]):  # the nearest last
-            tone = rng.uniform(.88, 1.08)
+            tone = self.rng.uniform(.88, 1.08)
             group.kind.draw(Pen(canvas, box), shaded(COLOURS[group.colour], tone))
         return picture.reduce(FINER)
 
