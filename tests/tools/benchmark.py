@@ -38,7 +38,7 @@ def newModel(task, **config):
     return Model(config, {**script.modelParam, 'inference': False}, script.ImageCaptionModel)
 
 
-def batchOf(model, images=BATCH, counting=False):
+def batchOf(model, images, counting=False):
     """A batch with random features and words; `counting` sets the words 3, 4, 5 ... instead."""
     V, D = model.net.vocabulary_size, model.net.number_of_cnn_features
     captions = []
@@ -167,7 +167,7 @@ def peakOfGpu(step):
 
 def training(task, repetitions):
     model = newModel(task)
-    batch = batchOf(model)
+    batch = batchOf(model, BATCH)
     steps = {'float32': ownStep(model, batch)}
     if model.device.type == 'cuda':
         steps['float32']()  # makes the optimizer's state
@@ -199,7 +199,7 @@ def captioning(task, repetitions):
     model.net.eval()
     for _ in range(60):
         ownStep(model, batchOf(model, 32, counting=True))()
-    batch = batchOf(model)
+    batch = batchOf(model, BATCH)
     cnn_features = batch['cnn_features'].to(model.device)
     with torch.no_grad():
         seconds = medians({
@@ -211,7 +211,7 @@ def captioning(task, repetitions):
           f'{seconds["beam"] / seconds["ours"]:.2f} with a beam of 3')
 
 
-def scoring(images=5000):
+def scoring(images):
     """METEOR of a second epoch's captions, by the process of the first epoch and by a new one."""
     captions = [Scene(f'benchmark {number}').captions() for number in range(images)]
     references = {number: captions[number][:4] for number in range(images)}
@@ -229,7 +229,8 @@ def scoring(images=5000):
         process.compute_score(tokenize(references), tokenize(second))
         process.meteor_p.kill()
 
-    print(f'METEOR of {images} captions: a new process takes {secondsOf(anew) / ours:.2f} times as long')
+    print(f'METEOR of {images} captions: a new process takes '
+          f'{secondsOf(anew) / ours:.2f} times as long')
 
 
 def peak_of_family(process):
@@ -267,7 +268,7 @@ def main(repetitions=7):
     for task in (1, 2, 3, 4):
         training(task, int(repetitions))
         captioning(task, int(repetitions))
-    scoring()
+    scoring(5000)
 
 
 if __name__ == '__main__':
