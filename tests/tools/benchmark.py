@@ -234,31 +234,24 @@ def scoring(images):
 
 
 def peak_of_family(process):
-    """The peak of the memory in kB of a process and all that descend from it, until its end."""
+    """The peak of `memory_of_family` until the process ends."""
     peak = 0
     while process.poll() is None:
-        peak = max(peak, sum(map(proportional_set_size, family(process.pid))))
+        peak = max(peak, memory_of_family(process.pid))
         time.sleep(.2)
     return peak
 
 
-def family(pid):
-    """A process and all that descend from it."""
-    try:
-        with open(f'/proc/{pid}/task/{pid}/children') as f:
-            children = f.read().split()
-    except OSError:
-        return []
-    return [pid] + [descendant for child in children for descendant in family(child)]
-
-
-def proportional_set_size(pid):
-    """A process's memory in kB, its part of what it shares."""
+def memory_of_family(pid):
+    """Memory in kB of a process and all that descend from it; what they share counts once."""
     try:
         with open(f'/proc/{pid}/smaps_rollup') as f:
-            return next((int(line.split()[1]) for line in f if line.startswith('Pss:')), 0)
-    except OSError:
+            own = next((int(line.split()[1]) for line in f if line.startswith('Pss:')), 0)
+        with open(f'/proc/{pid}/task/{pid}/children') as f:
+            children = f.read().split()
+    except OSError:  # it has ended
         return 0
+    return own + sum(map(memory_of_family, children))
 
 
 def main(repetitions=7):
