@@ -25,6 +25,7 @@ from utils.metrics import METEOR, tokenize
 from utils.model import Model
 
 BATCH, PADDED = 128, 25
+STEPS_TO_LEARN = 60  # until captions end
 # Of 1,000 COCO captions so many have 7, 8, ... 24 words, counted over 2,000 training images.
 LENGTHS = [8, 165, 227, 207, 153, 98, 58, 33, 18, 12, 7, 4, 3, 2, 1, 1, 1, 1]
 # Share of the captions that are as in the epoch before: the mean over epochs 2 to 10 of task 3 on
@@ -197,7 +198,7 @@ def captioning(task, repetitions):
     """Free-running captions of a model that has learned to end them at lengths like COCO's."""
     model = newModel(task, learningRate={'lr': 0.002})
     model.net.eval()
-    for _ in range(60):
+    for _ in range(STEPS_TO_LEARN):
         ownStep(model, batchOf(model, 32, counting=True))()
     batch = batchOf(model, BATCH)
     cnn_features = batch['cnn_features'].to(model.device)
