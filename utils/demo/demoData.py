@@ -142,9 +142,10 @@ def _draw(root, n_train, n_val):
     writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
     extractor = FeatureExtractor()
     for mode, numbers in (('train', range(n_train)), ('val', range(n_train, len(scenes)))):
-        unpooled, pooled, pictures = folders = [os.path.join(root, folder) for folder in (
-            SPLITS[mode] + UNPOOLED, SPLITS[mode] + POOLED, IMAGE_FOLDERS[mode])]
-        for folder in folders:
+        unpooled = os.path.join(root, SPLITS[mode] + UNPOOLED)
+        pooled = os.path.join(root, SPLITS[mode] + POOLED)
+        pictures = os.path.join(root, IMAGE_FOLDERS[mode])
+        for folder in (unpooled, pooled, pictures):
             os.makedirs(folder)
         for number in tqdm(numbers, f'demo data, {MODES[mode]}', unit='image', disable=None,
                            leave=False):
