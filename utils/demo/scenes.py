@@ -1,16 +1,20 @@
 """Drawn scenes and true sentences about them, for the built-in demo data."""
+import collections
 import random
 
 from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT = 240, 180  # of an image, in pixels
 FINER = 2                 # scenes are drawn this much larger and reduced, for smooth edges
-HORIZON = 82              # y of the line between sky and ground
+HORIZON = 82              # y of the line between sky and ground, in pixels
+SKYLINE = HORIZON / HEIGHT  # the same from 0 to 1
 
-COLOURS = {'red': (214, 40, 40), 'orange': (245, 135, 20), 'yellow': (250, 215, 40), 'green': (40, 150, 60),
-           'blue': (40, 90, 215), 'purple': (130, 55, 165), 'pink': (250, 140, 190), 'brown': (125, 75, 40),
-           'black': (35, 35, 40), 'white': (245, 245, 245)}
-PAINTS = ['red', 'orange', 'yellow', 'green', 'blue', 'purple', 'pink', 'black', 'white']
+COLOURS = {
+    'red': (214, 40, 40), 'orange': (245, 135, 20), 'yellow': (250, 215, 40),
+    'green': (40, 150, 60), 'blue': (40, 90, 215), 'purple': (130, 55, 165),
+    'pink': (250, 140, 190), 'brown': (125, 75, 40), 'black': (35, 35, 40),
+    'white': (245, 245, 245)}
+PAINTS = [name for name in COLOURS if name != 'brown']
 FURS = ['brown', 'black', 'white', 'orange']
 DARK, SKIN, GLASS, WOOD = (45, 45, 50), (240, 195, 160), (190, 225, 245), (110, 70, 40)
 
@@ -21,7 +25,12 @@ def shaded(colour, factor):
 
 
 class Pen:
-    """Draws shapes whose coordinates run from 0 to 1 over a box of the image (left, top, right, bottom, in pixels)."""
+    """Draws shapes whose coordinates run from 0 to 1 over a box of the image.
+
+    Args:
+        canvas: the ImageDraw of an image that is FINER times as large.
+        box: left, top, right, bottom, in pixels.
+    """
 
     def __init__(self, canvas, box):
         self.canvas = canvas
@@ -42,7 +51,8 @@ class Pen:
         self.canvas.ellipse(self.points(coordinates), fill=colour)
 
     def line(self, colour, thickness, *coordinates):
-        self.canvas.line(self.points(coordinates), fill=colour, width=max(1, round(thickness * self.height)))
+        width = max(1, round(thickness * self.height))
+        self.canvas.line(self.points(coordinates), fill=colour, width=width)
 
 
 def house(pen, colour):
@@ -159,94 +169,110 @@ def kite(pen, colour):
     pen.polygon(shaded(colour, .75), .5, .72, 0, .3, .5, .3)
 
 
-class Kind:
-    """What can be in a scene: how it is drawn (width and usual height in pixels), coloured and spoken of."""
-
-    def __init__(self, draw, width, height, colours, nouns, verbs):
-        self.draw = draw
-        self.width = width
-        self.height = height
-        self.colours = colours
-        self.nouns = nouns    # (one, several)
-        self.verbs = verbs    # (it …, they …, …ing)
-
-
-STANDS, SITS, FLIES = ('stands', 'stand', 'standing'), ('sits', 'sit', 'sitting'), ('flies', 'fly', 'flying')
+# What can be in a scene: the function that draws it, its usual size in pixels, its possible
+# colours, nouns for one of it, and verbs as (it ..., they ..., ...ing).
+Kind = collections.namedtuple('Kind', 'draw width height colours nouns verbs')
+PLURALS = {'bus': 'buses', 'person': 'people'}  # the others end in s
+NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
+DRIVES, STOPS = ('drives', 'drive', 'driving'), ('stops', 'stop', 'parked')
+STANDS, SITS = ('stands', 'stand', 'standing'), ('sits', 'sit', 'sitting')
+FLIES, FLOATS = ('flies', 'fly', 'flying'), ('floats', 'float', 'floating')
+SAILS, GROWS = ('sails', 'sail', 'sailing'), ('grows', 'grow', 'growing')
+RUNS, WAITS = ('runs', 'run', 'running'), ('waits', 'wait', 'waiting')
 # In the order in which the detector is sure of them.
 KINDS = {
-    'house': Kind(house, 62, 62, PAINTS, [('house', 'houses'), ('building', 'buildings')], [STANDS]),
-    'bus': Kind(bus, 80, 40, PAINTS, [('bus', 'buses')], [('stops', 'stop', 'parked'), ('drives', 'drive', 'driving')]),
-    'car': Kind(car, 62, 34, PAINTS, [('car', 'cars')], [('drives', 'drive', 'driving'), ('stops', 'stop', 'parked')]),
-    'boat': Kind(boat, 54, 58, PAINTS, [('boat', 'boats'), ('sailboat', 'sailboats')],
-                 [('sails', 'sail', 'sailing'), ('floats', 'float', 'floating')]),
-    'person': Kind(person, 26, 56, PAINTS, [('person', 'people')], [STANDS, ('waits', 'wait', 'waiting')]),
-    'dog': Kind(dog, 46, 36, FURS, [('dog', 'dogs')], [STANDS, ('runs', 'run', 'running')]),
-    'cat': Kind(cat, 32, 38, FURS, [('cat', 'cats')], [SITS]),
-    'umbrella': Kind(umbrella, 56, 54, PAINTS, [('umbrella', 'umbrellas'), ('parasol', 'parasols')], [STANDS]),
-    'balloon': Kind(balloon, 34, 48, PAINTS, [('balloon', 'balloons'), ('hot air balloon', 'hot air balloons')],
-                    [('floats', 'float', 'floating'), FLIES]),
-    'kite': Kind(kite, 30, 44, PAINTS, [('kite', 'kites')], [FLIES]),
-    'bird': Kind(bird, 38, 30, PAINTS, [('bird', 'birds')], [FLIES]),
-    'tree': Kind(tree, 46, 66, ['green', 'orange', 'yellow', 'brown'], [('tree', 'trees')], [STANDS, ('grows', 'grow', 'growing')]),
-    'flower': Kind(flower, 26, 40, PAINTS[:-2], [('flower', 'flowers')], [('grows', 'grow', 'growing')]),
+    'house': Kind(house, 62, 62, PAINTS, ['house', 'building'], [STANDS]),
+    'bus': Kind(bus, 80, 40, PAINTS, ['bus'], [STOPS, DRIVES]),
+    'car': Kind(car, 62, 34, PAINTS, ['car'], [DRIVES, STOPS]),
+    'boat': Kind(boat, 54, 58, PAINTS, ['boat', 'sailboat'], [SAILS, FLOATS]),
+    'person': Kind(person, 26, 56, PAINTS, ['person'], [STANDS, WAITS]),
+    'dog': Kind(dog, 46, 36, FURS, ['dog'], [STANDS, RUNS]),
+    'cat': Kind(cat, 32, 38, FURS, ['cat'], [SITS]),
+    'umbrella': Kind(umbrella, 56, 54, PAINTS, ['umbrella', 'parasol'], [STANDS]),
+    'balloon': Kind(balloon, 34, 48, PAINTS, ['balloon', 'hot air balloon'], [FLOATS, FLIES]),
+    'kite': Kind(kite, 30, 44, PAINTS, ['kite'], [FLIES]),
+    'bird': Kind(bird, 38, 30, PAINTS, ['bird'], [FLIES]),
+    'tree': Kind(tree, 46, 66, ['green', 'orange', 'yellow', 'brown'], ['tree'], [STANDS, GROWS]),
+    'flower': Kind(flower, 26, 40, PAINTS[:-2], ['flower'], [GROWS]),
 }
 SKY_KINDS = ['balloon', 'kite', 'bird']
-# Backgrounds: colour of the ground, what stands on it, how its place is called on the ground and in the air above.
+# Grounds: colour, what stands there, words for places on it, words for places in the air above.
 GROUNDS = {
     'meadow': ((120, 190, 90), ['house', 'tree', 'flower', 'person', 'dog', 'cat'],
-               ['on the grass', 'in a green field', 'on a meadow'], ['over the grass', 'above a green field']),
+               ['on the grass', 'in a green field', 'on a meadow'],
+               ['over the grass', 'above a green field']),
     'beach': ((235, 210, 150), ['person', 'dog', 'umbrella', 'cat'],
               ['on the beach', 'on the sand', 'by the sea'], ['over the beach', 'above the sand']),
     'snow': ((228, 236, 244), ['house', 'tree', 'person', 'dog', 'car'],
              ['in the snow', 'on a snowy field'], ['over the snow', 'above a snowy field']),
     'street': ((150, 150, 155), ['car', 'bus', 'house', 'person', 'dog', 'cat'],
                ['on the street', 'on the road'], ['over the street', 'above the road']),
-    'lake': ((80, 150, 200), ['boat'], ['on the lake', 'on the water'], ['over the lake', 'above the water']),
+    'lake': ((80, 150, 200), ['boat'],
+             ['on the lake', 'on the water'], ['over the lake', 'above the water']),
 }
-# Skies: colours at the top and at the horizon, how they are spoken of.
+# Skies: colours at the top and at the horizon, brightness of the ground, words for them, and the
+# y and colour of the sun or moon.
 SKIES = {
-    'sunny': ((95, 170, 235), (200, 228, 250), ['on a sunny day', 'in the sunshine', 'under the sun']),
-    'cloudy': ((160, 175, 190), (205, 212, 220), ['under a cloudy sky', 'on a cloudy day', 'under the clouds']),
-    'sunset': ((120, 90, 150), (255, 170, 90), ['at sunset', 'in the evening']),
-    'night': ((12, 18, 50), (40, 50, 100), ['at night', 'under the moon', 'in the dark']),
+    'sunny': ((95, 170, 235), (200, 228, 250), 1,
+              ['on a sunny day', 'in the sunshine', 'under the sun'], (20, (255, 225, 70))),
+    'cloudy': ((160, 175, 190), (205, 212, 220), 1,
+               ['under a cloudy sky', 'on a cloudy day', 'under the clouds'], None),
+    'sunset': ((120, 90, 150), (255, 170, 90), .85,
+               ['at sunset', 'in the evening'], (HORIZON - 6, (255, 110, 50))),
+    'night': ((12, 18, 50), (40, 50, 100), .55,
+              ['at night', 'under the moon', 'in the dark'], (22, (235, 235, 215))),
 }
 
 
 class Group:
-    """One to three things of the same kind and colour; `boxes` are theirs in the image, left, top, right, bottom."""
+    """One to three things of the same kind and colour.
 
-    def __init__(self, kind, colour, count, scale):
-        self.kind = kind
+    Attributes:
+        name: a key of KINDS, whose value is `kind`.
+        boxes: a (left, top, right, bottom) for each thing, in pixels.
+    """
+
+    def __init__(self, rng, name, colour, count, scale):
+        self.rng = rng
+        self.name = name
+        self.kind = KINDS[name]
+        self.inSky = name in SKY_KINDS
         self.colour = colour
         self.count = count
         self.scale = scale
         self.boxes = []
 
-    def phrase(self, rng):
-        """Words for the group, something now and then left out: 'two red cars', 'a small bird', 'a person in blue'."""
+    def phrase(self):
+        """Words for the group, such as 'two red cars', 'a small bird' or 'a person in blue'."""
+        rng = self.rng
         words = []
         if self.count == 1 and abs(self.scale - 1) > .25 and rng.random() < .5:
             words.append(rng.choice(['big', 'large'] if self.scale > 1 else ['small', 'little']))
         coloured = rng.random() < .85
-        if coloured and self.kind != 'person':
+        if coloured and self.name != 'person':
             words.append(self.colour)
-        words.append(rng.choice(KINDS[self.kind].nouns)[self.count > 1])
-        if coloured and self.kind == 'person':
+        noun = rng.choice(self.kind.nouns)
+        if self.count > 1:
+            noun = PLURALS.get(noun, noun + 's')
+            number = rng.choice(NUMBERS[self.count])
+        words.append(noun)
+        if coloured and self.name == 'person':
             words.append(f'in {self.colour}')
         if self.count == 1:
-            return ('an ' if words[0][0] in 'aeiou' else 'a ') + ' '.join(words)
-        number = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}[self.count]
-        return rng.choice(number) + ' ' + ' '.join(words)
+            number = 'an' if words[0][0] in 'aeiou' else 'a'
+        return ' '.join([number] + words)
 
     def middle(self):
         return sum(box[0] + box[2] for box in self.boxes) / 2 / self.count
 
 
 class Scene:
-    """A scene made up from a seed: background, sky and one to three groups of things.
+    """A scene made up from a seed: a ground, a sky and one to three groups of things.
+
+    The captions are to be asked for before the picture: both go on with the same random numbers.
 
     Args:
-        seed: a str; the same seed gives the same scene, picture and captions.
+        seed: a str; the same seed gives the same scene, captions and picture.
     """
 
     def __init__(self, seed):
@@ -254,73 +280,73 @@ class Scene:
         self.ground = rng.choice(list(GROUNDS))
         self.sky = rng.choice(list(SKIES))
         below, above = rng.choice([(1, 0), (1, 1), (2, 0), (2, 0), (2, 1), (0, 1), (0, 2)])
-        kinds = rng.sample(GROUNDS[self.ground][1], min(below, len(GROUNDS[self.ground][1]))) + rng.sample(SKY_KINDS, above)
-        kinds.sort(key=list(KINDS).index)
-        colours = []
+        on_ground = GROUNDS[self.ground][1]
+        drawn = rng.sample(on_ground, min(below, len(on_ground))) + rng.sample(SKY_KINDS, above)
         self.groups = []
-        for kind in kinds:
-            colours.append(rng.choice([colour for colour in KINDS[kind].colours if colour not in colours]))
-            count = rng.choice([1, 1, 1, 2, 3] if len(kinds) < 3 else [1, 1, 2])
-            self.groups.append(Group(kind, colours[-1], count, rng.choice([.65, 1, 1.35]) if count == 1 else .8))
-        for in_sky in (False, True):
-            self._place([group for group in self.groups if (group.kind in SKY_KINDS) == in_sky], in_sky)
+        for name in [name for name in KINDS if name in drawn]:
+            taken = [group.colour for group in self.groups]
+            colour = rng.choice([free for free in KINDS[name].colours if free not in taken])
+            count = rng.choice([1, 1, 1, 2, 3] if len(drawn) < 3 else [1, 1, 2])
+            scale = rng.choice([.65, 1, 1.35]) if count == 1 else .8
+            self.groups.append(Group(rng, name, colour, count, scale))
+        self._place([group for group in self.groups if not group.inSky])
+        self._place([group for group in self.groups if group.inSky])
 
-    def _place(self, groups, in_sky):
+    def _place(self, groups):
         """Gives every thing of these groups a box, side by side."""
         rng = self.rng
         rng.shuffle(groups)
-        slot = WIDTH / max(1, sum(group.count for group in groups))
-        number = 0
-        for group in groups:
-            kind = KINDS[group.kind]
-            group.scale = min(group.scale, .96 * slot / kind.width)
-            for _ in range(group.count):
-                width, height = kind.width * group.scale, kind.height * group.scale
-                left = number * slot + rng.uniform(.02, .98) * (slot - width)
-                bottom = rng.uniform(height + 3, HORIZON + 8) if in_sky else rng.uniform(HORIZON + 34, HEIGHT - 4)
-                group.boxes.append((left, bottom - height, left + width, bottom))
-                number += 1
+        things = [group for group in groups for _ in range(group.count)]
+        for number, group in enumerate(things):
+            slot = WIDTH / len(things)
+            group.scale = min(group.scale, .96 * slot / group.kind.width)
+            width, height = group.kind.width * group.scale, group.kind.height * group.scale
+            left = number * slot + rng.uniform(.02, .98) * (slot - width)
+            if group.inSky:
+                bottom = rng.uniform(height + 3, HORIZON + 8)
+            else:
+                bottom = rng.uniform(HORIZON + 34, HEIGHT - 4)
+            group.boxes.append((left, bottom - height, left + width, bottom))
 
     def draw(self):
         """The picture, a PIL image of WIDTH × HEIGHT."""
-        rng = self.rng
         picture = Image.new('RGB', (WIDTH * FINER, HEIGHT * FINER))
         canvas = ImageDraw.Draw(picture)
         pen = Pen(canvas, (0, 0, WIDTH, HEIGHT))
-        horizon = HORIZON / HEIGHT
-        top, low, _ = SKIES[self.sky]
-        for band in range(12):
-            mixed = tuple(round(a + (b - a) * band / 11) for a, b in zip(top, low))
-            pen.rectangle(mixed, 0, horizon * band / 12, 1, horizon * (band + 1) / 12)
-        self._draw_sky(canvas, rng.uniform(25, WIDTH - 25))
-        light = .55 if self.sky == 'night' else .85 if self.sky == 'sunset' else 1
-        ground = shaded(GROUNDS[self.ground][0], light)
-        pen.rectangle(ground, 0, horizon, 1, 1)
-        self._draw_ground(pen, horizon, ground, light)
+        self._drawSky(pen)
+        self._drawGround(pen)
         things = [(box, group) for group in self.groups for box in group.boxes]
         for box, group in sorted(things, key=lambda thing: thing[0][3]):  # the nearest last
-            tone = rng.uniform(.88, 1.08)
-            KINDS[group.kind].draw(Pen(canvas, box), shaded(COLOURS[group.colour], tone))
+            tone = self.rng.uniform(.88, 1.08)
+            group.kind.draw(Pen(canvas, box), shaded(COLOURS[group.colour], tone))
         return picture.reduce(FINER)
 
-    def _draw_sky(self, canvas, x):
-        if self.sky == 'cloudy':
+    def _drawSky(self, pen):
+        top, low, _, _, disc = SKIES[self.sky]
+        for band in range(12):
+            mixed = tuple(round(a + (b - a) * band / 11) for a, b in zip(top, low))
+            pen.rectangle(mixed, 0, SKYLINE * band / 12, 1, SKYLINE * (band + 1) / 12)
+        x = self.rng.uniform(25, WIDTH - 25)
+        if disc is None:
             for shift in (0, 85, 170):
-                cloud = Pen(canvas, ((x + shift) % WIDTH - 30, 8 + shift % 3 * 9, (x + shift) % WIDTH + 30, 30 + shift % 3 * 9))
+                middle, y = (x + shift) % WIDTH, 8 + shift % 3 * 9
+                cloud = Pen(pen.canvas, (middle - 30, y, middle + 30, y + 22))
                 for left, up in ((0, .3), (.22, 0), (.5, .25)):
                     cloud.ellipse((240, 243, 246), left, up, left + .5, up + .7)
             return
-        y, colour = {'sunny': (20, (255, 225, 70)), 'sunset': (HORIZON - 6, (255, 110, 50)),
-                     'night': (22, (235, 235, 215))}[self.sky]
-        disc = Pen(canvas, (x - 13, y - 13, x + 13, y + 13))
-        disc.ellipse(colour, 0, 0, 1, 1)
+        y, colour = disc
+        pen = Pen(pen.canvas, (x - 13, y - 13, x + 13, y + 13))
+        pen.ellipse(colour, 0, 0, 1, 1)
         if self.sky == 'night':
-            disc.ellipse(SKIES['night'][0], .3, -.1, 1.2, .85)
+            pen.ellipse(top, .3, -.1, 1.2, .85)
 
-    def _draw_ground(self, pen, horizon, ground, light):
+    def _drawGround(self, pen):
         rng = self.rng
+        light = SKIES[self.sky][2]
+        ground = shaded(GROUNDS[self.ground][0], light)
+        pen.rectangle(ground, 0, SKYLINE, 1, 1)
         if self.ground == 'beach':
-            pen.rectangle(shaded((70, 140, 200), light), 0, horizon, 1, horizon + .08)
+            pen.rectangle(shaded((70, 140, 200), light), 0, SKYLINE, 1, SKYLINE + .08)
         elif self.ground == 'street':
             for x in (.02, .28, .54, .8):
                 pen.rectangle(shaded((245, 245, 240), light), x, .84, x + .14, .87)
@@ -329,24 +355,26 @@ class Scene:
                 x, y = rng.random(), rng.random()
                 pen.ellipse((250, 250, 255), x, y, x + .01, y + .013)
         else:
-            for _ in range(25):  # tufts of grass, or waves
-                x, y = rng.random(), rng.uniform(horizon + .03, .98)
-                length = .03 if self.ground == 'lake' else .008
-                pen.line(shaded(ground, 1.18 if self.ground == 'lake' else .8), .01, x, y, x + length, y - .01)
+            length, tone = (.03, 1.18) if self.ground == 'lake' else (.008, .8)
+            for _ in range(25):  # waves, or tufts of grass
+                x, y = rng.random(), rng.uniform(SKYLINE + .03, .98)
+                pen.line(shaded(ground, tone), .01, x, y, x + length, y - .01)
 
     def captions(self):
         """Five or six different sentences that are true of the picture."""
         rng = self.rng
-        first = self.groups[0]
-        templates = [self._seen, self._doing, self._there, self._placed] + (
-            [self._alone] if len(self.groups) == 1 else [self._together] * 3 + [self._related] * 2)
+        sentences = [self._seen, self._doing, self._there, self._placed]
+        if len(self.groups) == 1:
+            sentences += [self._alone]
+        else:
+            sentences += [self._together] * 3 + [self._related] * 2
         captions = []
         number = rng.choice([5, 5, 5, 6])
         while len(captions) < number:
-            group = first if rng.random() < .7 else rng.choice(self.groups)
-            caption = rng.choice(templates)(group)
+            group = self.groups[0] if rng.random() < .7 else rng.choice(self.groups)
+            caption = rng.choice(sentences)(group)
             if rng.random() < .25:
-                caption += ' ' + rng.choice(SKIES[self.sky][2])
+                caption += ' ' + rng.choice(SKIES[self.sky][3])
             caption = caption[0].upper() + caption[1:] + rng.choice(['.', '.', ''])
             if caption not in captions:
                 captions.append(caption)
@@ -354,46 +382,47 @@ class Scene:
 
     def _where(self, group):
         on_ground, in_air = GROUNDS[self.ground][2:]
-        return self.rng.choice(in_air + ['in the sky'] if group.kind in SKY_KINDS else on_ground)
-
-    def _there_is(self, group):
-        phrase = group.phrase(self.rng)
-        return f'there {"is" if phrase.startswith("a") else "are"} {phrase}'
-
-    def _side(self, group):
-        third = int(3 * group.middle() / WIDTH)
-        return ['on the left', 'in the middle', 'on the right'][third]
+        return self.rng.choice(in_air + ['in the sky'] if group.inSky else on_ground)
 
     def _seen(self, group):
-        return f'{group.phrase(self.rng)} {self._where(group)}'
+        return f'{group.phrase()} {self._where(group)}'
 
     def _doing(self, group):
-        verb = self.rng.choice(KINDS[group.kind].verbs)
-        return f'{group.phrase(self.rng)} {self.rng.choice([verb[group.count > 1], verb[2]])} {self._where(group)}'
+        it, they, doing = self.rng.choice(group.kind.verbs)
+        phrase = group.phrase()
+        verb = self.rng.choice([it if group.count == 1 else they, doing])
+        return f'{phrase} {verb} {self._where(group)}'
+
+    def _thereIs(self, group):
+        phrase = group.phrase()
+        return f'there is {phrase}' if phrase.startswith('a') else f'there are {phrase}'
 
     def _there(self, group):
-        return f'{self._there_is(group)} {self._where(group)}'
+        return f'{self._thereIs(group)} {self._where(group)}'
 
     def _placed(self, group):
-        return f'{self._where(group)} {self._there_is(group)}'
+        return f'{self._where(group)} {self._thereIs(group)}'
 
     def _alone(self, group):
-        return f'{group.phrase(self.rng)} {self._side(group)} of the picture'
+        third = int(3 * group.middle() / WIDTH)
+        side = ['on the left', 'in the middle', 'on the right'][third]
+        return f'{group.phrase()} {side} of the picture'
 
     def _together(self, group):
         others = [other for other in self.groups if other is not group]
-        joined = ' and '.join(part.phrase(self.rng) for part in [group] + self.rng.sample(others, self.rng.randint(1, len(others))))
-        grounded = [part for part in self.groups if part.kind not in SKY_KINDS]
-        return joined + (f' {self._where(group)}' if len(grounded) in (0, len(self.groups)) else '')
+        others = self.rng.sample(others, self.rng.randint(1, len(others)))
+        joined = ' and '.join(part.phrase() for part in [group] + others)
+        if len({part.inSky for part in self.groups}) == 1:
+            joined += f' {self._where(group)}'
+        return joined
 
     def _related(self, group):
         rng = self.rng
         other = rng.choice([other for other in self.groups if other is not group])
-        in_sky = [part.kind in SKY_KINDS for part in (group, other)]
-        if in_sky[0] != in_sky[1]:
-            upper, lower = (group, other) if in_sky[0] else (other, group)
-            return f'{upper.phrase(rng)} {rng.choice(["above", "over"])} {lower.phrase(rng)}'
+        if group.inSky != other.inSky:
+            upper, lower = (group, other) if group.inSky else (other, group)
+            return f'{upper.phrase()} {rng.choice(["above", "over"])} {lower.phrase()}'
         if rng.random() < .5:
             left, right = sorted((group, other), key=Group.middle)
-            return f'{left.phrase(rng)} on the left and {right.phrase(rng)} on the right'
-        return f'{group.phrase(rng)} {rng.choice(["next to", "near", "beside"])} {other.phrase(rng)}'
+            return f'{left.phrase()} on the left and {right.phrase()} on the right'
+        return f'{group.phrase()} {rng.choice(["next to", "near", "beside"])} {other.phrase()}'
