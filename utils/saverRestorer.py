@@ -33,18 +33,14 @@ def newestCheckpoint(folder, kind):
     return os.path.join(folder, f'{kind}_epoch{max(epochs)}.pt') if epochs else None
 
 
-def findCheckpoint(modelParam, kind):
-    """The path of the run's newest 'last' or 'best' checkpoint, or None."""
-    return newestCheckpoint(os.path.join(modelParam['modelsDir'], modelParam['modelName']), kind)
-
-
 def findForValidation(modelParam):
     """The path of the checkpoint to validate, or None.
 
     That is the run's best one, or its last one if `modelParam['restoreModelLast']`; if nothing has
     been trained here, the one that comes with the project.
     """
-    return (findCheckpoint(modelParam, 'last' if modelParam['restoreModelLast'] else 'best')
+    kind = 'last' if modelParam['restoreModelLast'] else 'best'
+    return (newestCheckpoint(os.path.join(modelParam['modelsDir'], modelParam['modelName']), kind)
             or newestCheckpoint(os.path.join(DELIVERED, modelParam['modelName']), 'best'))
 
 
@@ -178,7 +174,7 @@ class SaverRestorer:
 
     def _loadForTraining(self):
         kind = 'best' if self.modelParam['restoreModelBest'] else 'last'
-        path = findCheckpoint(self.modelParam, kind)
+        path = newestCheckpoint(runFolder(self.modelParam), kind)
         return readCheckpoint(path) if path else None
 
     def _goOn(self, model, checkpoint):
@@ -230,6 +226,6 @@ class SaverRestorer:
         except RuntimeError as error:
             raise UserError(f'The checkpoint {path} does not fit this network: it belongs to '
                             'another task or to other sizes. Move it away or set the configuration '
-                            f'that it was trained with. {error}') from error
+                            f'that it was trained with. {str(error).splitlines()[-1]}') from error
         model.setFeatureMean(checkpoint.get('feature_mean'))
         model.start_epoch = checkpoint['epoch']

@@ -1,5 +1,5 @@
 """Validates a trained model of any task: `validate` does all that a validation script asks for."""
-from utils.data.dataFolder import DEMO_ROOT, isDemo
+from utils.data.dataFolder import DEMO_ROOT
 from utils.dataLoader import DataLoaderWrapper
 from utils.model import Model
 from utils.pages.captionPage import writeCaptionPage
@@ -42,7 +42,7 @@ def prepareForModel(modelParam):
     for the demo data.
     """
     prepared = prepare(modelParam)
-    if isDemo(prepared['data_dir']) or findForValidation(prepared):
+    if findForValidation(prepared):
         return prepared
     demo = prepare({**modelParam, 'data_dir': DEMO_ROOT})
     if not findForValidation(demo):

@@ -10,6 +10,7 @@ UNIVERSITY_ROOT = '/itf-fi-ml/shared/IN5400/dataforall/mandatory2/data/coco/'
 DEMO_ROOT = inProject('demoData')
 POOLED, UNPOOLED = 'detectron2_lim10maxfeatures', 'detectron2_lim10features'
 SPLITS = {'train': 'Train2017_', 'val': 'Val2017_'}  # + POOLED or UNPOOLED: the feature folders
+MODES = {'train': 'training', 'val': 'validation'}  # in words
 IMAGE_FOLDERS = {'train': 'train2017', 'val': 'val2017'}
 SET_ROOT = ('Set DATA_ROOT in utils/dataRoot.py to the folder that holds "vocabulary" and the '
             'feature folders; utils/buildCourseLayout.py makes one of COCO as it is published.')
