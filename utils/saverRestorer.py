@@ -1,4 +1,5 @@
 """Checkpoints of the last and the best epoch in a run's folder, and going on from them."""
+import glob
 import hashlib
 import io
 import os
@@ -17,7 +18,6 @@ from utils.networks.otherCheckpoints import ORDER_OF_ROWS, asOurs, spelledAs
 from utils.processes.distributed import fromMain
 from utils.scripts.settings import allEpochs, withDefaults
 
-PARAMETERS_OF_A_RUN = 'batch_size', 'numbOfEpochs'  # in modelParam; beside all of config
 DELIVERED = inProject(os.path.join('report', 'models'))  # models that come with the project
 
 
@@ -91,14 +91,16 @@ class SaverRestorer:
     """
 
     def __init__(self, config, modelParam):
-        self.config = config
         self.modelParam = modelParam
-        self.ofRun = {key: modelParam.get(key) for key in PARAMETERS_OF_A_RUN}
         token_to_word = loadVocabulary(modelParam['data_dir'])['TokenToWord']
         words = [token_to_word[token] for token in range(len(token_to_word))]
-        self.vocabulary = hashlib.sha1('\n'.join(words).encode()).hexdigest()
-        self.words = words[:config['vocabulary_size']]
-        self.photoStandard = readStandard(modelParam['data_dir'])
+        self.run = {
+            'config': config,
+            'modelParam': {key: modelParam.get(key) for key in ('batch_size', 'numbOfEpochs')},
+            'vocabulary': hashlib.sha1('\n'.join(words).encode()).hexdigest(),
+            'words': words[:config['vocabulary_size']],
+            'photoStandard': readStandard(modelParam['data_dir']),
+        }
         self.best = None
 
     def save(self, epoch, currentLoss, model):
@@ -115,18 +117,14 @@ class SaverRestorer:
             kinds = ['best', 'last']  # so that a run killed in between repeats the epoch
         data = io.BytesIO()
         torch.save({
+            **self.run,
             'epoch': epoch,
             'model_state_dict': model.net.state_dict(),
             'optimizer_state_dict': model.optimizer.state_dict(),
             'scheduler_state_dict': model.scheduler.state_dict(),
             'scaler_state_dict': model.scaler.state_dict(),
             'feature_mean': model.feature_mean,
-            'config': self.config,
-            'modelParam': self.ofRun,
             'network': type(model.net).__module__,
-            'vocabulary': self.vocabulary,
-            'words': self.words,
-            'photoStandard': self.photoStandard,
             'history': model.history,
             'best': self.best,
         }, data)
@@ -152,16 +150,16 @@ class SaverRestorer:
                 or cannot be read.
         """
         if self.modelParam['inference']:
-            self._loadForInference(model)
+            self._restoreForInference(model)
         else:
             checkpoint = fromMain(self._loadForTraining)
-            if checkpoint is None:
-                print(f'A new run begins, in {runFolder(self.modelParam)}.', flush=True)
-            else:
+            if checkpoint:
                 self._goOn(model, checkpoint)
+            else:
+                self._sayThatARunBegins()
         return model
 
-    def _loadForInference(self, model):
+    def _restoreForInference(self, model):
         checkpoint = loadForValidation(self.modelParam)
         self._loadWeights(model, checkpoint)
         origin = 'was trained here'
@@ -177,11 +175,20 @@ class SaverRestorer:
         path = newestCheckpoint(runFolder(self.modelParam), kind)
         return readCheckpoint(path) if path else None
 
+    def _sayThatARunBegins(self):
+        folder = os.path.normpath(runFolder(self.modelParam))
+        print(f'A new run begins, in {folder}.', flush=True)
+        others = glob.glob(glob.escape(folder[:-6]) + '[0-9a-f]' * 6)  # as dataName ends
+        for other in set(others) - {folder}:
+            print(f'That in {other} learned from other files or another vocabulary.', flush=True)
+
     def _goOn(self, model, checkpoint):
         folder = runFolder(self.modelParam)
-        then = {**checkpoint['config'], **checkpoint.get('modelParam', {})}
-        changes = [f'{key} was {then.get(key)!r} and is {now!r}'
-                   for key, now in {**self.config, **self.ofRun}.items() if now != then.get(key)]
+        changes = []
+        for name in ('config', 'modelParam'):
+            then = checkpoint.get(name, {})
+            changes += [f'{name}[{key!r}] was {then.get(key)!r} and is {now!r}'
+                        for key, now in self.run[name].items() if now != then.get(key)]
         forced = self.modelParam['restoreModelLast'] or self.modelParam['restoreModelBest']
         if changes and not forced:
             raise UserError(f'The run in {folder} cannot go on, since its configuration has '
@@ -200,7 +207,7 @@ class SaverRestorer:
             model.scaler.load_state_dict(checkpoint['scaler_state_dict'])
         model.history = checkpoint.get('history', [])
         self.best = checkpoint.get('best')
-        epochs = allEpochs(self.modelParam, self.config)
+        epochs = allEpochs(self.modelParam, self.run['config'])
         if model.start_epoch < epochs:
             print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.",
                   flush=True)
@@ -217,15 +224,16 @@ class SaverRestorer:
             raise UserError(f'The checkpoint {path} belongs to another task: it was trained by '
                             f"{checkpoint['network']}.py, and this script runs {network}.py. Move "
                             'it back to the folder of its task.')
-        if checkpoint.get('vocabulary', self.vocabulary) != self.vocabulary:
+        if checkpoint.get('vocabulary', self.run['vocabulary']) != self.run['vocabulary']:
             raise UserError(f'The checkpoint {path} was trained with another vocabulary than that '
                             f"in {self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py "
                             'to the data that it was trained on, or move the checkpoint away.')
         try:
             model.net.load_state_dict(spelledAs(model.net, checkpoint['model_state_dict']))
         except RuntimeError as error:
+            lastLine = str(error).split('\n')[-1].strip()
             raise UserError(f'The checkpoint {path} does not fit this network: it belongs to '
                             'another task or to other sizes. Move it away or set the configuration '
-                            f'that it was trained with. {str(error).splitlines()[-1]}') from error
+                            f'that it was trained with. {lastLine}') from error
         model.setFeatureMean(checkpoint.get('feature_mean'))
         model.start_epoch = checkpoint['epoch']

@@ -76,7 +76,7 @@ def featureFiles(data_dir, mode, featurepathstub):
         fault = 'is empty' if os.path.isdir(folder) else 'does not exist'
         found = ', '.join(sorted(os.listdir(data_dir))[:12])
         raise UserError(f'This task needs the features in {folder}, but that folder {fault}. '
-                        f'The first entries of {data_dir} are: {found}. {SET_ROOT}')
+                        f'{data_dir} holds: {found}. {SET_ROOT}')
     return [os.path.join(folder, name) for name in names]
 
 

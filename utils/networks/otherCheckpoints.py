@@ -15,7 +15,8 @@ def asOurs(checkpoint):
     Raises:
         KeyError: the weights have other names.
     """
-    weights = spelled('inputLayer', checkpoint['model_state_dict'])
+    weights = {name.replace('input_layer', 'inputLayer'): weight
+               for name, weight in checkpoint['model_state_dict'].items()}
     cellType = 'RNN'
     if 'rnn.cells.0.weight_u' in weights:
         cellType = 'GRU'
@@ -38,11 +39,7 @@ def asOurs(checkpoint):
 
 def spelledAs(net, weights):
     """Weights with the name that a network gives its input layer."""
-    theirs = any(name.startswith('input_layer.') for name in net.state_dict())
-    return spelled('input_layer' if theirs else 'inputLayer', weights)
-
-
-def spelled(inputLayer, weights):
-    """Weights with this name of the input layer."""
-    return {name.replace('input_layer', 'inputLayer').replace('inputLayer', inputLayer): weight
-            for name, weight in weights.items()}
+    spellings = 'input_layer', 'inputLayer'
+    if any(name.startswith('input_layer') for name in net.state_dict()):
+        spellings = 'inputLayer', 'input_layer'
+    return {name.replace(*spellings): weight for name, weight in weights.items()}
