@@ -10,7 +10,6 @@ from test_training import build, checkpoints, read, trainUpTo, weights
 from torch import nn
 
 import cocoSource_task2_gru
-from utils.networks.otherCheckpoints import asOurs
 from utils.saverRestorer import loadForValidation
 from utils.validate import restoredModel
 from utils.validate_metrics import validateCaptions
@@ -144,13 +143,14 @@ def test_trained_killed_resumed_and_validated(model, changes, course_folder, con
     assert not torch.equal(weights(critical), weights(whole))
 
 
-@pytest.mark.parametrize('model', [ImageCaptionModel, cocoSource_task2_gru.ImageCaptionModel])
-def test_a_checkpoint_of_other_code_is_validated_and_trained_on(model, course_folder, config,
-                                                                model_param, capsys):
+@pytest.mark.parametrize('model, changes', [
+    (AttentionModel, {'cellType': 'LSTM', 'featurepathstub': 'detectron2_lim10features'}),
+    (cocoSource_task2_gru.ImageCaptionModel, {})])
+def test_a_checkpoint_of_other_code_is_validated_and_trained_on(model, changes, course_folder,
+                                                                config, model_param, capsys):
     """Epochs counted from 0, the hand-out's `input_layer`, nothing beside weights and optimizer."""
     course_folder()
-    if model is ImageCaptionModel:
-        config = {**config, 'cellType': 'LSTM'}
+    config = {**config, **changes}
     theirs = build(config, model_param, model).model
     state = {name.replace('inputLayer', 'input_layer'): weight
              for name, weight in theirs.net.state_dict().items()}
@@ -158,21 +158,11 @@ def test_a_checkpoint_of_other_code_is_validated_and_trained_on(model, course_fo
                 'optimizer_state_dict': theirs.optimizer.state_dict()},
                os.path.join(model_param['modelsDir'], 'm', 'best_epoch6.pt'))
     param = {**model_param, 'inference': True, 'modeSetups': [['val', False]]}
-    saved = loadForValidation(param)['config']
-    for key in ('featurepathstub', 'num_rnn_layers', 'cellType', 'hidden_state_sizes',
-                'number_of_cnn_features', 'embedding_size'):
-        assert saved[key] == config[key]
-    validated, _ = restoredModel(param, model)
+    validated, loader = restoredModel(param, model)
+    assert all(loader.config[key] == config[key] for key in changes)
     assert validated.start_epoch == 7 and 'another order' in capsys.readouterr().out
     for name, weight in theirs.net.state_dict().items():
         assert torch.equal(weight, validated.net.state_dict()[name])
     # 7 epochs are done
     build(config, {**model_param, 'restoreModelBest': 1, 'numbOfEpochs': 8}, model).train()
     assert 'last_epoch8.pt' in checkpoints(model_param)
-
-
-def test_ten_features_are_told_by_an_attention_layer(config):
-    net = AttentionModel({**config, 'vocabulary_size': 9, 'cellType': 'LSTM'})
-    read = asOurs({'epoch': 0, 'model_state_dict': net.state_dict()})['config']
-    assert read['featurepathstub'] == 'detectron2_lim10features'
-    assert read['number_of_cnn_features'] == config['number_of_cnn_features']
