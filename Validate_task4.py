@@ -20,7 +20,6 @@ modelParam = {  # folders and other keys: utils/scripts/settings.py
     'numbOfCPUThreadsUsed': 10,       # threads that read files
     'data_dir': dataDir(),            # set in utils/dataRoot.py
     'modelName': 'task4_attention/',  # the name of the data is added
-    'trainingScript': 'Exercise_Train_task4.py',
     'restoreModelLast': 0,            # 1 validates the last epoch's model instead of the best one
     'inference': True,
 }

@@ -274,12 +274,15 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_lost(course_folder, 
         trainer.model.net.output_layer.bias[3] = float('nan')
     with pytest.raises(UserError, match=r'nan in epoch 2, batch 1, images 0000000000'):
         trainer.train()
-    trainer = build(config, model_param)
-    bias = trainer.model.net.output_layer.bias.data
-    trainer.model.optimizer.step = lambda: bias.fill_(float('inf'))  # only validation sees the last
-    with pytest.raises(UserError, match='The loss is nan in'):
-        trainer.train()
     assert checkpoints(model_param) == ['best_epoch1.pt', 'last_epoch1.pt']
+
+    param = {**model_param, 'modelsDir': model_param['modelsDir'] + 'other', 'batch_size': 10}
+    trainer = build(config, param)
+    bias = trainer.model.net.output_layer.bias.data
+    trainer.model.optimizer.step = lambda: bias.fill_(float('inf'))
+    with pytest.raises(UserError, match='nan in the validation'):
+        trainer.train()
+    assert checkpoints(param) == []
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(course_folder, config, model_param, monkeypatch):

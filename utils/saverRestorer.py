@@ -53,7 +53,7 @@ def loadForValidation(modelParam):
     path = findForValidation(modelParam)
     if path is None:
         raise UserError(f'There is no checkpoint to validate in {runFolder(modelParam)}. Train the '
-                        f"model first: python {modelParam['trainingScript']}")
+                        'model first: python Exercise_Train_task*.py')
     try:
         return readCheckpoint(path)
     except UserError:

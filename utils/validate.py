@@ -47,9 +47,9 @@ def prepareForModel(modelParam):
     demo = prepare({**modelParam, 'data_dir': DEMO_ROOT})
     if not findForValidation(demo):
         return prepared
-    print(f"No model has been trained on the data in {prepared['data_dir']} yet (python "
-          f"{modelParam['trainingScript']} does that). The model that comes with the project is "
-          'validated, on the demo data, which it was trained on.', flush=True)
+    print(f"No model has been trained on the data in {prepared['data_dir']} yet. The model that "
+          'comes with the project is validated, on the demo data, which it was trained on.',
+          flush=True)
     return demo
 
 

@@ -68,7 +68,6 @@ MODEL_PARAM = {
     'modelsDir': ('storedModels/', *FOLDER),
     'modelName': (REQUIRED, lambda value: value.strip(' /\\.') != '',
                   "a folder's name, such as 'task1_rnn/'"),
-    'trainingScript': ('Exercise_Train_task*.py', lambda value: value.strip() != '', 'a file name'),
     'restoreModelLast': (0, *FLAG),
     'restoreModelBest': (0, *FLAG),
     'inNotebook': (False, *FLAG),
@@ -98,12 +97,6 @@ def withDefaults(config):
     return _completed(config, CONFIG)
 
 
-def paramWithDefaults(modelParam):
-    """`modelParam` with defaults for missing keys, those of a validation if it has `inference`."""
-    inference = modelParam.get('inference')
-    return _completed(modelParam, VALIDATION_PARAM if inference else TRAINING_PARAM)
-
-
 def _completed(values, table):
     defaults = {key: default for key, (default, _, _) in table.items() if default is not REQUIRED}
     return {**copy.deepcopy(defaults), **values}
@@ -123,13 +116,14 @@ def checkSettings(modelParam, config=None):
         UserError: a key is unknown, or missing and without a default, or a value impossible; the
             message names all of them.
     """
-    inference = modelParam.get('inference')
-    modelParam = {'data_dir': dataDir(), **paramWithDefaults(modelParam)}
-    faults = _faults('modelParam', modelParam, VALIDATION_PARAM if inference else TRAINING_PARAM)
+    paramTable, configTable = TRAINING_PARAM, CONFIG
+    if modelParam.get('inference'):
+        paramTable, configTable = VALIDATION_PARAM, VALIDATION_CONFIG
+    modelParam = {'data_dir': dataDir(), **_completed(modelParam, paramTable)}
+    faults = _faults('modelParam', modelParam, paramTable)
     if config is not None:
-        table = VALIDATION_CONFIG if inference else CONFIG
-        config = _completed(config, table)
-        faults += _faults('config', config, table)
+        config = _completed(config, configTable)
+        faults += _faults('config', config, configTable)
     if faults:
         raise UserError('The settings at the top of the script cannot be used: '
                         f"{'; '.join(faults)}.")
