@@ -2,8 +2,8 @@
 
     CUDA_VISIBLE_DEVICES=x TMP=./tmp python Exercise_Train_task4.py
 
-Which data: utils/dataRoot.py. On the demo data it trains less, as utils/demo/demoSettings.py says. Started again, it goes on
-where it stopped.
+Which data: utils/dataRoot.py. On the demo data it trains less, see utils/demo/demoSettings.py.
+Started again, it goes on where it stopped.
 """
 from cocoSource_task4_attention import ImageCaptionModel
 from utils.data.dataFolder import dataDir
@@ -11,37 +11,37 @@ from utils.scripts.endings import runScript
 from utils.trainer import train
 
 config = {
-    'optimizer': 'adamW',                   # 'adamW', 'adam', 'SGD' or 'RMSprop'
+    'optimizer': 'adamW',             # 'adamW', 'adam', 'SGD' or 'RMSprop'
     'learningRate': {'lr': 0.001},
     'weight_decay': 1e-5,
-    'number_of_cnn_features': 2048,         # or as many as the data have
+    'number_of_cnn_features': 2048,   # or as many as the data have
     'embedding_size': 300,
-    'vocabulary_size': 10000,               # fewer where the vocabulary has fewer words
-    'truncated_backprop_length': 25,        # longer captions are learned in parts
+    'vocabulary_size': 10000,         # fewer where the vocabulary has fewer words
+    'truncated_backprop_length': 25,  # longer captions are learned in parts
     'hidden_state_sizes': 512,
     'num_rnn_layers': 2,
     'cellType': 'LSTM',
-    'attention': 'assignment',              # or 'content', which looks at the detections as well
-    'attentionHeads': 1,                    # or more of the latter
+    'attention': 'assignment',        # or 'content', which scores each detection by its features
+    'attentionHeads': 1,              # more than one only with 'content'
     # epochs after which the learning rate falls: at three quarters and nine tenths of the training
     'scheduler_milestones': [37, 45],
     'scheduler_factor': 0.2,
-    'learningRecipe': 'assignment',         # or 'informedStart' or 'regularised', which learn more (README.md)
-    'selfCriticalEpochs': 0,                # further ones, which learn from scores of whole captions (README.md)
-    'precision': 'float32',                 # or 'bfloat16' or 'float16' for products, where the device is faster at it
+    'learningRecipe': 'assignment',   # or 'informedStart', 'regularised': better scores (README.md)
+    'selfCriticalEpochs': 0,          # further epochs that learn from scores of whole captions
+    'precision': 'float32',           # or 'bfloat16', 'float16': faster on some devices (README.md)
     'featurepathstub': 'detectron2_lim10features',  # ten detections
     'seed': 1,
 }
 
-modelParam = {  # folders and the like: utils/files/defaults.py
+modelParam = {  # folders and other keys: utils/scripts/settings.py
     'batch_size': 128,
     'cuda': {'use_cuda': True, 'device_idx': 0},
-    'numbOfCPUThreadsUsed': 10,             # processes that read files, at most one per core
+    'numbOfCPUThreadsUsed': 10,       # threads that read files
     'numbOfEpochs': 50,
-    'data_dir': dataDir(),                  # set in utils/dataRoot.py
-    'modelName': 'task4_attention/',        # the name of the data is added
-    'restoreModelLast': 0,                  # 1 goes on from the last epoch even if the configuration has changed
-    'restoreModelBest': 0,                  # 1 goes on from the best epoch
+    'data_dir': dataDir(),            # set in utils/dataRoot.py
+    'modelName': 'task4_attention/',  # the name of the data is added
+    'restoreModelLast': 0,            # 1 goes on from the last epoch even if settings have changed
+    'restoreModelBest': 0,            # 1 goes on from the best epoch
 }
 
 

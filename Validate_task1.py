@@ -2,7 +2,8 @@
 
     TMP=./tmp python Validate_task1.py
 
-Prints validation loss and scores, writes captions, a picture and a page of them. Which data: utils/dataRoot.py.
+Prints the validation loss and the scores, writes captions, a picture and a page of them.
+Which data: utils/dataRoot.py.
 """
 from cocoSource_xcnnfused import ImageCaptionModel
 from utils.data.dataFolder import dataDir
@@ -10,17 +11,16 @@ from utils.scripts.endings import runScript
 from utils.validate import validate
 
 config = {
-    'beamSize': 3,                          # captions a beam search keeps, beside the greedy ones; 1: greedy alone
+    'beamSize': 3,                    # captions kept by beam search; 1: greedy captions only
 }
 
-modelParam = {  # folders and the like: utils/files/defaults.py
+modelParam = {  # folders and other keys: utils/scripts/settings.py
     'batch_size': 128,
     'cuda': {'use_cuda': True, 'device_idx': 0},
-    'numbOfCPUThreadsUsed': 10,             # processes that read files, at most one per core
-    'data_dir': dataDir(),                  # set in utils/dataRoot.py
-    'modelName': 'task1_rnn/',              # the name of the data is added
-    'trainingScript': 'Exercise_Train_task1.py',
-    'restoreModelLast': 0,                  # 1 validates the last epoch's model instead of the best one
+    'numbOfCPUThreadsUsed': 10,       # threads that read files
+    'data_dir': dataDir(),            # set in utils/dataRoot.py
+    'modelName': 'task1_rnn/',        # the name of the data is added
+    'restoreModelLast': 0,            # 1 validates the last epoch's model instead of the best one
     'inference': True,
 }
 

@@ -1,5 +1,5 @@
-"""The one path to set: the folder that holds Train2017_detectron2_lim10maxfeatures, vocabulary, val2017 and so on.
+"""The one path to set: the folder that holds vocabulary, Train2017_detectron2_lim10maxfeatures …
 
-Left empty, the university's folder is used where it exists, else the built-in demo data.
+If it is empty, the university's folder is used where it exists, else the built-in demo data.
 """
 DATA_ROOT = ''

@@ -1,17 +1,17 @@
-"""Validates a trained model of any of the tasks: `validate` does all that a validation script asks for."""
-from utils.data.dataFolder import DEMO_ROOT, isDemo
+"""Validates a trained model of any task: `validate` does all that a validation script asks for."""
+from utils.data.dataFolder import DEMO_ROOT
 from utils.dataLoader import DataLoaderWrapper
-from utils.files.defaults import VALIDATION_CONFIG
 from utils.model import Model
 from utils.pages.captionPage import writeCaptionPage
 from utils.pages.examplePictures import plotImagesAndCaptions
 from utils.saverRestorer import SaverRestorer, findForValidation, loadForValidation
+from utils.scripts.settings import checkSettings
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import scoreTable, validateCaptions
 
 
 def validate(config, modelParam, imageCaptionModel):
-    """Validates a task's model: prints loss and scores, writes captions, a picture and a page of them.
+    """Validates a model: prints loss and scores, writes captions, a picture and a page of them.
 
     Args:
         config: dict, what is not the checkpoint's: `beamSize`.
@@ -25,40 +25,46 @@ def validate(config, modelParam, imageCaptionModel):
         UserError: settings, data or checkpoint cannot be used, or there is no checkpoint.
         JavaError: there is no Java, which the scores need.
     """
-    config = {**VALIDATION_CONFIG, **config}
-    modelParam = prepareForModel(modelParam, config)                  # settings, folders, data and Java
-    model, dataLoader = restoredModel(config, modelParam, imageCaptionModel)
-    scores = validateCaptions(model, modelParam, model.config, dataLoader)
-    print(scoreTable(scores, model.config))
+    modelParam, config = checkSettings(modelParam, config)
+    modelParam = prepareForModel(modelParam)                          # folders, data and Java
+    model, dataLoader = restoredModel(modelParam, imageCaptionModel)  # as the checkpoint has it
+    scores = validateCaptions(model, modelParam, model.config, dataLoader, config['beamSize'])
+    print(scoreTable(scores, config['beamSize']))
     plotImagesAndCaptions(model, modelParam, model.config, dataLoader)
     writeCaptionPage(scores, modelParam, dataLoader)
     return scores
 
 
-def prepareForModel(modelParam, config):
-    """What `prepare` returns, for the data that the script chooses; where no model has been trained on them, for the demo
-    data, which the models that come with the project were trained on."""
-    prepared = prepare(modelParam, config)
-    if isDemo(prepared['data_dir']) or findForValidation(prepared):
+def prepareForModel(modelParam):
+    """What `prepare` returns, for the data that the script chooses.
+
+    If there is no model of these data, but one of the demo data, as comes with the project, it is
+    for the demo data.
+    """
+    prepared = prepare(modelParam)
+    if findForValidation(prepared):
         return prepared
-    demo = prepare({**modelParam, 'data_dir': DEMO_ROOT}, config)
-    if findForValidation(demo):
-        print(f"No model has been trained on the data in {prepared['data_dir']} yet (python {modelParam['trainingScript']} does "
-              'that). The model that comes with the project is validated, on the demo data, which it was trained on.', flush=True)
-        return demo
-    return prepared
+    demo = prepare({**modelParam, 'data_dir': DEMO_ROOT})
+    if not findForValidation(demo):
+        return prepared
+    print(f"No model has been trained on the data in {prepared['data_dir']} yet. The model that "
+          'comes with the project is validated, on the demo data, which it was trained on.',
+          flush=True)
+    return demo
 
 
-def restoredModel(config, modelParam, imageCaptionModel):
-    """A trained model and the loader of what it is validated on; arguments as `validate`'s, `modelParam` as prepared.
+def restoredModel(modelParam, imageCaptionModel):
+    """A trained model and the loader of the images to validate it on.
+
+    Args:
+        modelParam: the dictionary of a validation script, as `prepare` returns it.
+        imageCaptionModel: the class of the network.
 
     Returns:
-        the `Model`, whose `config` is the checkpoint's with the values of `config`; the `DataLoaderWrapper`.
+        the `Model`, whose `config` is the checkpoint's; the `DataLoaderWrapper`.
     """
-    checkpoint = loadForValidation(modelParam)
-    dataLoader = DataLoaderWrapper({**checkpoint['config'], **config}, modelParam)
-    model = Model(dataLoader.config, modelParam, imageCaptionModel)   # every size is the checkpoint's
+    dataLoader = DataLoaderWrapper(loadForValidation(modelParam)['config'], modelParam)
+    model = Model(dataLoader.config, modelParam, imageCaptionModel)
     announce(modelParam, dataLoader, model)
     dataLoader.checkFiles()
-    SaverRestorer(dataLoader.config, modelParam).load(model, checkpoint)
-    return model, dataLoader
+    return SaverRestorer(dataLoader.config, modelParam).restore(model), dataLoader

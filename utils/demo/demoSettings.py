@@ -1,4 +1,4 @@
-"""What the demo data need otherwise than COCO: they are 2,000 scenes with 130 different words, not 118,287 photos."""
+"""What the demo data need otherwise than COCO: 2,000 scenes with 130 words, not 118,287 photos."""
 from utils.data.dataFolder import isDemo
 
 EPOCHS = 20      # the captions are learned by then
@@ -8,13 +8,15 @@ BATCH_SIZE = 64  # few images: smaller batches give enough optimizer steps
 def fitToDemo(config, modelParam):
     """A training script's settings as the demo data need them; unchanged for other data.
 
-    There are at most `EPOCHS` epochs and `BATCH_SIZE` images in a batch, and the learning rate falls after the same parts of
-    the training.
+    At most `EPOCHS` epochs and `BATCH_SIZE` images in a batch; the learning rate falls after the
+    same fractions of the training.
     """
     if not isDemo(modelParam['data_dir']):
         return config, modelParam
     epochs = min(modelParam['numbOfEpochs'], EPOCHS)
     share = epochs / modelParam['numbOfEpochs']
-    milestones = [max(1, round(milestone * share)) for milestone in config['scheduler_milestones'] or []]
+    milestones = [max(1, round(milestone * share))
+                  for milestone in config['scheduler_milestones'] or []]
     batch_size = min(modelParam['batch_size'], BATCH_SIZE)
-    return {**config, 'scheduler_milestones': milestones}, {**modelParam, 'numbOfEpochs': epochs, 'batch_size': batch_size}
+    return ({**config, 'scheduler_milestones': milestones},
+            {**modelParam, 'numbOfEpochs': epochs, 'batch_size': batch_size})

@@ -7,12 +7,12 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file
 
 
 def inProject(path):
-    """An absolute path from one relative to the folder of the scripts, wherever the script was started."""
+    """The absolute path of one that is relative to the project, wherever the script starts."""
     return os.path.join(PROJECT, path)
 
 
 def runFolder(modelParam, kind='modelsDir'):
-    """The folder of this run's models ('modelsDir') or of its plots ('img_dir'), created when missing.
+    """The folder of a run's models ('modelsDir') or plots ('img_dir'), created when missing.
 
     Raises:
         UserError: it cannot be created.
@@ -21,6 +21,7 @@ def runFolder(modelParam, kind='modelsDir'):
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise UserError(f'The folder {folder} cannot be made: {error.strerror}. The scripts write there; copy the project '
-                        f"to a place where you may write, or set modelParam['{kind}'] to one.") from None
+        raise UserError(f'The folder {folder} cannot be made: {error.strerror}. The scripts write '
+                        'there; copy the project to a place where you may write, or set '
+                        f"modelParam['{kind}'] to one.") from None
     return folder

@@ -1,99 +1,105 @@
-"""Checks `config` and `modelParam` before anything is loaded, and names what is wrong in them."""
+"""The keys of `config` and `modelParam`: their defaults and their possible values.
+
+A new option takes one line in a table here, one in the scripts that show it, and the code that
+uses it.
+"""
+import copy
+
 from utils.data.dataFolder import POOLED, UNPOOLED, dataDir
-from utils.files.defaults import VALIDATION_CONFIG as BEAM
-from utils.files.defaults import paramWithDefaults, withDefaults
 from utils.files.errors import UserError
 from utils.model import OPTIMIZERS
 from utils.networks.learningRecipe import RECIPES
 from utils.networks.precision import PRECISIONS
 
-
-def _number(low, high=float('inf'), whole=False):
-    def check(value):
-        return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and low <= value <= high
-
-    return check, f"{'a whole number' if whole else 'a number'} of {low} or more" if high == float('inf') else \
-        f"{'a whole number' if whole else 'a number'} from {low} to {high}"
+REQUIRED = object()  # in place of a default: what tells the tasks apart
 
 
-def _one_of(*values):
+def wholeNumber(low):
+    """A check whether a value is a whole number of `low` or more."""
+    return lambda value: type(value) is int and value >= low
+
+
+def oneOf(*values):
+    """A check whether a value is one of these, and what to say if it is not."""
     return (lambda value: value in values), 'one of ' + ', '.join(map(repr, values))
 
 
-def _name(value):
-    return isinstance(value, str) and value.strip(' /\\.') != ''
-
-
-def _milestones(value):
-    return value is None or (isinstance(value, (list, tuple)) and all(_number(1, whole=True)[0](epoch) for epoch in value)
-                             and list(value) == sorted(value))
-
-
-def _modes(value):
-    """`modeSetups` as a dict mode → is_train; None where it is no list of pairs of different modes."""
-    pairs = isinstance(value, (list, tuple)) and all(
-        isinstance(pair, (list, tuple)) and len(pair) == 2 and pair[0] in ('train', 'val') for pair in value)
-    return dict(value) if pairs and len(dict(value)) == len(value) else None
-
-
-def _learning_rate(value):
-    return isinstance(value, dict) and _number(0)[0](value.get('lr')) and value['lr'] > 0
-
-
-def _cuda(value):
-    return (isinstance(value, dict) and value.keys() == {'use_cuda', 'device_idx'} and isinstance(value['use_cuda'], bool)
-            and _number(0, whole=True)[0](value['device_idx']))
-
-
-SIZE = _number(1, whole=True)
-FLAG = _one_of(0, 1)
-FOLDER = (lambda value: isinstance(value, str) and value.strip() != ''), "a folder, such as 'storedModels/'"
-# key → (whether a value is possible, what is)
+SIZE = wholeNumber(1), 'a whole number of 1 or more'
+COUNT = wholeNumber(0), 'a whole number of 0 or more'
+FLAG = oneOf(0, 1)
+FOLDER = (lambda value: value.strip() != ''), "a folder, such as 'storedModels/'"
+# key → (default, check, what is possible); a check that raises an exception has failed
 CONFIG = {
-    'optimizer': _one_of(*OPTIMIZERS),
-    'learningRate': (_learning_rate, "a dictionary such as {'lr': 0.001} with a rate above 0"),
-    'weight_decay': _number(0),
-    'number_of_cnn_features': SIZE,
-    'embedding_size': SIZE,
-    'vocabulary_size': _number(4, whole=True),  # three marks and a word
-    'truncated_backprop_length': SIZE,
-    'hidden_state_sizes': SIZE,
-    'num_rnn_layers': SIZE,
-    'cellType': (_name, "a cell of the model's file, such as 'GRU'"),  # the network says which it knows
-    'scheduler_milestones': (_milestones, 'a rising list of epochs such as [75, 90], or None'),
-    'scheduler_factor': _number(0, 1),
-    'attention': _one_of('assignment', 'content'),
-    'attentionHeads': SIZE,
-    'numberOfRegions': SIZE,
-    'learningRecipe': _one_of(*RECIPES),
-    'selfCriticalEpochs': _number(0, whole=True),
-    'precision': _one_of(*PRECISIONS),
-    'featurepathstub': _one_of(POOLED, UNPOOLED),
-    'seed': _number(0, whole=True),
+    'optimizer': ('adamW', *oneOf(*OPTIMIZERS)),
+    'learningRate': ({'lr': 0.001}, lambda value: value['lr'] > 0,
+                     "a dictionary such as {'lr': 0.001} with a rate above 0"),
+    'weight_decay': (1e-5, lambda value: value >= 0, 'a number of 0 or more'),
+    'number_of_cnn_features': (2048, *SIZE),
+    'embedding_size': (300, *SIZE),
+    'vocabulary_size': (10000, wholeNumber(4), 'a whole number of 4 or more'),  # 3 marks, a word
+    'truncated_backprop_length': (25, *SIZE),
+    'hidden_state_sizes': (512, *SIZE),
+    'num_rnn_layers': (REQUIRED, *SIZE),
+    'cellType': (REQUIRED, lambda value: value.strip() != '', "a cell's name, such as 'GRU'"),
+    'scheduler_milestones': ([75, 90],
+                             lambda value: value is None
+                             or all(map(wholeNumber(1), value)) and sorted(value) == list(value),
+                             'a rising list of epochs such as [75, 90], or None'),
+    'scheduler_factor': (0.2, lambda value: 0 <= value <= 1, 'a number from 0 to 1'),
+    'attention': ('assignment', *oneOf('assignment', 'content')),
+    'attentionHeads': (1, *SIZE),
+    'numberOfRegions': (10, *SIZE),
+    'learningRecipe': ('assignment', *oneOf(*RECIPES)),
+    'selfCriticalEpochs': (0, *COUNT),
+    'precision': ('float32', *oneOf(*PRECISIONS)),
+    'featurepathstub': (REQUIRED, *oneOf(POOLED, UNPOOLED)),
+    'seed': (1, *COUNT),
 }
-VALIDATION_CONFIG = {'beamSize': SIZE}  # the rest is the checkpoint's
+VALIDATION_CONFIG = {'beamSize': (3, *SIZE)}  # the rest is the checkpoint's
 MODEL_PARAM = {
-    'batch_size': SIZE,
-    'cuda': (_cuda, "a dictionary such as {'use_cuda': True, 'device_idx': 0}"),
-    'numbOfCPUThreadsUsed': _number(0, whole=True),
-    'data_dir': FOLDER,
-    'img_dir': FOLDER,
-    'modelsDir': FOLDER,
-    'modelName': (_name, "a folder's name, such as 'task1_rnn/'"),
-    'restoreModelLast': FLAG,
-    'restoreModelBest': FLAG,
-    'inNotebook': FLAG,
-    'inference': FLAG,
+    'batch_size': (128, *SIZE),
+    'cuda': ({'use_cuda': True, 'device_idx': 0},
+             lambda value: type(value['use_cuda']) is bool and wholeNumber(0)(value['device_idx']),
+             "a dictionary such as {'use_cuda': True, 'device_idx': 0}"),
+    'numbOfCPUThreadsUsed': (10, *COUNT),
+    'numbOfEpochs': (99, *SIZE),
+    'data_dir': (REQUIRED, *FOLDER),  # checkSettings looks into utils/dataRoot.py
+    'img_dir': ('lossImages/', *FOLDER),
+    'modelsDir': ('storedModels/', *FOLDER),
+    'modelName': (REQUIRED, lambda value: value.strip(' /\\.') != '',
+                  "a folder's name, such as 'task1_rnn/'"),
+    'restoreModelLast': (0, *FLAG),
+    'restoreModelBest': (0, *FLAG),
+    'inNotebook': (False, *FLAG),
+    'inference': (False, *FLAG),
 }
 TRAINING_PARAM = {
-    'numbOfEpochs': SIZE,
-    'modeSetups': (lambda value: _modes(value) == {'train': True, 'val': True},
+    **MODEL_PARAM,
+    'modeSetups': ([['train', True], ['val', True]],
+                   lambda value: sorted(map(list, value)) == [['train', True], ['val', True]],
                    "[['train', True], ['val', True]]: an epoch learns, then validates"),
 }
 VALIDATION_PARAM = {
-    'trainingScript': (lambda value: isinstance(value, str), 'a file name'),
-    'modeSetups': (lambda value: 'val' in (_modes(value) or ()), "a list such as [['val', False]], with 'val' in it"),
+    **MODEL_PARAM,
+    'modeSetups': ([['val', False]],
+                   lambda value: sorted(mode for mode, _ in value) in (['val'], ['train', 'val']),
+                   "a list such as [['val', False]], with 'val' in it"),
 }
+
+
+def allEpochs(modelParam, config):
+    """The number of epochs of a training, those of self-critical learning included."""
+    return modelParam['numbOfEpochs'] + config['selfCriticalEpochs']
+
+
+def withDefaults(config):
+    """The configuration of a training or a checkpoint, with defaults for missing keys."""
+    return _completed(config, CONFIG)
+
+
+def _completed(values, table):
+    defaults = {key: default for key, (default, _, _) in table.items() if default is not REQUIRED}
+    return {**copy.deepcopy(defaults), **values}
 
 
 def checkSettings(modelParam, config=None):
@@ -101,27 +107,41 @@ def checkSettings(modelParam, config=None):
 
     Args:
         modelParam: dict.
-        config: dict, in a validation script only what is not the checkpoint's; or None for no configuration.
+        config: dict, in a validation script only what is not the checkpoint's; or None.
 
     Returns:
         modelParam, config, with the defaults of the keys that they lack.
 
     Raises:
-        UserError: a key is unknown, or missing and without a default, or a value impossible; all of them are named.
+        UserError: a key is unknown, or missing and without a default, or a value impossible; the
+            message names all of them.
     """
-    inference = modelParam.get('inference')
-    rules = {'modelParam': {**MODEL_PARAM, **(VALIDATION_PARAM if inference else TRAINING_PARAM)},
-             'config': VALIDATION_CONFIG if inference else CONFIG}
-    complete = {'modelParam': {'data_dir': dataDir(), **paramWithDefaults(modelParam)}}
+    paramTable, configTable = TRAINING_PARAM, CONFIG
+    if modelParam.get('inference'):
+        paramTable, configTable = VALIDATION_PARAM, VALIDATION_CONFIG
+    modelParam = {'data_dir': dataDir(), **_completed(modelParam, paramTable)}
+    faults = _faults('modelParam', modelParam, paramTable)
     if config is not None:
-        complete['config'] = {**BEAM, **config} if inference else withDefaults(config)
-    faults = []
-    for name, values in complete.items():
-        known = rules[name]
-        faults += [f'{name}[{key!r}] is not a key; known are {", ".join(known)}' for key in values if key not in known]
-        faults += [f'{name}[{key!r}] is missing' for key in known if key not in values]
-        faults += [f'{name}[{key!r}] is {values[key]!r}, but must be {what}'
-                   for key, (possible, what) in known.items() if key in values and not possible(values[key])]
+        config = _completed(config, configTable)
+        faults += _faults('config', config, configTable)
     if faults:
-        raise UserError('The settings at the top of the script cannot be used: ' + '; '.join(faults) + '.')
-    return complete['modelParam'], complete.get('config')
+        raise UserError('The settings at the top of the script cannot be used: '
+                        f"{'; '.join(faults)}.")
+    return modelParam, config
+
+
+def _faults(name, values, table):
+    """What is wrong with a dictionary of the script, one phrase for each key."""
+    faults = [f'{name}[{key!r}] is missing' for key in table if key not in values]
+    for key, value in values.items():
+        if key not in table:
+            faults.append(f"{name}[{key!r}] is not a key; known are {', '.join(table)}")
+            continue
+        _, check, possible = table[key]
+        try:
+            passed = check(value)
+        except Exception:
+            passed = False
+        if not passed:
+            faults.append(f'{name}[{key!r}] is {value!r}, but must be {possible}')
+    return faults
