@@ -9,7 +9,6 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads of torch, not yet
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from leftovers import hear_signals  # noqa: E402
 from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # noqa: E402
 

@@ -1,15 +1,12 @@
 """What a log and a terminal show, and how a script ends: in a sentence, or in one stack trace."""
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 
 from utils.files.project import PROJECT
-from utils.processes import progress
 from utils.scripts.endings import KEPT
 
 

@@ -10,11 +10,11 @@ import torch
 from conftest import CAPTIONS as TEXTS
 from pycocoevalcap.cider.cider import Cider
 from test_training import build, read, weights
+from utils.data.survey import captionRewards
 
 import cocoSource_task2_gru
 import cocoSource_task4_attention
 from utils.data.captionWords import END
-from utils.data.survey import captionRewards
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
 from utils.networks import selfCritical

@@ -12,12 +12,12 @@ from utils.data.dataFolder import POOLED, featureFiles, imageFile
 from utils.data.imageFiles import shapeOfFeatures
 from utils.data.imageLoader import ImageLoader
 from utils.data.pictures import openPicture
-from utils.files.defaults import withDefaults
 from utils.files.project import runFolder
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.captionRewards import CaptionRewards, learnedWords, ngrams
 from utils.processes.distributed import ShareOfBatches, mainFirst
 from utils.processes.progress import progressBar
+from utils.scripts.settings import withDefaults
 
 CHECKED_FILES = 'checkedFiles_{}.pickle'  # in a run's folder, of each mode
 

@@ -9,7 +9,6 @@ import torch
 from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoSettings import fitToDemo
 from utils.files.atomic import writeJson
-from utils.files.defaults import allEpochs, withDefaults
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
 from utils.model import Model, describeDevice, seedEverything
@@ -21,6 +20,7 @@ from utils.processes.distributed import averaged, fromMain, isMain, lossOfShares
 from utils.processes.java import JavaError
 from utils.processes.progress import progressBar
 from utils.saverRestorer import SaverRestorer
+from utils.scripts.settings import allEpochs, withDefaults
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
