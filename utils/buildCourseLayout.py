@@ -41,7 +41,7 @@ from tqdm import tqdm
 
 from utils.data.captionForms import keyOf, readCaptions, stemOf
 from utils.data.captionWords import captionRecord, wordsOfCaption
-from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED
+from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED, imageFile
 from utils.data.photoFeatures import (
     BAR,
     MAKER,
@@ -53,7 +53,6 @@ from utils.data.photoFeatures import (
     photosIn,
     readStandard,
 )
-from utils.data.photoFeatures import REGIONS as PHOTO_REGIONS
 from utils.data.regionFeatures import KNOWN_FORMS, filesOfFeatures, readFeatures
 from utils.files.atomic import PARTIAL, readJson, writeAtomically, writeJson, writePickle
 from utils.files.errors import UserError
@@ -65,7 +64,8 @@ from utils.scripts.endings import runScript
 CAPTIONS = 'captions/'  # a folder as it was downloaded, or one file of captions
 FEATURES = 'features/'  # a file, a folder, or a list of them; photos may lie in folders within it
 OUT = 'ownData'         # some 11 GB for all of COCO, half a GB for Flickr8k
-REGIONS = 10            # boxes of an image, for task 4: ten in the course, 36 usual elsewhere
+REGIONS = 10            # boxes of an image, for task 4: ten in the course, 36 usual elsewhere;
+                        # photos always have ten
 MINIMUM_COUNT = 3       # 5 is usual for COCO, which has twenty times as many captions as Flickr8k
 
 N_FEATURES = 2048
@@ -89,9 +89,9 @@ def bestRegions(features, boxes, scores, number):
         ValueError: the features are unusable; the message says why.
     """
     features = np.asarray(features, dtype=np.float32)
-    if features.ndim == 2 and features.shape[1] != N_FEATURES == features.shape[0]:
+    if features.ndim == 2 and features.shape[1] != N_FEATURES == len(features):
         features = features.T                                              # [K, 2048]
-    if features.ndim != 2 or features.shape[1] != N_FEATURES or len(features) == 0:
+    if features.shape[1:] != (N_FEATURES,) or len(features) == 0:
         raise ValueError(f'of the shape {list(features.shape)} instead of [K, {N_FEATURES}]')
     K = len(features)
     order = np.arange(K)
@@ -168,16 +168,18 @@ def writeImage(root, image, features, boxes, wordToToken):
         writePickle(path, {'cnn_features': values, **record})
 
 
-def writeFromFeatures(root, paths, images, left_out, wordToToken, regions):
-    """Writes the images that are left out so far, from features.
+def fromFeatures(paths, images, left_out, broken, regions):
+    """Reads the features of the images that are left out so far.
 
     Args:
-        root: path of the data folder.
         paths: files and folders of features.
         images: dict key → `Image`.
-        left_out: dict key → why; written images are taken out of it.
-        wordToToken: dict.
+        left_out: dict with the keys of the images to be read.
+        broken: dict name → why, to which the features are added that cannot be used.
         regions: R, boxes of each image.
+
+    Yields:
+        (name, features [R, 2048], boxes [R, 4] or None) of each of the others.
     """
     for path in paths:
         for name, read in tqdm(readFeatures(path), os.path.basename(path), unit='image', **BAR):
@@ -186,14 +188,17 @@ def writeFromFeatures(root, paths, images, left_out, wordToToken, regions):
                 try:
                     features, boxes = bestRegions(*read(), regions)
                 except Exception as error:
-                    left_out[key] = f'features that cannot be used ({faultIn(error)})'
+                    broken[name] = f'features that cannot be used ({faultIn(error)})'
                 else:
-                    writeImage(root, images[key], features, boxes, wordToToken)
-                    del left_out[key]
+                    yield name, features, boxes
+            elif key not in images:
+                broken[name] = 'no captions'
 
 
-def writeFromPhotos(root, paths, images, left_out, wordToToken):
-    """Writes the images that are left out so far, from photos, and links to these.
+def fromPhotos(paths, images, left_out, broken, root):
+    """Makes features of photos, as `fromFeatures` reads them, and links to the photos.
+
+    The folder `root` has the features' standard, or is given one.
 
     Raises:
         UserError: none of the photos is for training.
@@ -204,21 +209,17 @@ def writeFromPhotos(root, paths, images, left_out, wordToToken):
         training = {key for key, image in images.items() if image.mode == 'train'}
         standard = makeStandard(maker, [path for path in paths if keyOf(path) in training])
         writeJson(os.path.join(root, STANDARD_FILE), standard)
-    wanted, broken = [path for path in paths if keyOf(path) in left_out], {}
-    for path, features, boxes in featuresOfPhotos(maker, wanted, broken, 'photos'):
-        key = keyOf(path)
-        if key in left_out:  # not yet written from another photo of this name
-            folder = os.path.join(root, IMAGE_FOLDERS[images[key].mode])
-            with contextlib.suppress(OSError):  # it is there, or the system allows no links
-                os.symlink(os.path.abspath(path), os.path.join(folder, images[key].name))
-            values = np.ascontiguousarray(applyStandard(standard, features))
-            writeImage(root, images[key], values, boxes, wordToToken)
-            del left_out[key]
-    left_out.update((keyOf(path), why) for path, why in broken.items() if keyOf(path) in left_out)
+    broken.update({path: 'no captions' for path in paths if keyOf(path) not in images})
+    paths = [path for path in paths if keyOf(path) in left_out]
+    for path, features, boxes in featuresOfPhotos(maker, paths, broken, 'photos'):
+        image = images[keyOf(path)]
+        with contextlib.suppress(OSError):  # it is there, or the system allows no links
+            os.symlink(os.path.abspath(path), imageFile(root, image.mode, image.name))
+        yield path, np.ascontiguousarray(applyStandard(standard, features)), boxes
 
 
 def report(root, about, images, left_out):
-    """Prints and writes what was done: about.txt, and skipped.json (mode → reason → file names).
+    """Prints and writes what was done: about.txt, and skipped.json (reason → file names).
 
     Args:
         root: path of the data folder.
@@ -229,25 +230,23 @@ def report(root, about, images, left_out):
     Raises:
         UserError: there is nothing to train or to validate on.
     """
-    skipped, numbers = {}, {}
-    for mode in SPLITS:
-        keys = [key for key, image in images.items() if image.mode == mode]
-        skipped[mode] = collections.defaultdict(list)
-        for key in keys:
-            if key in left_out:
-                skipped[mode][left_out[key]].append(images[key].name)
-        numbers[mode] = sum(key not in left_out for key in keys)
-        about.append(f'{mode}: {numbers[mode]:,} of {len(keys):,} images with captions.')
-        for reason, names in skipped[mode].items():
-            about.append(f'    Left out, {reason}: {len(names):,}, such as {names[0]}.')
+    given = collections.Counter(image.mode for image in images.values())
+    left = collections.Counter(images[key].mode for key in left_out)
+    about += [f'{mode}: {given[mode] - left[mode]:,} of {given[mode]:,} images with captions.'
+              for mode in SPLITS]
+    skipped = collections.defaultdict(list)
+    for key, reason in left_out.items():
+        skipped[reason].append(images[key].name)
+    about += [f'Left out, {reason}: {len(names):,}, such as {names[0]}.'
+              for reason, names in skipped.items()]
     text = '\n'.join(about) + '\n'
     print(text, end='')
     writeAtomically(os.path.join(root, 'about.txt'), text.encode('utf-8', 'replace'))
     writeJson(os.path.join(root, 'skipped.json'), skipped)
-    if 0 in numbers.values():
-        raise UserError('There must be usable features of training and of validation images. Add '
-                        f'some to FEATURES {AT_THE_TOP}, and start again; what is written is kept '
-                        f'in {root}.')
+    for mode in SPLITS:
+        if left[mode] == given[mode]:
+            raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
+                            f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
 
 
 def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
@@ -264,12 +263,9 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
         UserError: something is missing or unusable, or there is nothing to train or to validate on.
     """
     if os.path.exists(out):
-        raise UserError(f'{out} exists already, and is left as it is. Set another OUT {AT_THE_TOP}, '
-                        f'or, to add images to it, rename it to {out}.partial first.')
+        raise UserError(f'{out} exists already. Set another OUT {AT_THE_TOP}, or, to add images '
+                        f'to it, rename it to {out}.partial first.')
     photos = photosAmong(features)
-    if photos and regions != len(PHOTO_REGIONS):
-        raise UserError(f'Features of photos are of {len(PHOTO_REGIONS)} regions. Set REGIONS '
-                        f'{AT_THE_TOP} to that.')
     images, form = readCaptions(captions)
     root, kind = f'{out}.partial', 'features'
     if photos:
@@ -284,12 +280,21 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     wordToToken = vocabulary['wordToToken']
     left_out = {key: 'no features' for key, image in images.items()
                 if not os.path.exists(imageFiles(root, image)[1])}  # the second one written
+    broken = {}
     if photos:
-        writeFromPhotos(root, photos, images, left_out, wordToToken)
+        made = fromPhotos(photos, images, left_out, broken, root)
     else:
-        writeFromFeatures(root, features, images, left_out, wordToToken, regions)
+        made = fromFeatures(features, images, left_out, broken, regions)
+    for name, values, boxes in made:
+        key = keyOf(name)
+        if key in left_out:  # not yet written with other features
+            writeImage(root, images[key], values, boxes, wordToToken)
+            del left_out[key]
+    left_out.update((keyOf(name), why) for name, why in broken.items() if keyOf(name) in left_out)
+    without = sum(keyOf(name) not in images for name in broken)
     report(root, ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
                   f'Made of {kind}: {", ".join(features)}.',
+                  f'{without:,} of them have no captions and are left out.',
                   f'Vocabulary: {len(wordToToken):,} words, those which the training captions have '
                   f'{minimumCount} times or more.'], images, left_out)
     os.replace(root, out)
@@ -297,12 +302,10 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
 
 
 def main():
-    def path(name):
-        return inProject(os.path.expanduser(name))
-
     features = [FEATURES] if isinstance(FEATURES, str) else FEATURES
-    buildCourseLayout(path(CAPTIONS), list(map(path, features)), os.path.normpath(path(OUT)),
-                      MINIMUM_COUNT, REGIONS)
+    captions, out, *features = [inProject(os.path.expanduser(path))
+                                for path in (CAPTIONS, OUT, *features)]
+    buildCourseLayout(captions, features, os.path.normpath(out), MINIMUM_COUNT, REGIONS)
 
 
 if __name__ == '__main__':

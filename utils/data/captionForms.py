@@ -15,6 +15,7 @@ them, or CAPTIONS must name it.
 """
 import collections
 import csv
+import glob
 import os
 import random
 import re
@@ -47,12 +48,9 @@ def readCaptions(path):
     files = _filesIn(path) if os.path.isdir(path) else [path]
     found = {file: read for file in files for pattern, read in FORMS.items()
              if re.search(pattern, os.path.basename(file))}
-    if not found:
-        raise UserError(f'There are no captions {path}. {SET_CAPTIONS}')
-    if len(found) > 1:
-        raise UserError(f'There are several files of captions in {path}: '
-                        f'{", ".join(sorted(found))}. Set CAPTIONS at the top of '
-                        'utils/buildCourseLayout.py to one of them.')
+    if len(found) != 1:
+        raise UserError(f'One file of captions is needed; found at {path}: '
+                        f'{", ".join(sorted(found)) or "none"}. {SET_CAPTIONS}')
     file, read = found.popitem()
     images = {}
     with foreignFile(file, SET_CAPTIONS):
@@ -87,9 +85,8 @@ def stemOf(name):
 
 def _filesIn(folder):
     """The paths of the files in a folder and in its folders."""
-    inside = [entry for entry in os.scandir(folder) if not entry.name.startswith('.')]
-    inside += [below for entry in inside if entry.is_dir() for below in os.scandir(entry.path)]
-    return sorted(entry.path for entry in inside if entry.is_file())
+    folder = glob.escape(folder)
+    return sorted(glob.glob(f'{folder}/*') + glob.glob(f'{folder}/*/*'))
 
 
 def _readCoco(path):

