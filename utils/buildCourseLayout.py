@@ -124,7 +124,8 @@ def photosAmong(paths):
         found = filesOfFeatures(path) if are_features else photosIn(path)
         if not found:
             kind = 'features' if are_features else 'photos or features'
-            raise UserError(f'There are no {kind} {path}. Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
+            raise UserError(f'There are no {kind} at {path}. Set FEATURES {AT_THE_TOP}. '
+                            f'{KNOWN_FORMS}')
         photos += found
     return [] if are_features else photos
 

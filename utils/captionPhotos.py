@@ -69,10 +69,10 @@ def modelOf(checkpoint):
         UserError: its network is not this project's.
     """
     network = checkpoint['network']
-    path = inProject(f'{network}.py')
-    if not network.startswith('cocoSource_') or not os.path.exists(path):
-        raise UserError(f'The model {checkpoint["path"]} is of the network {path}, which is not '
-                        'there.')
+    is_ours = network.startswith('cocoSource_') and os.path.exists(inProject(f'{network}.py'))
+    if not is_ours:
+        raise UserError(f'The model {checkpoint["path"]} needs the network {network}.py, which is '
+                        'not in this project.')
     model = Model(checkpoint['config'], {'cuda': CUDA, 'inference': True},
                   importlib.import_module(network).ImageCaptionModel)
     model.net.load_state_dict(checkpoint['model_state_dict'])
