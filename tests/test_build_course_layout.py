@@ -54,27 +54,25 @@ def captions_folder(tmp_path, groups):
     return str(folder)
 
 
-def tsv_line(columns, image_id, K=12, **changed):
-    features, boxes, scores = detections(image_id, K)
-    row = {'image_id': image_id, 'img_id': f'COCO_val2014_{image_id:012d}', 'num_boxes': K,
+def tsv_line(image_id, columns=PUBLISHED, **changed):
+    features, boxes, scores = detections(image_id)
+    row = {'image_id': image_id, 'img_id': f'COCO_val2014_{image_id:012d}', 'num_boxes': 12,
            'features': features, 'boxes': boxes, 'objects_conf': scores, **changed}
-    row = {key: base64.b64encode(value.tobytes()).decode() if isinstance(value, np.ndarray)
-           else str(value) for key, value in row.items()}
-    return '\t'.join(row.get(column, '640') for column in columns.split()) + '\n'
+    for key, value in row.items():
+        if isinstance(value, np.ndarray):
+            row[key] = base64.b64encode(value.tobytes()).decode()
+    return '\t'.join(str(row.get(column, 640)) for column in columns.split()) + '\n'
 
 
-def write_tsv(columns=PUBLISHED):
-    def write(folder):
-        path = folder / 'trainval_resnet101.tsv.0'
-        path.write_text(''.join(tsv_line(columns, image_id) for image_id in IDS))
-        return path
-
-    return write
+def write_tsv(folder, ids=IDS):
+    path = folder / 'trainval_resnet101.tsv.0'
+    path.write_text(''.join(map(tsv_line, ids)))
+    return path
 
 
 def write_folder_of_tsv(folder):
-    for mode, group in CAPTIONS.items():
-        lines = [tsv_line(PUBLISHED, image_id) for image_id in group]
+    for mode, ids in CAPTIONS.items():
+        lines = [tsv_line(image_id, LXMERT) for image_id in ids]
         (folder / f'{mode}.tsv').write_text(''.join(lines))
     (folder / 'readme.txt').write_text('about these files')
     return folder
@@ -99,19 +97,16 @@ def write_npy(folder):
 
 
 def write_array(folder):
-    features, boxes, scores = (np.stack(arrays) for arrays in zip(*map(detections, IDS)))
-    np.save(str(folder / 'trainval.npy'), features)
-    np.save(str(folder / 'trainval_boxes.npy'), boxes)
-    np.save(str(folder / 'trainval_scores.npy'), scores)
-    names = [f'COCO_val2014_{image_id:012d}.jpg' for image_id in IDS]
-    (folder / 'trainval_ids.json').write_text(json.dumps(names))
+    arrays = zip(*map(detections, IDS))
+    for name, array in zip(('trainval', 'trainval_boxes', 'trainval_scores'), arrays):
+        np.save(str(folder / f'{name}.npy'), np.stack(array))
+    (folder / 'trainval_ids.json').write_text(json.dumps(IDS))
     return folder / 'trainval.npy'
 
 
 FORMS = {  # name → (writer, whether the form has boxes, scores)
-    'TSV as published': (write_tsv(), True, False),
-    'TSV with scores': (write_tsv(LXMERT), True, True),
-    'folder of TSV': (write_folder_of_tsv, True, False),
+    'TSV as published': (write_tsv, True, False),
+    'folder of TSV with scores': (write_folder_of_tsv, True, True),
     'npz': (write_npz('{}.npz', feat='features', bbox='boxes', objects_conf='scores'), True, True),
     'npz turned': (write_npz('COCO_train2014_{:012d}.jpg.npz', x='turned'), False, False),
     'npy': (write_npy, False, False),
@@ -165,36 +160,24 @@ def test_every_form(form, captions, folder, tmp_path):
                                                    CAPTIONS['val'].get(image_id))
 
 
-def test_what_is_built_is_read(captions, tmp_path, config, model_param):
-    out = build(captions, [write_tsv()(tmp_path)], tmp_path)
-    vocabulary = loadVocabulary(out)
-    assert vocabulary['vocabulary'][:5] == ['eeee', 'ssss', 'UNK', 'a', 'house']
-    counted = dict(zip(vocabulary['vocabulary'], vocabulary['wordCounter']))
-    assert counted['boat'] == 2 and counted['a'] == 4 and 'zebra' not in counted
-    for stub, shape in (('detectron2_lim10features', (10, 2048)),
-                        ('detectron2_lim10maxfeatures', (2048,))):
-        sizes = {**config, 'number_of_cnn_features': 2048, 'featurepathstub': stub}
-        loader = DataLoaderWrapper(sizes, {**model_param, 'data_dir': out})
-        for mode, group in CAPTIONS.items():
-            batch, = loader.myDataDicts[mode]
-            assert batch['cnn_features'].shape == (len(group), *shape)
-            assert sorted(batch['imgPaths']) == sorted(f'{image_id:012d}.jpg' for image_id in group)
-            for captions, tokens in zip(batch['allcaptions'], batch['allcaptionsAsTokens']):
-                assert tokens == [[vocabulary['wordToToken'].get(word, UNKNOWN) for word in caption]
-                                  for caption in captions]
-
-
-@pytest.mark.parametrize('regions', [3, 36])
-def test_images_have_as_many_regions_as_asked_for(regions, captions, tmp_path, config, model_param):
-    out = build(captions, [write_tsv()(tmp_path)], tmp_path, regions=regions)
-    loader = DataLoaderWrapper({**config, 'featurepathstub': 'detectron2_lim10features'},
-                               {**model_param, 'data_dir': out})
-    assert loader.config['numberOfRegions'] == regions
-    batch, = loader.myDataDicts['val']
-    _, boxes, _ = detections(int(batch['imgPaths'][0][:-4]))
-    assert batch['cnn_features'].shape[1:] == (regions, 2048)
+@pytest.mark.parametrize('regions', [3, 10, 36])
+def test_what_is_built_is_read(regions, captions, tmp_path, config, model_param):
+    out = build(captions, [write_tsv(tmp_path)], tmp_path, regions=regions)
+    word_to_token = loadVocabulary(out)['wordToToken']
     chosen = np.resize(np.arange(min(regions, 12)), regions)  # without scores the first ones
-    np.testing.assert_array_equal(batch['boxes'][0], boxes[chosen])
+    for stub, shape in (('', (regions, 2048)), ('max', (2048,))):
+        stub = f'detectron2_lim10{stub}features'
+        loader = DataLoaderWrapper({**config, 'featurepathstub': stub},
+                                   {**model_param, 'data_dir': out})
+        for mode, ids in CAPTIONS.items():
+            batch, = loader.myDataDicts[mode]
+            assert batch['cnn_features'].shape == (len(ids), *shape)
+            assert {int(path[:-4]) for path in batch['imgPaths']} == set(ids)
+            for name, boxes in zip(batch['imgPaths'], batch['boxes']):
+                np.testing.assert_array_equal(boxes, detections(int(name[:-4]))[1][chosen])
+            for captions, tokens in zip(batch['allcaptions'], batch['allcaptionsAsTokens']):
+                assert tokens == [[word_to_token.get(word, UNKNOWN) for word in caption]
+                                  for caption in captions]
 
 
 def test_fewer_boxes_are_repeated_the_likeliest_first():
@@ -218,15 +201,15 @@ def test_boxes_that_are_not_in_pixels_are_left_out():
 
 
 def test_what_is_left_out_is_said(captions, tmp_path, capsys):
-    lines = [tsv_line(PUBLISHED, 9, features=detections(9)[0] * np.nan), tsv_line(PUBLISHED, 77),
-             tsv_line(PUBLISHED, 30), 'nobody' + '\t1' * 5 + '\n', tsv_line(PUBLISHED, 25),
-             tsv_line(PUBLISHED, 25, 10), tsv_line(PUBLISHED, 139)[:-3000]]
+    lines = [tsv_line(9, features=detections(9)[0] * np.nan), tsv_line(77), tsv_line(30),
+             'nobody' + '\t1' * 5 + '\n', tsv_line(25), tsv_line(25, num_boxes=6),
+             tsv_line(139)[:-3000]]
     (tmp_path / 'some.tsv').write_text(''.join(lines))
     out = build(captions, [tmp_path / 'some.tsv'], tmp_path)
-    skipped = skipped_in(out)
-    torn, = (reason for reason in skipped if 'base64' in reason)
-    assert skipped == {'features that cannot be used (not finite)': ['000000000009.jpg'],
-                       torn: ['000000000139.jpg'], 'no features': ['000000581929.jpg']}
+    reasons = {name: reason for reason, names in skipped_in(out).items() for name in names}
+    assert reasons.pop('000000581929.jpg') == 'no features'
+    assert 'not finite' in reasons.pop('000000000009.jpg')
+    assert 'base64' in reasons.pop('000000000139.jpg') and not reasons
     printed = capsys.readouterr().out
     for line in ('train: 1 of 3 images', 'val: 1 of 2 images', '2 of them have no captions',
                  'Left out, no features: 1, such as 000000581929.jpg.'):
@@ -234,8 +217,6 @@ def test_what_is_left_out_is_said(captions, tmp_path, capsys):
     with open(os.path.join(out, 'about.txt')) as f:
         assert f.read() in printed
     np.testing.assert_array_equal(image(out, 25)['cnn_features'], detections(25)[0][:10])
-    val = os.path.join(out, 'Val2017_detectron2_lim10features')
-    assert os.listdir(val) == ['000000000030.pickle']
 
 
 @pytest.mark.parametrize('arrays, reason', [
@@ -261,12 +242,11 @@ def test_a_file_that_cannot_be_used(arrays, reason, captions, folder, tmp_path):
     (KeyboardInterrupt(), 'Stopped. What was finished is kept'),
     (OSError(28, 'No space left on device'), 'disk is full.* What was finished')])
 def test_a_stopped_run_goes_on(fault, sentence, captions, tmp_path, monkeypatch):
-    features, calls = write_tsv()(tmp_path), []
-    expected = str(tmp_path / 'at once')
-    buildCourseLayout(captions, [str(features)], expected, script.MINIMUM_COUNT)
-    out = str(tmp_path / 'out')
-    for name, value in (('CAPTIONS', captions), ('FEATURES', str(features)), ('OUT', out)):
-        monkeypatch.setattr(script, name, value)
+    features, out, at_once = write_tsv(tmp_path), tmp_path / 'out', tmp_path / 'at once'
+    buildCourseLayout(captions, [str(features)], str(at_once), script.MINIMUM_COUNT)
+    for name, path in (('CAPTIONS', captions), ('FEATURES', features), ('OUT', out)):
+        monkeypatch.setattr(script, name, str(path))
+    calls = []
 
     def stopping(path, value, write=script.writePickle):
         calls.append(path)
@@ -280,26 +260,22 @@ def test_a_stopped_run_goes_on(fault, sentence, captions, tmp_path, monkeypatch)
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match=sentence):
         patch.setattr(script, 'writePickle', stopping)
         runScript(script.main)
-    assert not os.path.exists(out)
-    first = os.path.join('Train2017_detectron2_lim10maxfeatures', '000000000009.pickle')
-    written = os.stat(os.path.join(out + '.partial', first)).st_mtime_ns
+    assert not out.exists()
+    first = 'Train2017_detectron2_lim10maxfeatures/000000000009.pickle'
+    written = (tmp_path / 'out.partial' / first).stat().st_mtime_ns
     script.main()
-    assert os.stat(os.path.join(out, first)).st_mtime_ns == written
-    assert not os.path.exists(out + '.partial') and contents(out) == contents(expected)
+    assert (out / first).stat().st_mtime_ns == written and not (tmp_path / 'out.partial').exists()
+    assert contents(out) == contents(at_once)
 
 
 def contents(root):
     """Path → bytes of every file."""
-    paths = [os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names]
-    values = {}
-    for path in paths:
-        with open(path, 'rb') as f:
-            values[os.path.relpath(path, root)] = f.read()
-    return values
+    return {path.relative_to(root): path.read_bytes()
+            for path in root.glob('**/*') if path.is_file()}
 
 
 def test_nothing_is_overwritten_nor_mixed(captions, tmp_path):
-    features = [write_tsv()(tmp_path)]
+    features = [write_tsv(tmp_path)]
     out = build(captions, features, tmp_path)
     with pytest.raises(UserError, match='exists already'):
         build(captions, features, tmp_path)
@@ -315,24 +291,18 @@ def test_nothing_is_overwritten_nor_mixed(captions, tmp_path):
 
 
 def test_one_split_alone_is_kept_until_the_other_comes(captions, tmp_path):
-    for mode, group in CAPTIONS.items():
-        lines = [tsv_line(PUBLISHED, image_id) for image_id in group]
-        (tmp_path / f'{mode}.tsv').write_text(''.join(lines))
     with pytest.raises(UserError, match='no usable features of val images'):
-        build(captions, [tmp_path / 'train.tsv'], tmp_path)
-    out = build(captions, [tmp_path / 'val.tsv'], tmp_path)
+        build(captions, [write_tsv(tmp_path, CAPTIONS['train'])], tmp_path)
+    out = build(captions, [write_tsv(tmp_path, CAPTIONS['val'])], tmp_path)
     assert all(image(out, image_id) for image_id in IDS)
 
 
 def test_a_tsv_is_streamed(tmp_path):
-    path = tmp_path / 'long.tsv'
-    with open(str(path), 'w') as f:
-        f.writelines(tsv_line(PUBLISHED, number, 36) for number in range(30))  # 12 MB
+    path = write_tsv(tmp_path, range(60))  # 8 MB
     tracemalloc.start()
     try:
-        names = [name for name, read in readFeatures(str(path)) if len(read()[0]) == 36]
-        assert names == [str(number) for number in range(30)]
-        assert tracemalloc.get_traced_memory()[1] < 4e6
+        assert sum(len(read()[0]) for _, read in readFeatures(str(path))) == 60 * 12
+        assert tracemalloc.get_traced_memory()[1] < 2e6
     finally:
         tracemalloc.stop()
 

@@ -27,13 +27,13 @@ STANDARD = {'maker': MAKER, 'mean': [100.] * N_FEATURES, 'deviation': [50.] * N_
 @pytest.fixture
 def checkpoint(config, tmp_path):
     """A function that writes a model trained on photos, with some of its keys changed."""
-    def write(network=AttentionModel, **changed):
+    def write(model_class=AttentionModel, **changed):
         torch.manual_seed(1)
         sizes = {**config, 'vocabulary_size': len(WORDS), 'number_of_cnn_features': N_FEATURES}
-        if network is AttentionModel:
+        if model_class is AttentionModel:
             sizes.update(cellType='LSTM', featurepathstub='detectron2_lim10features')
-        values = {'epoch': 3, 'model_state_dict': network(sizes).state_dict(), 'config': sizes,
-                  'network': network.__module__, 'words': WORDS, 'photoStandard': STANDARD,
+        values = {'epoch': 3, 'model_state_dict': model_class(sizes).state_dict(), 'config': sizes,
+                  'network': model_class.__module__, 'words': WORDS, 'photoStandard': STANDARD,
                   'feature_mean': torch.zeros(N_FEATURES), **changed}
         path = str(tmp_path / 'mine' / 'best_epoch3.pt')
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -3,7 +3,6 @@ import json
 import os
 import struct
 import sys
-import zlib
 
 import numpy as np
 import pytest
@@ -76,15 +75,7 @@ def test_features_are_those_of_the_reference(maker):
     with open(REFERENCE) as f:
         expected = json.load(f)
     np.testing.assert_allclose(features[:, :, CHANNELS], expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_batch_of_one_is_like_a_batch_of_many(maker, photos, monkeypatch):
-    many, _ = features_of(photos[:2], maker)
-    monkeypatch.setattr(photoFeatures, 'BATCH', 1)
-    for (path, features, _), (one_path, of_one, _) in zip(many, features_of(photos[:2], maker)[0]):
-        assert path == one_path
-        np.testing.assert_allclose(features, of_one, atol=1e-4)
-    assert [path for path, _, _ in many] == photos[:2]
+    np.testing.assert_allclose(maker(squares[1:])[0], features[1], atol=1e-4)  # a batch of one
 
 
 @pytest.mark.parametrize('width, height', [(300, 200), (20, 900), (1, 1)])
@@ -97,7 +88,6 @@ def test_boxes_are_in_pixels_of_the_photo(width, height, tmp_path):
     upper_right, lower_half = boxes[3], boxes[9]
     np.testing.assert_allclose(upper_right, [width * 4 / 9, 0, width, height * 5 / 9], rtol=1e-6)
     np.testing.assert_allclose(lower_half, [0, height * 4 / 9, width, height], rtol=1e-6)
-    assert len({tuple(box) for box in boxes.tolist()}) == 10
 
 
 def test_a_region_sees_what_is_in_its_box(maker):
@@ -163,27 +153,14 @@ def test_photos_are_turned_as_the_camera_says(orientation, left, top, ending, tm
     assert photo.size == size == ((32, 64) if orientation > 4 else (64, 32))
     corner = 4 if left else size[0] - 4, 4 if top else size[1] - 4
     assert min(photo.getpixel(corner)) > 200 and np.asarray(photo).mean() < 20
+    small, size_of_whole = openPhoto(path, 16)
+    assert size_of_whole == size and min(small.size) == (16 if ending == 'jpg' else 32)
     assert squareOf(path)[1][0].tolist() == [0, 0, *size]
 
 
-def test_a_large_jpeg_is_read_small(tmp_path):
-    exif = Image.Exif()
-    exif[274] = 6
-    Image.new('RGB', (800, 640)).save(str(tmp_path / 'a.jpg'), exif=exif)
-    photo, size = openPhoto(str(tmp_path / 'a.jpg'), 150)
-    assert size == (640, 800) and photo.size == (160, 200)
-    assert openPhoto(str(tmp_path / 'a.jpg'))[0].size == (640, 800)
-
-
-def png_of(width, height):
-    """A PNG that promises so many pixels and has none."""
-    def chunk(kind, content):
-        checksum = struct.pack('>I', zlib.crc32(kind + content))
-        return struct.pack('>I', len(content)) + kind + content + checksum
-
-    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
-            + chunk(b'IDAT', zlib.compress(b'\0' * 99)) + chunk(b'IEND', b''))
+def bmp_of(width, height):
+    """A picture that promises so many pixels and has none."""
+    return struct.pack('<2s3I3I2H6I', b'BM', 54, 0, 54, 40, width, height, 1, 24, *[0] * 6)
 
 
 def half(path):
@@ -203,9 +180,9 @@ def content(data):
 @pytest.mark.parametrize('write, reason', [
     (content(b''), 'no photo'), (content(b'\0\0\0\x18ftypheic'), 'no photo of a known kind'),
     (content(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n'), 'no photo'),
-    (content(png_of(40000, 30000)), 'cannot be read'),
-    (content(png_of(12000, 11000)), 'more than 120,000,000 pixels'),
-    (content(png_of(30, 30)), 'cannot be read'), (half, 'cannot be read'),
+    (content(bmp_of(40000, 30000)), 'cannot be read'),
+    (content(bmp_of(12000, 11000)), 'more than 120,000,000 pixels'),
+    (content(bmp_of(30, 30)), 'cannot be read'), (half, 'cannot be read'),
     (os.mkdir, 'no regular file'), (os.mkfifo, 'no regular file')])
 def test_what_cannot_be_read_is_said_and_left_out(write, reason, tmp_path):
     good, bad = str(tmp_path / 'good.jpg'), str(tmp_path / 'bad.jpg')
@@ -218,15 +195,13 @@ def test_what_cannot_be_read_is_said_and_left_out(write, reason, tmp_path):
 
 
 def test_photos_of_a_folder_and_its_folders(tmp_path):
-    (tmp_path / 'b' / 'deep').mkdir(parents=True)
+    (tmp_path / 'b').mkdir()
     (tmp_path / '.hidden').mkdir()
-    for name in ('z.jpg', 'A.JPG', 'b/deep/c.Png', 'b/d.webp', 'notes.txt', '.e.jpg',
-                 '.hidden/f.jpg', 'jpg'):
+    for name in ('A.JPG', 'b/c.Png', 'b/.e.jpg', '.hidden/f.jpg', 'notes.txt', 'jpg'):
         (tmp_path / name).write_bytes(b'')
+    (tmp_path / 'link').symlink_to(tmp_path / 'b')
     names = [os.path.relpath(path, str(tmp_path)) for path in photosIn(str(tmp_path))]
-    assert names == ['A.JPG', 'b/d.webp', 'b/deep/c.Png', 'z.jpg']
-    (tmp_path / 'link').symlink_to(tmp_path / 'b' / 'deep')
-    assert str(tmp_path / 'link' / 'c.Png') in photosIn(str(tmp_path))
+    assert names == ['A.JPG', 'b/c.Png', 'link/c.Png']
     assert photosIn(str(tmp_path / 'missing')) == []
 
 
