@@ -74,11 +74,9 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
         words = result['caption'].split()
         assert image['caption'] == result['caption'] and words
         assert set(words) <= set(WORDS) - {'eeee', 'ssss'}
-        assert image['position'] == position and image['size'] == [90, 60]
-        assert image['picture'].startswith('data:image/jpeg')
-        assert image['boxes'][0] == [0, 0, 90, 60]
+        assert image['position'] == position and image['picture'].startswith('data:image/jpeg')
+        assert image['size'] == [90, 60] and image['boxes'][0] == [0, 0, 90, 60]
         assert len(image['references']) == 3
-        assert image['references'][0].startswith(result['caption'] + ' (')
         for reference in image['references']:
             probabilities = re.fullmatch(r'(.+) \((\d+)% a word, (.+) in all\)', reference)
             caption, per_word, whole = probabilities.groups()
@@ -89,8 +87,7 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
             np.testing.assert_allclose(np.sum(image['attention'], axis=1), 1, atol=.01)
         else:
             assert 'attention' not in image
-    printed = capsys.readouterr().out
-    assert f"b: {results[1]['caption']}\n" in printed and str(photos / 'captions.html') in printed
+    assert f"b: {results[1]['caption']}\n" in capsys.readouterr().out
 
 
 def test_the_captions_are_those_of_standardised_features(checkpoint):

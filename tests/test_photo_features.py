@@ -80,14 +80,12 @@ def test_features_are_those_of_the_reference(maker):
 
 @pytest.mark.parametrize('width, height', [(300, 200), (20, 900), (1, 1)])
 def test_boxes_are_in_pixels_of_the_photo(width, height, tmp_path):
-    drawn(1, 90, 90).resize((width, height)).save(str(tmp_path / 'a.png'))
+    Image.new('RGB', (width, height)).save(str(tmp_path / 'a.png'))
     square, boxes = squareOf(str(tmp_path / 'a.png'))
-    assert square.shape == (PIXELS, PIXELS, 3) and square.dtype == np.uint8
-    assert boxes.dtype == np.float32 and boxes.shape == (10, 4)
-    assert boxes[0].tolist() == [0, 0, width, height]
-    upper_right, lower_half = boxes[3], boxes[9]
-    np.testing.assert_allclose(upper_right, [width * 4 / 9, 0, width, height * 5 / 9], rtol=1e-6)
-    np.testing.assert_allclose(lower_half, [0, height * 4 / 9, width, height], rtol=1e-6)
+    assert square.shape == (PIXELS, PIXELS, 3) and boxes.shape == (10, 4)
+    ninths = boxes * 9 / np.tile((width, height), 2)
+    for region, box in ((0, [0, 0, 9, 9]), (3, [4, 0, 9, 5]), (9, [0, 4, 9, 9])):
+        np.testing.assert_allclose(ninths[region], box, rtol=1e-6)
 
 
 def grey(mode):
@@ -110,13 +108,11 @@ def test_every_mode_looks_the_same(mode, ending, tmp_path):
     assert np.abs(np.asarray(photo).astype(int) - np.asarray(grey('RGB'))).max() < 12
 
 
-@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
-def test_what_is_transparent_is_white(mode, tmp_path):
+def test_what_is_transparent_is_white(tmp_path):
     path = str(tmp_path / 'a.png')
-    if mode == 'P':
-        Image.new('RGB', (4, 4), (50, 60, 70)).quantize(4).save(path, transparency=0)
-    else:
-        Image.new(mode, (4, 4), (50, 60, 70, 0)[-len(mode):]).save(path)
+    Image.new('RGBA', (4, 4), (50, 60, 70, 0)).save(path)
+    assert (np.asarray(openPhoto(path)[0]) == 255).all()
+    Image.new('RGB', (4, 4), (50, 60, 70)).quantize(4).save(path, transparency=0)
     assert (np.asarray(openPhoto(path)[0]) == 255).all()
 
 
@@ -140,8 +136,7 @@ def test_photos_are_turned_as_the_camera_says(orientation, left, top, ending, tm
     Image.fromarray(pixels).save(path, exif=exif)
     photo, size = openPhoto(path)
     assert photo.size == size == ((32, 64) if orientation > 4 else (64, 32))
-    corner = 4 if left else size[0] - 4, 4 if top else size[1] - 4
-    assert min(photo.getpixel(corner)) > 200 and np.asarray(photo).mean() < 20
+    assert min(photo.getpixel((4 if left else size[0] - 4, 4 if top else size[1] - 4))) > 200
     small, size_of_whole = openPhoto(path, 16)
     assert size_of_whole == size and min(small.size) == (16 if ending == 'jpg' else 32)
     assert squareOf(path)[1][0].tolist() == [0, 0, *size]
