@@ -12,31 +12,28 @@ import pytest
 
 from utils import buildCourseLayout as script
 from utils.buildCourseLayout import bestRegions, buildCourseLayout
-from utils.data.captionWords import UNKNOWN
 from utils.data.regionFeatures import readFeatures
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadPickle
-from utils.generateVocabulary import loadVocabulary
 from utils.scripts.endings import runScript
 
 CAPTIONS = {'train': {9: ['A red house. ', 'a house'], 25: ['a boat', 'one boat'],
                       139: ['Two dogs run.', 'dogs', 'A pair\nof .']},
             'val': {581929: ['A zebra runs.', 'two zebras'], 30: ['the red boat', 'a boat']}}
-IDS = [image_id for group in CAPTIONS.values() for image_id in group]
+NAMES = {image_id: f'{image_id:012d}' for ids in CAPTIONS.values() for image_id in ids}
 PUBLISHED = 'image_id image_w image_h num_boxes boxes features'
 LXMERT = ('img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes '
           'features')
 
 
-def detections(image_id, K=12):
-    """Features of K boxes, the boxes, and scores in no order."""
+def detections(image_id):
+    """Features of 12 boxes, the boxes, and scores in no order."""
     rng = np.random.default_rng(image_id)
-    corners = rng.uniform(0, 200, (K, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(2, 200, (K, 2))], 1)
-    scores = rng.permutation(K).astype(np.float32) / K
-    return rng.random((K, 2048), dtype=np.float32), boxes.astype(np.float32), scores
+    boxes = rng.uniform(1, 200, (12, 2, 2)).cumsum(1).reshape(12, 4).astype(np.float32)
+    return (rng.random((12, 2048), dtype=np.float32), boxes,
+            rng.permutation(12).astype(np.float32) / 12)
 
 
 @pytest.fixture
@@ -44,14 +41,16 @@ def captions(tmp_path):
     return captions_folder(tmp_path, CAPTIONS)
 
 
-def captions_folder(tmp_path, groups):
+def captions_folder(tmp_path, captions):
+    """A folder of COCO's captions."""
     folder = tmp_path / 'annotations'
     folder.mkdir(exist_ok=True)
-    for mode, group in groups.items():
+    for mode, group in captions.items():
+        names = {key: NAMES.get(key, key) for key in group}
         (folder / f'captions_{mode}2017.json').write_text(json.dumps({
-            'images': [{'id': image_id, 'file_name': f'{image_id:012d}.jpg'} for image_id in group],
-            'annotations': [{'image_id': image_id, 'caption': caption}
-                            for image_id in group for caption in group[image_id]]}))
+            'images': [{'id': key, 'file_name': f'{name}.jpg'} for key, name in names.items()],
+            'annotations': [{'image_id': key, 'caption': caption}
+                            for key in group for caption in group[key]]}))
     return str(folder)
 
 
@@ -65,7 +64,7 @@ def tsv_line(image_id, columns=PUBLISHED, **changed):
     return '\t'.join(str(row.get(column, 640)) for column in columns.split()) + '\n'
 
 
-def write_tsv(folder, ids=IDS):
+def write_tsv(folder, ids=NAMES):
     path = folder / 'trainval_resnet101.tsv.0'
     path.write_text(''.join(map(tsv_line, ids)))
     return path
@@ -81,7 +80,7 @@ def write_folder_of_tsv(folder):
 
 def write_npz(name, **keys):
     def write(folder):
-        for image_id in IDS:
+        for image_id in NAMES:
             features, boxes, scores = detections(image_id)
             values = {'features': features, 'turned': features.T, 'boxes': boxes, 'scores': scores}
             arrays = {key: values[value] for key, value in keys.items()}
@@ -92,16 +91,16 @@ def write_npz(name, **keys):
 
 
 def write_npy(folder):
-    for image_id in IDS:
+    for image_id in NAMES:
         np.save(str(folder / f'{image_id}.jpg.npy'), detections(image_id)[0])
     return folder
 
 
 def write_array(folder):
-    arrays = zip(*map(detections, IDS))
+    arrays = zip(*map(detections, NAMES))
     for name, array in zip(('trainval', 'trainval_boxes', 'trainval_scores'), arrays):
         np.save(str(folder / f'{name}.npy'), np.stack(array))
-    (folder / 'trainval_ids.json').write_text(json.dumps(IDS))
+    (folder / 'trainval_ids.json').write_text(json.dumps(list(NAMES)))
     return folder / 'trainval.npy'
 
 
@@ -144,10 +143,10 @@ def test_every_form(form, captions, folder, tmp_path):
     write, has_boxes, has_scores = FORMS[form]
     out = build(captions, [write(folder)], tmp_path)
     assert skipped_in(out) == {}
-    for image_id in IDS:
+    for image_id, name in NAMES.items():
         features, boxes, scores = detections(image_id)
         best = np.argsort(-scores)[:10] if has_scores else range(10)
-        unpooled, pooled = (image(out, f'{image_id:012d}', stub) for stub in ('', 'max'))
+        unpooled, pooled = (image(out, name, stub) for stub in ('', 'max'))
         np.testing.assert_array_equal(unpooled['cnn_features'], features[best])
         np.testing.assert_array_equal(pooled['cnn_features'], features[best].max(0))
         assert unpooled['cnn_features'].dtype == pooled['cnn_features'].dtype == np.float32
@@ -160,7 +159,6 @@ def test_every_form(form, captions, folder, tmp_path):
 @pytest.mark.parametrize('regions', [3, 10, 36])
 def test_what_is_built_is_read(regions, captions, tmp_path, config, model_param):
     out = build(captions, [write_tsv(tmp_path)], tmp_path, regions=regions)
-    word_to_token = loadVocabulary(out)['wordToToken']
     chosen = np.resize(np.arange(min(regions, 12)), regions)  # without scores the first ones
     for stub, shape in (('', (regions, 2048)), ('max', (2048,))):
         stub = f'detectron2_lim10{stub}features'
@@ -172,14 +170,11 @@ def test_what_is_built_is_read(regions, captions, tmp_path, config, model_param)
             assert {int(path[:-4]) for path in batch['imgPaths']} == set(ids)
             for name, boxes in zip(batch['imgPaths'], batch['boxes']):
                 np.testing.assert_array_equal(boxes, detections(int(name[:-4]))[1][chosen])
-            for captions, tokens in zip(batch['allcaptions'], batch['allcaptionsAsTokens']):
-                assert tokens == [[word_to_token.get(word, UNKNOWN) for word in caption]
-                                  for caption in captions]
 
 
 def test_fewer_boxes_are_repeated_the_likeliest_first():
-    features, boxes, scores = detections(1, 4)
-    order = sorted(range(4), key=lambda box: -scores[box])
+    features, boxes, scores = (values[:4] for values in detections(1))
+    order = np.argsort(-scores).tolist()
     probabilities = np.stack([np.ones(4), scores / 2, scores, scores / 3], 1)  # background first
     for likely in (scores, probabilities):
         chosen, chosen_boxes = bestRegions(features, boxes, likely, 10)
@@ -190,10 +185,8 @@ def test_fewer_boxes_are_repeated_the_likeliest_first():
 def test_boxes_that_are_not_in_pixels_are_left_out():
     features, boxes, _ = detections(1)
     assert bestRegions(features, boxes, None, 10)[1] is not None
-    broken = boxes.copy()
-    broken[3, 2] = np.nan
-    others = boxes / 400, boxes[:, [2, 3, 0, 1]], broken, boxes * np.inf, boxes[:11], boxes.T, None
-    for other in others:
+    for other in (boxes / 400, boxes[:, [2, 3, 0, 1]], boxes * np.nan, boxes * np.inf, boxes[:11],
+                  boxes.T, None):
         assert bestRegions(features, other, None, 10)[1] is None
 
 
@@ -213,7 +206,7 @@ def test_what_is_left_out_is_said(captions, tmp_path, capsys):
         assert line in printed
     with open(os.path.join(out, 'about.txt')) as f:
         assert f.read() in printed
-    np.testing.assert_array_equal(image(out, f'{25:012d}')['cnn_features'], detections(25)[0][:10])
+    np.testing.assert_array_equal(image(out, NAMES[25])['cnn_features'], detections(25)[0][:10])
 
 
 @pytest.mark.parametrize('features, scores, reason', [
@@ -294,7 +287,7 @@ def test_one_split_alone_is_kept_until_the_other_comes(captions, tmp_path):
     with pytest.raises(UserError, match='no usable features of val images'):
         build(captions, [write_tsv(tmp_path, CAPTIONS['train'])], tmp_path)
     out = build(captions, [write_tsv(tmp_path, CAPTIONS['val'])], tmp_path)
-    assert all(image(out, f'{image_id:012d}') for image_id in IDS)
+    assert all(image(out, name) for name in NAMES.values())
 
 
 def test_a_tsv_is_streamed(tmp_path):
