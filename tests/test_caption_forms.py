@@ -175,7 +175,7 @@ def file(name, content):
      "captions_train2017.json cannot be used: KeyError: 'caption'. Set CAPTIONS"),
     (file('dataset_coco.json', '{'), 'dataset_coco.json cannot be used: Expecting'),
     (file('dataset_coco.json', '{"images": [{"filename": "a.jpg", "split": "val", '
-          '"sentences": [{"raw": null}]}]}'), 'a caption of a.jpg is no text'),
+          '"sentences": [{"raw": null}]}]}'), 'a caption of a.jpg is not a text'),
     (file('Flickr8k.token.txt', 'a.jpg#0\ta dog\nno tab here\n'), 'line 2 has no tab'),
     (file('a.csv', 'a.jpg,one\na.png,two\n'), 'a.jpg and a.png count as the same photo'),
     (file('a.csv', 'cats/1.jpg,one\ndogs/01.jpg,two\n'), 'cats/1.jpg and dogs/01.jpg count as'),

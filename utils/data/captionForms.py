@@ -61,7 +61,7 @@ def readCaptions(path):
                 raise ValueError(f'{other.name} and {image.name} count as the same photo; each '
                                  'must have its own name, and be for training or for validation')
             if not all(isinstance(caption, str) for caption in image.captions):
-                raise ValueError(f'a caption of {image.name} is no text')
+                raise ValueError(f'a caption of {image.name} is not a text')
         for mode in ('train', 'val'):
             if not any(image.mode == mode for image in listed):
                 raise ValueError(f'it has no captions of {mode} images')
@@ -70,8 +70,8 @@ def readCaptions(path):
 
 
 def keyOf(name):
-    """What an image is known by, whether a photo, its captions or its features are named: COCO's
-    id, or the file name without ending. '139' for '139', 'COCO_val2014_000000000139.jpg'."""
+    """What connects an image's captions with its photo or features, all of which have a name:
+    COCO's id, as '139' for 'COCO_val2014_000000000139.jpg', or the file name without ending."""
     stem = stemOf(name)
     coco_id = re.fullmatch('(?:COCO_[a-z]+20[0-9]{2}_)?0*([0-9]+)', stem)
     return coco_id[1] if coco_id else stem
@@ -133,13 +133,14 @@ def _readTable(path):
     captions = collections.defaultdict(list)
     separator = None
     for number, line in linesIn(path):
-        separator = separator or re.search(r'[,;|\t]', line)[0]
+        separator = separator or re.search(r'[,;|\t]|$', line)[0]
         # Each line by itself: a quote that is not closed does not reach the next one.
         name, *rest = next(csv.reader([line], delimiter=separator))
         if os.path.splitext(name.strip())[1].lower() in ENDINGS:
-            caption = separator.join(rest).strip()  # in which nobody put quotes around separators
+            caption = separator.join(rest).strip()  # its separators need no quotes
+            caption = re.sub(r'^\d+\| *', '', caption)  # results.csv numbers them
             if caption:
-                captions[name.strip()].append(re.sub(r'^\d+\| *', '', caption))  # results.csv's
+                captions[name.strip()].append(caption)
         elif number > 1 or (len(rest) > 1 and separator != '|'):  # no header of two columns
             raise ValueError(f'line {number} is not the name of a photo and its caption')
     images = _imagesInLists(captions, path)

@@ -5,7 +5,7 @@ MARKS = ['eeee', 'ssss', 'UNK']
 
 def wordsOfCaption(caption):
     """A caption's words as the course counts them: lower case, letters and digits only, split at
-    spaces. The marks are no words: a caption that holds one loses it."""
+    spaces. The marks `eeee` and `ssss` are no words and are left out."""
     words = []
     for piece in caption.lower().split(' '):
         word = ''.join(letter for letter in piece if letter.isalnum())
