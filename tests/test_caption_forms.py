@@ -195,6 +195,8 @@ def built(folder, **settings):
 
 def test_a_data_folder_from_photos(folder, capsys):
     FLICKR8K(folder)
+    (folder / 'other').mkdir()
+    Image.new('RGB', (9, 9)).save(str(folder / 'other' / '3_c.jpg'))  # the first one is taken
     out = built(folder)
     training = np.array([COLOURS['1_a.jpg'], COLOURS['2_b.jpg']])
     for name, split in (('1_a', 'train'), ('3_c', 'val')):

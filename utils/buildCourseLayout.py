@@ -100,7 +100,7 @@ def bestRegions(features, boxes, scores, number):
         if scores.shape[1] > 1:
             scores = scores[:, 1:]
         order = np.argsort(-scores.max(1), kind='stable')
-    chosen = np.resize(order[:number], number)
+    chosen = np.resize(order, number)
     features = features[chosen]                                            # [R, 2048]
     if not np.isfinite(features).all():
         raise ValueError('not finite')
