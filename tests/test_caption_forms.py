@@ -43,9 +43,10 @@ def write_tokens(name, train, val):
 
 
 def write_karpathy(folder):
-    images = [{'filename': name, 'split': 'restval' if name == '2_b.jpg' else SPLIT[name],
-               'sentences': [{'raw': caption, 'tokens': caption.split()} for caption in captions]}
-              for name, captions in CAPTIONS.items()]
+    splits = {**SPLIT, '2_b.jpg': 'restval', 'without captions': 'val'}
+    images = [{'filename': name, 'split': splits[name],
+               'sentences': [{'raw': caption} for caption in captions]}
+              for name, captions in [*CAPTIONS.items(), ('without captions', [])]]
     (folder / 'dataset_flickr8k.json').write_text(json.dumps({'images': images}))
 
 

@@ -90,13 +90,15 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
     assert f"b: {results[1]['caption']}\n" in capsys.readouterr().out
 
 
-def test_the_captions_are_those_of_standardised_features(checkpoint):
-    saved = readCheckpoint(checkpoint(feature_mean=torch.full((N_FEATURES,), .5)))
+@pytest.mark.parametrize('network, expected', [(AttentionModel, range(10)), (GruModel, [9])])
+def test_the_captions_are_those_of_standardised_features(network, expected, checkpoint):
+    saved = readCheckpoint(checkpoint(network, feature_mean=torch.full((N_FEATURES,), .5)))
     model, seen = modelOf(saved), []
     model.net.inputLayer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
-    captionsOf([np.full((10, N_FEATURES), 200, np.float32)] * 2, model, saved)
-    assert seen[0].numel() == 2 * 10 * N_FEATURES
-    assert bool((seen[0] == (200 - 100) / 50 - .5).all())
+    regions = 100 + 50 * np.arange(10, dtype=np.float32)
+    captionsOf([regions[:, None].repeat(N_FEATURES, axis=1)] * 2, model, saved)
+    assert seen[0].numel() == 2 * len(expected) * N_FEATURES
+    np.testing.assert_array_equal(np.unique(seen[0]), np.subtract(expected, .5))
 
 
 def test_which_models_are_taken(checkpoint, tmp_path):
@@ -109,7 +111,7 @@ def test_which_models_are_taken(checkpoint, tmp_path):
                     {'photoStandard': {**STANDARD, 'maker': 'another'}}):
         with pytest.raises(UserError, match='not trained on features .* Set MODEL'):
             findModel(checkpoint(**lacking))
-    for network in ('conftest', 'cocoSource_missing'):
+    for network in ('Exercise_Train_task1', 'cocoSource_missing'):
         with pytest.raises(UserError, match=f'the network {network}.py, which is not in this'):
             modelOf(readCheckpoint(checkpoint(network=network)))
 
