@@ -32,7 +32,9 @@ def checkpoint(config, tmp_path):
         sizes = {**config, 'vocabulary_size': len(WORDS), 'number_of_cnn_features': N_FEATURES}
         if model_class is AttentionModel:
             sizes.update(cellType='LSTM', featurepathstub='detectron2_lim10features')
-        values = {'epoch': 3, 'model_state_dict': model_class(sizes).state_dict(), 'config': sizes,
+        weights = model_class(sizes).state_dict()
+        weights['output_layer.bias'][:2] = torch.tensor([1., -9.])  # ends early, never starts anew
+        values = {'epoch': 3, 'model_state_dict': weights, 'config': sizes,
                   'network': model_class.__module__, 'words': WORDS, 'photoStandard': STANDARD,
                   'feature_mean': torch.zeros(N_FEATURES), **changed}
         path = str(tmp_path / 'mine' / 'best_epoch3.pt')
