@@ -64,18 +64,14 @@ def tsv_line(image_id, columns=PUBLISHED, **changed):
     return '\t'.join(str(row.get(column, 640)) for column in columns.split()) + '\n'
 
 
-def write_tsv(folder, ids=NAMES):
+def write_tsv(folder, ids=NAMES, columns=PUBLISHED):
     path = folder / 'trainval_resnet101.tsv.0'
-    path.write_text(''.join(map(tsv_line, ids)))
+    path.write_text(''.join(tsv_line(image_id, columns) for image_id in ids))
     return path
 
 
 def write_folder_of_tsv(folder):
-    for mode, ids in CAPTIONS.items():
-        lines = [tsv_line(image_id, LXMERT) for image_id in ids]
-        (folder / f'{mode}.tsv').write_text(''.join(lines))
-    (folder / 'readme.txt').write_text('about these files')
-    return folder
+    return write_tsv(folder, columns=LXMERT).parent
 
 
 def write_npz(name, **keys):

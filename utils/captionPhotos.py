@@ -4,8 +4,9 @@
 
 Put photos into the folder PHOTOS, in folders of their own if you like, start this, and open
 `photos/captions.html`: each photo with what the model says about it and where its attention looks.
-`photos/captions.json` has the captions in the form of COCO's results. This needs no Java, no data
-folder and no network: nothing leaves your machine.
+`photos/captions.json` has the captions in the form of COCO's results. MODEL may be one that you
+have trained on photos. This needs no Java, no data folder and no network: nothing leaves your
+machine.
 """
 import collections
 import importlib
