@@ -15,14 +15,7 @@ from utils.files.safePickle import RestrictedUnpickler
 
 DETECTIONS = 10         # of an image, in the layout of the course
 FILES_LOOKED_AT = 5     # for the shape of the features
-MOST_WORDS = 1000       # of a caption, and captions of an image; people's captions have up to 50
-MOST_LETTERS = 10_000   # of a caption
-LARGEST_TOKEN = 2 ** 31 - 1
-CAPTION_KEYS = ('original_captions', 'captions', 'captionsAsTokens')
-
-
-class _Unusable(Exception):
-    """What is wrong with a file, as a sentence without its end."""
+MOST_TOKENS = 1000      # of a caption; people's captions have up to 50 words
 
 
 def shapeOfFeatures(paths, expected):
@@ -39,8 +32,7 @@ def shapeOfFeatures(paths, expected):
     shapes = []
     for path in paths[:FILES_LOOKED_AT]:
         with contextlib.suppress(Exception):  # whatever a broken file leads to
-            image, _ = _unpickled(path)
-            shapes.append(list(image['cnn_features'].shape))
+            shapes.append(list(_unpickled(path)[0]['cnn_features'].shape))
     shapes = [shape for shape in shapes if len(shape) == len(expected) and 0 not in shape]
     return max(shapes, key=shapes.count, default=expected)
 
@@ -60,8 +52,8 @@ def loadImage(path, shape):
 
     Raises:
         UserError: the file cannot be read or is broken, a key is missing, features or boxes have
-            another shape or are not finite, or a caption is not a list of words, is longer than
-            any real one, lacks the start token or has impossible tokens.
+            another shape or are not finite, or a caption is not a list of words, lacks the start
+            token, has impossible tokens or too many.
     """
     return loadWithStamp(path, shape)[0]
 
@@ -72,21 +64,15 @@ def loadWithStamp(path, shape):
     `offset` is where the file holds the features as raw float32 values, -1 where it does not.
     """
     try:
-        image, stamp = _unpickled(path)
+        image, data, time = _unpickled(path)
         image = _checked(image, shape)
     except OSError as error:
         raise UserError(f'The feature file {path} cannot be read: {error.strerror}.') from None
     except Exception as error:  # whatever a broken file leads to
-        if isinstance(error, _Unusable):
-            fault = str(error)
-        elif isinstance(error, KeyError):
-            fault = f'it has no {error}'
-        else:
-            fault = f'{type(error).__name__}: {error}'
+        fault = str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
         raise UserError(f'The feature file {path} cannot be used: {fault}. '
                         'Copy it again from where the data came from.') from None
-    data, size, time = stamp
-    return image, (size, time, data.find(image['cnn_features'].numpy()))
+    return image, (len(data), time, data.find(image['cnn_features'].numpy()))
 
 
 def readRaw(path, stamp, offset, features):
@@ -108,74 +94,56 @@ def readRaw(path, stamp, offset, features):
 
 
 def _unpickled(path):
-    """The file's value, and a tuple of its bytes, size and time of the last change."""
+    """The file's value, its bytes, and the time of its last change."""
     with openRegular(path) as f:
-        status = os.fstat(f.fileno())
-        data = f.read()
-    return RestrictedUnpickler(io.BytesIO(data)).load(), (data, len(data), status.st_mtime_ns)
+        data, status = f.read(), os.fstat(f.fileno())
+    return RestrictedUnpickler(io.BytesIO(data)).load(), data, status.st_mtime_ns
 
 
 def _checked(image, shape):
-    features = _floats(image['cnn_features'], 'features')
-    if list(features.shape) != shape:
-        raise _Unusable(f'its features have the shape {list(features.shape)}, not {shape}')
-    checked = {
-        'cnn_features': torch.from_numpy(features),
-        'imgPath': _texts([image['imgPath']])[0],
-        'original_captions': _texts(image['original_captions']),
-        'captions': [_texts(words) for words in _sequence(image['captions'])],
-        'captionsAsTokens': [list(map(operator.index, _sequence(tokens)))
-                             for tokens in _sequence(image['captionsAsTokens'])]}
-    letters = [len(caption) for caption in checked['original_captions']]
-    letters += [sum(map(len, words)) for words in checked['captions']]
-    if max(letters, default=0) > MOST_LETTERS:
-        raise _Unusable(f'a caption has more than {MOST_LETTERS:,} letters')
-    numbers = {len(checked[key]) for key in CAPTION_KEYS}
-    if numbers == {0} or len(numbers) != 1:
-        raise _Unusable(f'its lists {", ".join(CAPTION_KEYS)} are empty or of different lengths')
-    for tokens in checked['captionsAsTokens']:
-        if tokens[:1] != [START] or min(tokens) < 0 or max(tokens) > LARGEST_TOKEN:
-            raise _Unusable('a caption of captionsAsTokens does not begin with the start token '
-                            f'{START}, or has one below 0 or above {LARGEST_TOKEN}')
+    checked = {'cnn_features': torch.from_numpy(_floats(image['cnn_features'], shape, 'features')),
+               'imgPath': _text(image['imgPath']),
+               'original_captions': list(map(_text, _list(image['original_captions']))),
+               'captions': [list(map(_text, _list(words))) for words in _list(image['captions'])],
+               'captionsAsTokens': [list(map(operator.index, _list(tokens)))
+                                    for tokens in _list(image['captionsAsTokens'])]}
+    captions = checked['captionsAsTokens']
+    if not len(captions) == len(checked['captions']) == len(checked['original_captions']) > 0:
+        raise ValueError('its lists original_captions, captions and captionsAsTokens are empty or '
+                         'of different lengths')
+    for tokens in captions:
+        if tokens[:1] != [START] or len(tokens) > MOST_TOKENS or min(tokens) < 0:
+            raise ValueError(f'a caption of captionsAsTokens has no start token {START}, a token '
+                             f'below 0, or more than {MOST_TOKENS:,} tokens')
     if 'boxes' in image:
-        boxes = _floats(image['boxes'], 'boxes')
-        if list(boxes.shape[1:]) != [4]:
-            raise _Unusable(f'its boxes have the shape {list(boxes.shape)}, not [K, 4]')
-        checked['boxes'] = boxes
+        checked['boxes'] = _floats(image['boxes'], [len(image['boxes']), 4], 'boxes')
     return checked
 
 
-def _floats(value, what):
+def _floats(value, shape, what):
     """A contiguous float32 array of an array or a tensor, all of it finite."""
-    if torch.is_tensor(value) and not value.is_complex():
+    if list(getattr(value, 'shape', '')) != shape:
+        found = list(value.shape) if hasattr(value, 'shape') else type(value).__name__
+        raise ValueError(f'its {what} have the shape {found}, not {shape}')
+    if torch.is_tensor(value):
         value = value.detach().float().numpy()
-    if not isinstance(value, np.ndarray) or np.iscomplexobj(value):
-        raise _Unusable(f'its {what} are a {type(value).__name__}, not an array of real numbers')
+    if np.iscomplexobj(value):
+        raise ValueError(f'its {what} are complex numbers')
     with np.errstate(over='ignore', invalid='ignore'):  # what becomes infinite is named below
         value = np.require(value, np.float32, 'CW')
         # a finite sum says that all are finite; where it is not, they may be so nevertheless
         if not math.isfinite(value.sum()) and not np.isfinite(value).all():
-            raise _Unusable(f'its {what} hold values that are not finite')
+            raise ValueError(f'its {what} hold values that are not finite')
     return value
 
 
-def _sequence(value):
-    """The value, if it is a sequence no longer than captions are.
-
-    Nested lists that stand for more than there is memory are not looked into.
-    """
+def _list(value):
     if not isinstance(value, (list, tuple, np.ndarray)):
-        raise _Unusable(f'a {type(value).__name__} stands where a list of captions, words or '
-                        'tokens is expected')
-    if len(value) > MOST_WORDS:
-        raise _Unusable(f'it has a caption of {len(value):,} words, or as many captions; at most '
-                        f'{MOST_WORDS:,} are expected')
+        raise ValueError(f'a {type(value).__name__} stands where a list is expected')
     return value
 
 
-def _texts(value):
-    texts = list(_sequence(value))
-    for text in texts:
-        if not isinstance(text, str):
-            raise _Unusable(f'a {type(text).__name__} stands where a text is expected')
-    return [str(text) for text in texts]  # numpy's texts become plain ones
+def _text(value):
+    if not isinstance(value, str):
+        raise ValueError(f'a {type(value).__name__} stands where a text is expected')
+    return str(value)  # numpy's texts become plain ones
