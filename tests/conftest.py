@@ -14,6 +14,7 @@ from leftovers import hear_signals  # noqa: E402
 from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # noqa: E402
 
 from utils import metrics  # noqa: E402
+from utils.data.captionWords import wordsOfCaption  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
 from utils.scripts.endings import STOPPING  # noqa: E402
 
@@ -30,18 +31,13 @@ CAPTIONS = [
 ]
 
 
-def words(caption):
-    pieces = [''.join(filter(str.isalnum, piece)) for piece in caption.lower().split(' ')]
-    return [piece for piece in pieces if piece]
-
-
 def marked(caption):
     """Words between marks.
 
     As in the real files there is no end mark where nothing is left of the last piece.
     """
-    last = ''.join(filter(str.isalnum, caption.split(' ')[-1]))
-    return ['ssss'] + words(caption) + (['eeee'] if last else [])
+    words = ['ssss', *wordsOfCaption(caption)]
+    return words + ['eeee'] if wordsOfCaption(caption.split(' ')[-1]) else words
 
 
 def write_pickle(path, value):
@@ -55,15 +51,13 @@ def course_folder(tmp_path):
     def make(n_train=10, n_val=5, name='data'):
         root = os.path.join(str(tmp_path), name, '')
         os.makedirs(os.path.join(root, 'vocabulary'))
-        all_words = {word for captions in CAPTIONS for caption in captions
-                     for word in words(caption)}
-        vocabulary = ['eeee', 'ssss', 'UNK', *sorted(all_words)]
+        words = {word for captions in CAPTIONS for caption in captions
+                 for word in wordsOfCaption(caption)}
+        vocabulary = ['eeee', 'ssss', 'UNK', *sorted(words)]
         tokens = np.arange(len(vocabulary))
         word_to_token = dict(zip(vocabulary, tokens))
         write_pickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), {
-            'wordCounter': np.ones(len(vocabulary)), 'sentenceLen': np.array([1]),
-            'vocabulary': vocabulary, 'tokens': tokens, 'wordToToken': word_to_token,
-            'TokenToWord': dict(zip(tokens, vocabulary))})
+            'wordToToken': word_to_token, 'TokenToWord': dict(zip(tokens, vocabulary))})
         rng = np.random.default_rng(1)
         for split, first, count in (('Train', 0, n_train), ('Val', n_train, n_val)):
             unpooled, pooled = (os.path.join(root, f'{split}2017_detectron2_lim10{kind}features')
