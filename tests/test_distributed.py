@@ -24,7 +24,6 @@ from utils.files.project import PROJECT
 from utils.plotter import Plotter
 from utils.processes import distributed
 from utils.processes.distributed import LossOfShare, ShareOfBatches
-from utils.saverRestorer import SaverRestorer
 from utils.scripts import start
 from utils.scripts.endings import runScript
 
@@ -59,23 +58,24 @@ def train(module, config, model_param, last_epoch=None, breaks=False):
                 (metrics, 'CaptionScorer', lambda *_: scorer)]
     if 'selfCriticalEpochs' not in config:
         replaced.append((net_class, 'train', lambda net, mode: torch.nn.Module.train(net, False)))
+    if last_epoch:
+        replaced.append((trainer, 'allEpochs', lambda *_: last_epoch))
+    if breaks:
+        replaced.append((trainer, 'lossOfShares', brokenLosses))
     with contextlib.ExitStack() as stack:
         for owner, name, value in replaced:
             stack.enter_context(mock.patch.object(owner, name, value))
-        parameters = start.prepare(model_param, config)
-        loader = DataLoaderWrapper(config, parameters)
-        learner = model.Model(loader.config, parameters, net_class)
-        start.announce(parameters, loader, learner)
-        saver = SaverRestorer(loader.config, parameters)
-        saver.restore(learner)
-        training = trainer.Trainer(learner, parameters, loader.config, loader, saver)
-        training.epochs = last_epoch or training.epochs
-        if breaks and distributed.rank() == 1:
-            losses = training.lossOfParts
-            training.lossOfParts = lambda batch: [
-                loss * (float('nan') if learner.scheduler.last_epoch == 1 else 1)
-                for loss in losses(batch)]
-        training.train()
+        trainer.train(config, model_param, net_class)
+
+
+def brokenLosses(learner):
+    """As `lossOfShares`; in epoch 2 those of process 1 are not finite."""
+    def losses(batch):
+        is_broken = distributed.rank() == 1 and learner.scheduler.last_epoch == 1
+        return [loss * float('nan') if is_broken else loss for loss in of_shares(batch)]
+
+    of_shares = distributed.lossOfShares(learner)
+    return losses
 
 
 def torchrun(cases, tmp_path):
