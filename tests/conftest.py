@@ -1,7 +1,6 @@
 """A tiny data folder in the course's layout, with the quirks of the real files."""
 import gzip
 import os
-import pickle
 import shutil
 import signal
 
@@ -10,6 +9,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from course_layout import write_course_folder, write_pickle  # noqa: E402, F401
 from leftovers import hear_signals  # noqa: E402
 from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # noqa: E402
 
@@ -40,41 +40,30 @@ def marked(caption):
     return words + ['eeee'] if wordsOfCaption(caption.split(' ')[-1]) else words
 
 
-def write_pickle(path, value):
-    with open(path, 'wb') as f:
-        pickle.dump(value, f, protocol=4)
-
-
 @pytest.fixture
 def course_folder(tmp_path):
     """A function that makes a data folder; it returns the path, which ends in a separator."""
     def make(n_train=10, n_val=5, name='data'):
-        root = os.path.join(str(tmp_path), name, '')
-        os.makedirs(os.path.join(root, 'vocabulary'))
         words = {word for captions in CAPTIONS for caption in captions
                  for word in wordsOfCaption(caption)}
         vocabulary = ['eeee', 'ssss', 'UNK', *sorted(words)]
         tokens = np.arange(len(vocabulary))
         word_to_token = dict(zip(vocabulary, tokens))
-        write_pickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), {
-            'wordToToken': word_to_token, 'TokenToWord': dict(zip(tokens, vocabulary))})
         rng = np.random.default_rng(1)
-        for split, first, count in (('Train', 0, n_train), ('Val', n_train, n_val)):
-            unpooled, pooled = (os.path.join(root, f'{split}2017_detectron2_lim10{kind}features')
-                                for kind in ('', 'max'))
-            os.makedirs(unpooled)
-            os.makedirs(pooled)
-            for number in range(first, first + count):
-                kind = number % len(CAPTIONS)
-                captions = [marked(caption) for caption in CAPTIONS[kind]]
-                features = rng.random((10, D)).astype(np.float32)
-                features[:, kind] += 5
-                for folder, values in ((unpooled, features), (pooled, features.max(0))):
-                    write_pickle(os.path.join(folder, f'{number:012d}.pickle'), {
-                        'imgPath': f'{number:012d}.jpg', 'original_captions': CAPTIONS[kind],
-                        'captions': captions, 'cnn_features': values,
-                        'captionsAsTokens': [[word_to_token[word] for word in caption]
-                                             for caption in captions]})
+        images = []
+        for number in range(n_train + n_val):
+            kind = number % len(CAPTIONS)
+            captions = [marked(caption) for caption in CAPTIONS[kind]]
+            features = rng.random((10, D)).astype(np.float32)
+            features[:, kind] += 5
+            images.append(('Train' if number < n_train else 'Val', {
+                'imgPath': f'{number:012d}.jpg', 'original_captions': CAPTIONS[kind],
+                'captions': captions, 'cnn_features': features,
+                'captionsAsTokens': [[word_to_token[word] for word in caption]
+                                     for caption in captions]}))
+        root = os.path.join(str(tmp_path), name, '')
+        write_course_folder(root, {'wordToToken': word_to_token,
+                                   'TokenToWord': dict(zip(tokens, vocabulary))}, images)
         return root
 
     return make

@@ -21,10 +21,11 @@ import time
 
 import numpy as np
 import torch
+from course_layout import write_course_folder
 from leftovers import hear_signals, kill_all, marked_environment, seconds_until_gone
 
 from utils.data.captionWords import captionRecord, wordsOfCaption
-from utils.files.atomic import readJson, writePickle
+from utils.files.atomic import readJson
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import generateVocabulary
@@ -106,17 +107,11 @@ def make_data(root, images=IMAGES, number_of_words=WORDS):
 
     captions = [[caption() for _ in range(5)] for _ in range(sum(images))]
     vocabulary = generateVocabulary([wordsOfCaption(text) for texts in captions for text in texts])
-    os.makedirs(os.path.join(root, 'vocabulary'))
-    writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
-    for number, texts in enumerate(captions):
-        split = 'Train' if number < images[0] else 'Val'
-        record = captionRecord(f'{number:012d}.jpg', texts, vocabulary['wordToToken'])
-        features = rng.random((10, 2048), np.float32)
-        for kind, values in (('', features), ('max', features.max(0))):
-            folder = os.path.join(root, f'{split}2017_detectron2_lim10{kind}features')
-            os.makedirs(folder, exist_ok=True)
-            writePickle(os.path.join(folder, f'{number:012d}.pickle'),
-                        {**record, 'cnn_features': values})
+    write_course_folder(root, vocabulary, (
+        ('Train' if number < images[0] else 'Val',
+         {**captionRecord(f'{number:012d}.jpg', texts, vocabulary['wordToToken']),
+          'cnn_features': rng.random((10, 2048), np.float32)})
+        for number, texts in enumerate(captions)))
 
 
 def start(folder, task, script='train'):
