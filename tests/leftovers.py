@@ -8,6 +8,8 @@ import uuid
 
 import pytest
 
+from utils.scripts.endings import STOPPING
+
 MARK = 'CAPTIONING_STARTED_BY'  # an environment variable, which all descendants inherit
 
 needs_proc = pytest.mark.skipif(not os.path.isdir('/proc/self'),
@@ -50,12 +52,11 @@ def kill_all(environment):
 def hear_signals():
     """Makes programs that are started from now on hear Ctrl-C and hangups.
 
-    They inherit it where nohup, or a shell's &, makes this process ignore those. They do not
-    inherit a handler.
+    Where nohup or a shell's & makes this process ignore these, they would ignore them too. A
+    handler, which this process gets instead, is not inherited.
     """
-    for name in ('SIGINT', 'SIGHUP'):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+    for number in STOPPING:
+        if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
 
 

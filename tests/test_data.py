@@ -12,14 +12,12 @@ import pytest
 import torch
 from conftest import CAPTIONS, D, marked
 from course_layout import write_pickle
-from PIL import Image
 
 from utils import dataRoot
 from utils.data import checkedFiles, dataFolder, imageFiles, imageLoader
 from utils.data.captionDataset import Collate
 from utils.data.dataFolder import dataName, featureFiles
 from utils.data.imageFiles import loadImage, loadWithStamp
-from utils.data.pictures import openPicture
 from utils.dataLoader import CHECKED_FILES, DataLoaderWrapper
 from utils.files.errors import UserError
 from utils.generateVocabulary import loadVocabulary
@@ -72,15 +70,6 @@ def test_a_batch_has_the_keys_and_shapes_of_the_course(course_folder, config, lo
     assert batch['yWeights'] is None
     batch = next(iter(load(featurepathstub=UNPOOLED).myDataDicts['val']))
     assert batch['cnn_features'].shape == (4, 10, D)
-
-
-def test_boxes_come_with_the_batches_of_files_that_have_them(course_folder, load):
-    root = course_folder()
-    boxes = np.arange(40, dtype=np.float32).reshape(10, 4)
-    change(feature_file(root, 10, f'Val2017_{POOLED}'), boxes=boxes)
-    first, second = load().myDataDicts['val']
-    assert first['boxes'][0].tolist() == boxes.tolist() and first['boxes'][1:] == [None] * 3
-    assert 'boxes' not in second
 
 
 def test_every_caption_is_learned_to_its_end(course_folder, load):
@@ -340,26 +329,15 @@ def test_an_empty_feature_folder_and_a_missing_vocabulary_are_named(course_folde
         load()
 
 
-def test_a_picture_that_is_missing_or_broken_is_none(tmp_path):
-    os.makedirs(tmp_path / 'val2017')
-    Image.new('RGB', (40, 30)).save(str(tmp_path / 'val2017' / 'whole.jpg'))
-    (tmp_path / 'val2017' / 'broken.jpg').write_bytes(b'no picture')
-    assert openPicture(str(tmp_path), 'val', 'whole.jpg').size == (40, 30)
-    for name in ('broken.jpg', 'missing.jpg'):
-        assert openPicture(str(tmp_path), 'val', name) is None
-
-
 def test_the_data_root(tmp_path, monkeypatch):
     monkeypatch.setattr(dataRoot, 'DATA_ROOT', '')
     monkeypatch.setattr(dataFolder, 'UNIVERSITY_ROOT', str(tmp_path / 'none'))
     assert dataFolder.isDemo(dataFolder.dataDir())
     monkeypatch.setattr(dataFolder, 'UNIVERSITY_ROOT', str(tmp_path))
     assert dataFolder.dataDir() == os.path.join(str(tmp_path), '')
-    (tmp_path / 'file').write_text('')
-    for name, fault in (('missing', 'does not exist'), ('file', 'is a file')):
-        monkeypatch.setattr(dataRoot, 'DATA_ROOT', tmp_path / name)
-        with pytest.raises(UserError, match=f'{name}/ {fault}'):
-            provideData(dataFolder.dataDir())
+    monkeypatch.setattr(dataRoot, 'DATA_ROOT', __file__)
+    with pytest.raises(UserError, match='test_data.py/ is a file'):
+        provideData(dataFolder.dataDir())
 
 
 @pytest.mark.parametrize('module', [None, SimpleNamespace(DATA_ROOT=5)])

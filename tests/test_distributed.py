@@ -18,8 +18,7 @@ import torch
 from leftovers import kill_all, marked_environment, needs_proc, seconds_until_gone
 
 from utils import metrics, model, trainer
-from utils.data.captionDataset import EpochSampler
-from utils.dataLoader import DataLoaderWrapper
+from utils.data.captionDataset import Collate, EpochSampler
 from utils.files.project import PROJECT
 from utils.plotter import Plotter
 from utils.processes import distributed
@@ -142,7 +141,10 @@ def case(course_folder, config, model_param):
 
 @needs_proc
 def test_two_processes_train_as_one_does(case, tmp_path, capsys):
-    """Same losses; one writer; going on with a process more or less; one sentence at the end."""
+    """Same losses; one writer; going on with a process more or less.
+
+    At last the loss of one process is not finite, which ends both in one sentence.
+    """
     train(**case('lstm', 'alone'))
     train(**case('attention', 'alone with attention'))
     train(**case('lstm', 'then two', last_epoch=1))
@@ -150,14 +152,14 @@ def test_two_processes_train_as_one_does(case, tmp_path, capsys):
     both = [case('lstm', 'both'), case('attention', 'both with attention'), whole]
     cases = [*both, case('lstm', 'then two'), case('lstm', 'then one', last_epoch=2),
              {**resumed, 'last_epoch': 2}, resumed]
-    nowhere = case('lstm')
-    nowhere['model_param']['data_dir'] = str(tmp_path / 'nowhere')
-    process = torchrun([*cases, nowhere], tmp_path)
+    broken = case('lstm', 'broken', breaks=True)
+    process = torchrun([*cases, broken], tmp_path)
     out, errors = output_of(process)
-    assert process.returncode and errors.count('nowhere does not exist') == 1, errors
-    assert 'by peer' not in errors
-    assert out.count('Data: ') == out.count('2 processes') == len(cases)
-    assert out.count('\nepoch ') == 3 * len(both) + 2 + 2 + 2 + 1
+    assert process.returncode and errors.count('The loss is nan in epoch 2, batch 1') == 1, errors
+    assert 'by peer' not in errors and 'Another process' not in errors
+    assert 'last_epoch1.pt' in os.listdir(run_folder(broken))
+    assert out.count('Data: ') == out.count('2 processes') == len(cases) + 1
+    assert out.count('\nepoch ') == 3 * len(both) + 2 + 2 + 2 + 1 + 1
     for run in both:
         names = [name.split('_')[0] for name in os.listdir(run_folder(run))]
         assert names.count('last') == names.count('best') == 1 and 'partial' not in names
@@ -172,16 +174,6 @@ def test_two_processes_train_as_one_does(case, tmp_path, capsys):
     weights, others = (torch.load(os.path.join(run_folder(run), 'last_epoch3.pt'))
                        ['model_state_dict'] for run in (whole, resumed))
     assert all(torch.equal(weights[name], others[name]) for name in weights)
-
-
-@needs_proc
-def test_a_loss_of_one_process_that_is_not_finite_ends_both_in_its_sentence(case, tmp_path):
-    run = case('lstm', breaks=True)
-    process = torchrun([run], tmp_path)
-    _, errors = output_of(process)
-    assert process.returncode and errors.count('The loss is nan in epoch 2, batch 1') == 1
-    assert 'by peer' not in errors and 'Another process' not in errors
-    assert 'last_epoch1.pt' in os.listdir(run_folder(run))
 
 
 @needs_proc
@@ -210,26 +202,23 @@ def test_shares_are_those_of_the_same_batches(size, monkeypatch):
         assert sorted(learned) == sorted(order[first:first + 4])
 
 
-@pytest.mark.parametrize('learned', [True, False])
-def test_every_share_runs_the_network_as_often(learned, course_folder, config, model_param):
+@pytest.mark.parametrize('is_learned', [True, False])
+def test_every_share_runs_the_network_as_often(is_learned, config, model_param):
     """As often as the longest caption of all has parts, with a gradient for every parameter."""
-    course_folder()
-    data = DataLoaderWrapper(config, model_param)
-    loader = data.myDataDicts['train']
     net_class = importlib.import_module('cocoSource_task2_gru').ImageCaptionModel
-    learner = model.Model(data.config, model_param, net_class)
+    learner = model.Model({**config, 'vocabulary_size': 10}, model_param, net_class)
     learner.net.eval()
     runs = []
     learner.net.inputLayer.register_forward_hook(lambda *_: runs.append(1))
-    batch = loader.collate_fn([loader.dataset[index, 1, learned] for index in (0, 1)])
+    captions = [[1, 5, 0], [1, 6, 7, 0]] if is_learned else [[1], [1]]
+    batch = {'cnn_features': torch.rand(2, 16), **Collate(25).captionTensors(captions)}
     loss = LossOfShare(learner)(batch, parts=3)
     loss.backward()
-    assert batch['numbOfTruncatedSequences'] == 1 and len(runs) == 3
     gradients = [parameter.grad for parameter in learner.net.parameters()]
-    assert all(gradient is not None for gradient in gradients)
+    assert len(runs) == 3 and all(gradient is not None for gradient in gradients)
     # parts that stand in count nothing
-    assert any(gradient.any() for gradient in gradients) == learned
-    assert loss == (sum(learner.lossOfParts(batch)) if learned else 0)
+    assert any(gradient.any() for gradient in gradients) == is_learned
+    assert loss == (sum(learner.lossOfParts(batch)) if is_learned else 0)
 
 
 def test_processes_drop_out_differently(monkeypatch):
