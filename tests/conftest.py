@@ -1,73 +1,70 @@
 """A tiny data folder in the course's layout, with the quirks of the real files."""
 import gzip
 import os
-import pickle
 import shutil
 import signal
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads of torch, not yet imported, that wait leave their core to others
+# Threads of torch, which is not imported yet, wait without keeping a core busy.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from course_layout import write_course_folder, write_pickle  # noqa: E402, F401
 from leftovers import hear_signals  # noqa: E402
 from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # noqa: E402
 
 from utils import metrics  # noqa: E402
+from utils.data.captionWords import wordsOfCaption  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
+from utils.scripts.endings import STOPPING  # noqa: E402
 
 hear_signals()
 D = 16  # features per detection
 CAPTIONS = [
-    ['A red house. ', 'a house that is red', 'The red house stands there .', 'Red house\n', 'One house, red.', 'a house', 'house'],
-    ['Two dogs run.', 'dogs running fast', 'A pair of dogs', 'two dogs', 'Dogs!', 'some dogs are running'],
-    ['a boat on the lake', 'Boat on a lake ', 'blue boat', 'The boat\nfloats.', 'one boat ' + 'far away and ' * 20 + 'gone'],
+    ['A red house. ', 'a house that is red', 'The red house stands there .', 'Red house\n',
+     'One house, red.', 'a house', 'house'],
+    ['Two dogs run.', 'dogs running fast', 'A pair of dogs', 'two dogs', 'Dogs!',
+     'some dogs are running'],
+    ['a boat on the lake', 'Boat on a lake ', 'blue boat', 'The boat\nfloats.',
+     'one boat ' + 'far away and ' * 20 + 'gone'],
     ['A tree.', 'a green tree', 'the tree', 'tall tree', 'big tree'],
 ]
 
 
-def words(caption):
-    pieces = (''.join(letter for letter in piece if letter.isalnum()) for piece in caption.lower().split(' '))
-    return [piece for piece in pieces if piece]
-
-
 def marked(caption):
-    """Words between marks; no end mark where nothing is left of the last space-separated piece, as in the real files."""
-    last = ''.join(letter for letter in caption.split(' ')[-1] if letter.isalnum())
-    return ['ssss'] + words(caption) + (['eeee'] if last else [])
+    """Words between marks.
 
-
-def write_pickle(path, value):
-    with open(path, 'wb') as f:
-        pickle.dump(value, f, protocol=4)
+    As in the real files there is no end mark where nothing is left of the last piece.
+    """
+    words = ['ssss', *wordsOfCaption(caption)]
+    return words + ['eeee'] if wordsOfCaption(caption.split(' ')[-1]) else words
 
 
 @pytest.fixture
 def course_folder(tmp_path):
-    """A function that lays out `n_train` and `n_val` images; returns the folder's path, ending in a separator."""
+    """A function that makes a data folder; it returns the path, which ends in a separator."""
     def make(n_train=10, n_val=5, name='data'):
-        root = os.path.join(str(tmp_path), name)
-        os.makedirs(os.path.join(root, 'vocabulary'))
-        vocabulary = ['eeee', 'ssss', 'UNK'] + sorted({word for group in CAPTIONS for c in group for word in words(c)})
+        words = {word for captions in CAPTIONS for caption in captions
+                 for word in wordsOfCaption(caption)}
+        vocabulary = ['eeee', 'ssss', 'UNK', *sorted(words)]
         tokens = np.arange(len(vocabulary))
         word_to_token = dict(zip(vocabulary, tokens))
-        write_pickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), {
-            'wordCounter': np.ones(len(vocabulary)), 'sentenceLen': np.array([1]), 'vocabulary': vocabulary,
-            'tokens': tokens, 'wordToToken': word_to_token, 'TokenToWord': dict(zip(tokens, vocabulary))})
         rng = np.random.default_rng(1)
-        for split, first, count in (('Train', 0, n_train), ('Val', n_train, n_val)):
-            for stub in ('detectron2_lim10features', 'detectron2_lim10maxfeatures'):
-                os.makedirs(os.path.join(root, f'{split}2017_{stub}'))
-            for number in range(first, first + count):
-                group = CAPTIONS[number % len(CAPTIONS)]
-                features = rng.random((10, D)).astype(np.float32)
-                features[:, number % len(CAPTIONS)] += 5
-                record = {'imgPath': f'{number:012d}.jpg', 'original_captions': group,
-                          'captions': [marked(c) for c in group],
-                          'captionsAsTokens': [[word_to_token[w] for w in marked(c)] for c in group]}
-                for stub, values in (('', features), ('max', features.max(0))):
-                    folder = os.path.join(root, f'{split}2017_detectron2_lim10{stub}features')
-                    write_pickle(os.path.join(folder, f'{number:012d}.pickle'), {**record, 'cnn_features': values})
-        return os.path.join(root, '')
+        images = []
+        for number in range(n_train + n_val):
+            kind = number % len(CAPTIONS)
+            captions = [marked(caption) for caption in CAPTIONS[kind]]
+            features = rng.random((10, D)).astype(np.float32)
+            features[:, kind] += 5
+            images.append(('Train' if number < n_train else 'Val', {
+                'imgPath': f'{number:012d}.jpg', 'original_captions': CAPTIONS[kind],
+                'captions': captions, 'cnn_features': features,
+                'captionsAsTokens': [[word_to_token[word] for word in caption]
+                                     for caption in captions]}))
+        root = os.path.join(str(tmp_path), name, '')
+        write_course_folder(root, {'wordToToken': word_to_token,
+                                   'TokenToWord': dict(zip(tokens, vocabulary))}, images)
+        return root
 
     return make
 
@@ -75,37 +72,42 @@ def course_folder(tmp_path):
 @pytest.fixture(autouse=True)
 def _signal_handlers_as_they_were():
     """What a script does with signals ends with the test."""
-    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    handlers = [(number, signal.getsignal(number)) for number in STOPPING]
     yield
-    for number, handler in handlers.items():
-        if signal.getsignal(number) != handler:
-            signal.signal(number, handler)
+    for number, handler in handlers:
+        signal.signal(number, handler)
 
 
 @pytest.fixture
 def config():
-    return {'optimizer': 'adamW', 'learningRate': {'lr': 0.01}, 'weight_decay': 1e-5, 'number_of_cnn_features': D,
-            'embedding_size': 8, 'vocabulary_size': 10000, 'truncated_backprop_length': 25, 'hidden_state_sizes': 12,
-            'num_rnn_layers': 2, 'cellType': 'GRU', 'scheduler_milestones': [2], 'scheduler_factor': 0.2,
-            'learningRecipe': 'assignment', 'featurepathstub': 'detectron2_lim10maxfeatures', 'seed': 1}
+    return {'optimizer': 'adamW', 'learningRate': {'lr': 0.01}, 'weight_decay': 1e-5,
+            'number_of_cnn_features': D, 'embedding_size': 8, 'vocabulary_size': 10000,
+            'truncated_backprop_length': 25, 'hidden_state_sizes': 12, 'num_rnn_layers': 2,
+            'cellType': 'GRU', 'scheduler_milestones': [2], 'scheduler_factor': 0.2,
+            'learningRecipe': 'assignment', 'featurepathstub': 'detectron2_lim10maxfeatures',
+            'seed': 1}
 
 
 @pytest.fixture
 def model_param(tmp_path):
-    return {'batch_size': 4, 'cuda': {'use_cuda': False, 'device_idx': 0}, 'numbOfCPUThreadsUsed': 0, 'numbOfEpochs': 3,
-            'data_dir': os.path.join(str(tmp_path), 'data', ''), 'img_dir': os.path.join(str(tmp_path), 'plots', ''),
-            'modelsDir': os.path.join(str(tmp_path), 'models', ''), 'modelName': 'm/', 'restoreModelLast': 0,
-            'restoreModelBest': 0, 'modeSetups': [['train', True], ['val', True]], 'inNotebook': False,
-            'inference': False}
+    data_dir, img_dir, models_dir = (os.path.join(str(tmp_path), name, '')
+                                     for name in ('data', 'plots', 'models'))
+    return {'batch_size': 4, 'cuda': {'use_cuda': False, 'device_idx': 0},
+            'numbOfCPUThreadsUsed': 0, 'numbOfEpochs': 3, 'data_dir': data_dir, 'img_dir': img_dir,
+            'modelsDir': models_dir, 'modelName': 'm/', 'restoreModelLast': 0,
+            'restoreModelBest': 0, 'modeSetups': [['train', True], ['val', True]],
+            'inNotebook': False, 'inference': False}
 
 
 @pytest.fixture(scope='session')
 def jars(tmp_path_factory):
-    """A folder with a space in its name and METEOR and the tokenizer in it; METEOR's table has one paraphrase, so that it starts
-    at once."""
+    """A folder with a space in its name, and METEOR and the tokenizer in it.
+
+    METEOR's table has one paraphrase, so that it starts at once.
+    """
     folder = tmp_path_factory.mktemp('site packages')
-    for package, jar in ((metrics.METEOR_FOLDER, 'meteor-1.5.jar'), (metrics.TOKENIZER_FOLDER, STANFORD_CORENLP_3_4_1_JAR)):
-        shutil.copy(os.path.join(package, jar), folder)
+    shutil.copy(os.path.join(metrics.METEOR_FOLDER, 'meteor-1.5.jar'), folder)
+    shutil.copy(os.path.join(metrics.TOKENIZER_FOLDER, STANFORD_CORENLP_3_4_1_JAR), folder)
     (folder / 'data').mkdir()
     with gzip.open(folder / 'data' / 'paraphrase-en.gz', 'wt', encoding='utf-8') as f:
         f.write('0.9\na dray\na wagon\n')
@@ -127,15 +129,19 @@ def known_tokens():
 
 @pytest.fixture
 def shared_meteor(monkeypatch, running_meteor, known_tokens):
-    """One METEOR process, which takes seconds to start, for all tests that ask for this; closing it does nothing. The tokenizer,
-    which is a process for every call, is asked once for each caption, whose tokens depend on nothing else."""
+    """One METEOR process, which takes seconds to start, for all tests that ask for this.
+
+    The tokenizer, a new process at every call, is asked once for each caption.
+    """
     ask = metrics.tokenize
 
     def tokenize(captions):
-        unknown = {caption for of_image in captions.values() for caption in of_image} - known_tokens.keys()
+        unknown = {caption: [caption] for of_image in captions.values() for caption in of_image
+                   if caption not in known_tokens}
         if unknown:
-            known_tokens.update((caption, tokens) for caption, [tokens] in ask({caption: [caption] for caption in unknown}).items())
-        return {image: [known_tokens[caption] for caption in of_image] for image, of_image in captions.items()}
+            known_tokens.update((caption, tokens) for caption, [tokens] in ask(unknown).items())
+        return {image: [known_tokens[caption] for caption in of_image]
+                for image, of_image in captions.items()}
 
     monkeypatch.setattr(metrics, 'tokenize', tokenize)
     monkeypatch.setattr(running_meteor, 'close', lambda: None)

@@ -10,8 +10,6 @@ processes must be gone within five seconds, with one stack trace for an error an
 the checkpoints must load and no saved epoch be lost. In the end the history and the weights must
 be those of the training left alone, bit for bit.
 """
-import collections
-import contextlib
 import os
 import random
 import shutil
@@ -23,17 +21,17 @@ import time
 
 import numpy as np
 import torch
-from leftovers import hear_signals, kill_all, marked_environment, processes_with, seconds_until_gone
+from course_layout import write_course_folder
+from leftovers import hear_signals, kill_all, marked_environment, seconds_until_gone
 
 from utils.data.captionWords import captionRecord, wordsOfCaption
-from utils.files.atomic import readJson, writePickle
+from utils.files.atomic import readJson
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import generateVocabulary
 from utils.saverRestorer import checkpointEpochs
 
 TASKS = 1, 2, 3, 4
-KILLS = 30
 EPOCHS = 30
 IMAGES = 1024, 384     # to train and to validate: eight and three batches
 WORDS = 2000           # different ones in the captions
@@ -43,17 +41,12 @@ SMALL = {'embedding_size': 32, 'hidden_state_sizes': 64}
 WAYS = {  # name → (signal, whether to all processes, stack traces)
     'kill -9': (signal.SIGKILL, False, 0),
     'SIGTERM': (signal.SIGTERM, False, 0),
-    'an error': (signal.SIGUSR2, False, 1),
+    'an error': (signal.SIGUSR1, False, 1),
     'SIGTERM to all': (signal.SIGTERM, True, 0),
     'Ctrl-C': (signal.SIGINT, True, 0),
 }
-PHASES = {  # by functions on the stack
-    'score': 'scoring', 'compute_score': 'scoring', 'caption': 'validating',
-    'teacherForcedLoss': 'validating', 'validateCaptions': 'validating', 'validate': 'validating',
-    'run_epoch': 'training'}
 
 DRIVER = '''"""{script}, with other numbers."""
-import faulthandler
 import signal
 
 import {script} as script
@@ -68,31 +61,33 @@ def fail(*_):
 
 
 if __name__ == '__main__':
-    faulthandler.register(signal.SIGUSR1, open('stack', 'w'), all_threads=False)
-    signal.signal(signal.SIGUSR2, fail)
+    signal.signal(signal.SIGUSR1, fail)
     runScript(script.main)
 '''
 
 
 def copy_of_project(folder, root, number_of_epochs=EPOCHS, config=()):
-    """A copy of the project for the data in `root`, with other numbers.
+    """A copy of the project for the data in `root`; returns its folder.
 
-    `train{n}.py` and `validate{n}.py` are each task's scripts, with another number of epochs and
-    other sizes.
+    `train{n}.py` and `validate{n}.py` are each task's scripts, the first with another number of
+    epochs and other sizes.
     """
     shutil.copytree(os.path.join(PROJECT, 'utils'), os.path.join(folder, 'utils'))
     for name in os.listdir(PROJECT):
         if name.endswith('.py'):
             shutil.copy(os.path.join(PROJECT, name), folder)
-    with open(os.path.join(folder, 'utils', 'dataRoot.py'), 'w', encoding='utf-8') as f:
-        f.write(f'DATA_ROOT = {root!r}\n')
+
+    def write(name, text):
+        with open(os.path.join(folder, name), 'w', encoding='utf-8') as f:
+            f.write(text)
+
+    write(os.path.join('utils', 'dataRoot.py'), f'DATA_ROOT = {root!r}\n')
     for task in TASKS:
-        scripts = {'train': ('Exercise_Train_task', dict(config), {'numbOfEpochs': number_of_epochs}),
-                   'validate': ('Validate_task', {}, {})}
-        for name, (script, config_changes, changes) in scripts.items():
-            with open(os.path.join(folder, f'{name}{task}.py'), 'w', encoding='utf-8') as f:
-                f.write(DRIVER.format(script=f'{script}{task}', config=config_changes,
-                                      modelParam=changes))
+        write(f'train{task}.py', DRIVER.format(
+            script=f'Exercise_Train_task{task}', config=dict(config),
+            modelParam={'numbOfEpochs': number_of_epochs}))
+        write(f'validate{task}.py', DRIVER.format(
+            script=f'Validate_task{task}', config={}, modelParam={}))
     return folder
 
 
@@ -102,24 +97,21 @@ def make_data(root, images=IMAGES, number_of_words=WORDS):
     Args:
         root: the new folder.
         images: pair of their numbers, to train and to validate.
-        number_of_words: different ones in the captions.
+        number_of_words: different ones in the captions, the first of them the more frequent.
     """
-    draw, rng = random.Random(1), np.random.default_rng(1)
-    words = [f'word{number}' for number in range(number_of_words)]
-    captions = [[' '.join(draw.choice(words[:draw.randint(5, len(words))]) for _ in range(draw.randint(8, 13))) for _ in range(5)]
-                for _ in range(sum(images))]
-    vocabulary = generateVocabulary([wordsOfCaption(caption) for group in captions for caption in group])
-    os.makedirs(os.path.join(root, 'vocabulary'))
-    writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
-    for split, numbers in (('Train', range(images[0])), ('Val', range(images[0], sum(images)))):
-        folders = [os.path.join(root, f'{split}2017_detectron2_lim10{kind}features') for kind in ('', 'max')]
-        for folder in folders:
-            os.makedirs(folder)
-        for number in numbers:
-            record = captionRecord(f'{number:012d}.jpg', captions[number], vocabulary['wordToToken'])
-            features = rng.random((10, 2048), np.float32)
-            for folder, values in zip(folders, (features, features.max(0))):
-                writePickle(os.path.join(folder, f'{number:012d}.pickle'), {**record, 'cnn_features': values})
+    rng = np.random.default_rng(1)
+
+    def caption():
+        words = rng.integers(rng.integers(5, number_of_words), size=rng.integers(8, 14))
+        return ' '.join(f'word{word}' for word in words)
+
+    captions = [[caption() for _ in range(5)] for _ in range(sum(images))]
+    vocabulary = generateVocabulary([wordsOfCaption(text) for texts in captions for text in texts])
+    write_course_folder(root, vocabulary, (
+        ('Train' if number < images[0] else 'Val',
+         {**captionRecord(f'{number:012d}.jpg', texts, vocabulary['wordToToken']),
+          'cnn_features': rng.random((10, 2048), np.float32)})
+        for number, texts in enumerate(captions)))
 
 
 def start(folder, task, script='train'):
@@ -135,12 +127,16 @@ def start(folder, task, script='train'):
     return process
 
 
-def state_of(folder):
-    """The epochs of the checkpoints in the copy's only run, each of which is loaded: of 'last' and of 'best'."""
+def run_folder(folder):
+    """The folder of the only run in a copy of the project."""
     models = os.path.join(folder, 'storedModels')
-    if not os.path.isdir(models):
-        return [], []
-    run, = (os.path.join(models, name) for name in os.listdir(models))
+    name, = os.listdir(models)
+    return os.path.join(models, name)
+
+
+def state_of(folder):
+    """The epochs of a copy's checkpoints, each of which is loaded: of 'last' and of 'best'."""
+    run = run_folder(folder)
     for name in os.listdir(run):
         if name.endswith('.pt') and not name.startswith('partial'):
             loadCheckpoint(os.path.join(run, name))
@@ -148,117 +144,92 @@ def state_of(folder):
 
 
 def result(folder):
-    models = os.path.join(folder, 'storedModels')
-    run, = (os.path.join(models, name) for name in os.listdir(models))
+    """History and weights of a training that has come to its end, and the partial files left."""
+    run = run_folder(folder)
     checkpoint = loadCheckpoint(os.path.join(run, f'last_epoch{EPOCHS}.pt'))
     left = [name for name in os.listdir(run) if name.startswith('partial_')]
     return readJson(os.path.join(run, 'history.json'), None), checkpoint['model_state_dict'], left
 
 
 def finish(folder, task, script='train'):
-    """Runs to the end; the seconds from the start until `LONGEST_LIFE` epochs were done, or until the end."""
+    """Runs to the end; the seconds until `LONGEST_LIFE` epochs were done, or until the end."""
     begin, seconds = time.monotonic(), None
     process = start(folder, task, script)
-    said = []
+    lines = []
     for line in process.stdout:
-        said.append(line.decode('utf-8', 'replace'))
-        if said[-1].startswith(f'epoch {LONGEST_LIFE}/'):
+        lines.append(line)
+        if line.startswith(f'epoch {LONGEST_LIFE}/'.encode()):
             seconds = time.monotonic() - begin
     if process.wait():
-        raise SystemExit(''.join(said))
+        raise SystemExit(b''.join(lines).decode('utf-8', 'replace'))
     return seconds or time.monotonic() - begin
 
 
-def phase_of(process, folder):
-    """What the script is doing, as far as its stack tells."""
-    path = os.path.join(folder, 'stack')
-    if not os.path.exists(path):
-        return 'importing'
-    os.kill(process.pid, signal.SIGUSR1)
-    time.sleep(.05)
-    with open(path) as f:
-        functions = [line.split()[-1] for line in f if line.startswith('  File')]
-    os.remove(path)
-    return next((PHASES[function] for function in functions if function in PHASES), 'starting')
-
-
-def end(process, folder, way):
-    """Ends a running script.
+def killed(folder, task, way, longest_life, moments, script='train'):
+    """Starts a script and ends it at a random moment.
 
     Returns:
-        What it was doing, and the seconds until all of its processes were gone.
+        the seconds until all of its processes were gone; None if it came to its end before.
     """
     number, to_all, traces = WAYS[way]
-    phase = phase_of(process, folder)
-    (os.killpg if to_all else os.kill)(process.pid, number)
-    begin = time.monotonic()
-    output = process.communicate(timeout=SECONDS_TO_END)[0].decode('utf-8', 'replace')
-    seconds_until_gone(process.environment, SECONDS_TO_END)
-    seconds = time.monotonic() - begin
-    if phase != 'importing':
-        right = output.count('Traceback') == traces and 'Exception ignored' not in output
-        assert right, f'{way} while {phase}: {output}'
-    return phase, seconds
-
-
-def killed(folder, task, way, longest_life, moments, script='train'):
-    """Starts a script and ends it at a random moment; as `end`, or None where it was through."""
     process = start(folder, task, script)
     try:
         process.communicate(timeout=moments.uniform(0, longest_life))
+        return None
     except subprocess.TimeoutExpired:
-        try:
-            return end(process, folder, way)
-        finally:
-            if processes_with(process.environment):
-                print('left:', processes_with(process.environment), flush=True)
-                kill_all(process.environment)
-    return None
+        begin = time.monotonic()
+        if to_all:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        output, _ = process.communicate(timeout=SECONDS_TO_END)
+        seconds_until_gone(process.environment, SECONDS_TO_END)
+        seconds = time.monotonic() - begin
+        if b'Data: ' in output:  # it was no longer importing
+            right = output.count(b'Traceback') == traces and b'Exception ignored' not in output
+            assert right, output.decode('utf-8', 'replace')
+        return seconds
+    finally:
+        kill_all(process.environment)
 
 
 def try_task(task, kills, folder, root, moments):
     """Whether a training that is ended again and again becomes what one left alone does."""
     alone, disturbed = (copy_of_project(os.path.join(folder, f'{name}{task}'), root, config=SMALL)
                         for name in ('alone', 'disturbed'))
-    longest_life, longest_validation = finish(alone, task), finish(alone, task, 'validate')
-    reached, phases, seconds = 0, collections.Counter(), []
-    for number in range(kills):
-        way = list(WAYS)[number % len(WAYS)]
-        validation = number % 4 == 3
-        ended = None
-        while ended is None:
-            if validation:
-                ended = killed(alone, task, way, longest_validation, moments, 'validate')
-            else:
-                ended = killed(disturbed, task, way, longest_life, moments)
-                if ended is None:  # it came to its end: a new one
-                    shutil.rmtree(os.path.join(disturbed, 'storedModels'))
-                    reached = 0
-        phases[ended[0]] += 1
-        seconds.append(ended[1])
-        script = 'validation' if validation else 'training'
-        print(f'task {task}, {number + 1}: {way}, {script} while {ended[0]}: {ended[1]:.2f} s',
-              flush=True)
-        last, best = (max(epochs, default=0) for epochs in state_of(disturbed))
-        assert last >= reached, f'task {task}: epoch {reached} was saved, and after end {number + 1} there is {last}'
-        assert bool(last) <= bool(best), f'task {task}: after end {number + 1} there is a last checkpoint without a best one'
-        reached = last
+    lives = {'train': finish(alone, task), 'validate': finish(alone, task, 'validate')}
+    reached = 0
+    for kill in range(1, kills + 1):
+        way = list(WAYS)[kill % len(WAYS)]
+        script, project = ('validate', alone) if kill % 4 == 0 else ('train', disturbed)
+        seconds = None
+        while seconds is None:
+            seconds = killed(project, task, way, lives[script], moments, script)
+            if seconds is None and script == 'train':  # it came to its end: a new one
+                shutil.rmtree(os.path.join(disturbed, 'storedModels'))
+                reached = 0
+        print(f'task {task}, {kill}: {way}, {script}: {seconds:.2f} s', flush=True)
+        if os.path.isdir(os.path.join(disturbed, 'storedModels')):
+            last, best = (max(epochs, default=0) for epochs in state_of(disturbed))
+            assert last >= reached, f'epoch {reached} was saved, and now there is {last}'
+            assert best or not last, 'there is a last checkpoint without a best one'
+            reached = last
     finish(disturbed, task)
-    (history, weights, _), (history_of_other, weights_of_other, left) = result(alone), result(disturbed)
-    same_weights = all(torch.equal(weights[name], weights_of_other[name]) for name in weights)
-    print(f'task {task}: {kills} ends, {dict(phases)}; all processes gone within {max(seconds):.2f} s of each; the same history: '
-          f'{history == history_of_other}, the same weights: {same_weights}, partial files: {left}', flush=True)
-    return history == history_of_other and same_weights and not left
+    (wanted, wanted_weights, _), (history, weights, left) = result(alone), result(disturbed)
+    same_weights = all(torch.equal(weights[name], wanted_weights[name]) for name in weights)
+    same = history == wanted and same_weights and not left
+    print(f'task {task}: {"the same result" if same else "ANOTHER RESULT"}', flush=True)
+    return same
 
 
-def main(kills=KILLS, *tasks):
+def main(kills=30, *tasks):
     moments = random.Random(1)
     hear_signals()
     with tempfile.TemporaryDirectory() as folder:
         root = os.path.join(folder, 'data')
-        with contextlib.redirect_stdout(sys.stderr):
-            make_data(root)
-        outcomes = [try_task(int(task), int(kills), folder, root, moments) for task in tasks or TASKS]
+        make_data(root)
+        outcomes = [try_task(int(task), int(kills), folder, root, moments)
+                    for task in tasks or TASKS]
     sys.exit(0 if all(outcomes) else 'Not all trainings came through.')
 
 
