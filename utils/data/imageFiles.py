@@ -16,6 +16,7 @@ from utils.files.safePickle import RestrictedUnpickler
 DETECTIONS = 10         # of an image, in the layout of the course
 FILES_LOOKED_AT = 5     # for the shape of the features
 MOST_TOKENS = 1000      # of a caption; people's captions have up to 50 words
+KEYS = 'cnn_features', 'imgPath', 'original_captions', 'captions', 'captionsAsTokens'
 
 
 def shapeOfFeatures(paths, expected):
@@ -101,6 +102,9 @@ def _unpickled(path):
 
 
 def _checked(image, shape):
+    missing = [key for key in KEYS if key not in image]
+    if missing:
+        raise ValueError(f'it has no {", ".join(missing)}')
     checked = {'cnn_features': torch.from_numpy(_floats(image['cnn_features'], shape, 'features')),
                'imgPath': _text(image['imgPath']),
                'original_captions': list(map(_text, _list(image['original_captions']))),
