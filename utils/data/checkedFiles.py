@@ -36,7 +36,7 @@ def checkFiles(dataset, modelParam, memory):
     unknown = [path for name, path in zip(names, dataset.paths)
                if name not in known or known[name][:2] != _stamp(path)]
     faults = []
-    if unknown or len(known) != len(names):
+    if unknown:
         found, faults = _check(unknown, dataset.features_shape, modelParam)
         known.update(found)
         known = {name: known[name] for name in names if known.get(name)}

@@ -31,8 +31,7 @@ class Batch(collections.UserDict):
     def data(self):
         """The whole dict."""
         at_hand, self.at_hand = self.at_hand, {}  # from now on only here, where it may be changed
-        images = [self.dataset[key] for key in self.dataset_keys]
-        return {**self.collate_fn.texts(images), **at_hand}
+        return {**self.collate_fn([self.dataset[key] for key in self.dataset_keys]), **at_hand}
 
     def __getitem__(self, key):
         return self.at_hand[key] if key in self.at_hand else self.data[key]
