@@ -243,13 +243,13 @@ def test_a_batch_of_rewarded_captions(course_folder, config, model_param, model,
     batch['yWeights'][1] = 0                                 # an image that only fills up a share
     model.net.eval()
     torch.manual_seed(3)
-    samples = [list(map(upToEnd, of_image)) for of_image in model.sampledTokens(batch, CAPTIONS)]
+    samples = [list(map(upToEnd, samples_of_image)) for samples_of_image in model.sampledTokens(batch, CAPTIONS)]
     torch.manual_seed(3)
     captionRewards = trainer.dataLoader.captionRewards()
     batches = selfCritical.RewardedBatches([batch], model, loader, captionRewards)
     rewarded, = batches
     assert rewarded['cnn_features'] is batch['cnn_features']
-    lengths = torch.tensor([list(map(len, of_image)) for of_image in samples])
+    lengths = torch.tensor([list(map(len, samples_of_image)) for samples_of_image in samples])
     lengths[1] = 0
     assert torch.equal(rewarded['yWeights'].sum((1, 2)).view(-1, CAPTIONS).long(), lengths)
     references = [learnedWords(loader.dataset, captions)
@@ -261,10 +261,11 @@ def test_a_batch_of_rewarded_captions(course_folder, config, model_param, model,
     learned = np.delete(rewards, 1, axis=0)
     assert batches.number == learned.size and math.isclose(batches.total, learned.sum())
     expected = 0.0
-    for row, of_image in enumerate(samples):
+    for row, samples_of_image in enumerate(samples):
         if row != 1:                                                     # each image by itself
             alone = {'cnn_features': batch['cnn_features'][row:row + 1],
                      'advantages': advantages[row],
-                     **loader.collate_fn.captionTensors([[1, *sample] for sample in of_image])}
-            expected += float(sum(model.lossOfParts(alone)))
-    assert math.isclose(float(sum(model.lossOfParts(rewarded))), expected, abs_tol=1e-3)
+                     **loader.collate_fn.captionTensors([[1, *sample] for sample in samples_of_image])}
+            expected += float(sum(model.lossOfParts(alone)).detach())
+    loss = float(sum(model.lossOfParts(rewarded)).detach())
+    assert math.isclose(loss, expected, abs_tol=1e-3)
