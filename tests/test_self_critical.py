@@ -243,7 +243,8 @@ def test_a_batch_of_rewarded_captions(course_folder, config, model_param, model,
     batch['yWeights'][1] = 0                                 # an image that only fills up a share
     model.net.eval()
     torch.manual_seed(3)
-    samples = [list(map(upToEnd, samples_of_image)) for samples_of_image in model.sampledTokens(batch, CAPTIONS)]
+    samples = [list(map(upToEnd, samples_of_image))
+               for samples_of_image in model.sampledTokens(batch, CAPTIONS)]
     torch.manual_seed(3)
     captionRewards = trainer.dataLoader.captionRewards()
     batches = selfCritical.RewardedBatches([batch], model, loader, captionRewards)
@@ -265,7 +266,8 @@ def test_a_batch_of_rewarded_captions(course_folder, config, model_param, model,
         if row != 1:                                                     # each image by itself
             alone = {'cnn_features': batch['cnn_features'][row:row + 1],
                      'advantages': advantages[row],
-                     **loader.collate_fn.captionTensors([[1, *sample] for sample in samples_of_image])}
+                     **loader.collate_fn.captionTensors(
+                         [[1, *sample] for sample in samples_of_image])}
             expected += float(sum(model.lossOfParts(alone)).detach())
     loss = float(sum(model.lossOfParts(rewarded)).detach())
     assert math.isclose(loss, expected, abs_tol=1e-3)

@@ -50,7 +50,7 @@ def _drawn(logits):
     """A word [B] for each row of logits [B, V], drawn with their probabilities."""
     up_to = logits.float().softmax(dim=-1).cumsum(dim=-1)                # faster than multinomial
     drawn = torch.rand_like(up_to[:, :1]) * up_to[:, -1:]
-    return torch.searchsorted(up_to, drawn).squeeze(1).clamp(max=logits.shape[1] - 1)
+    return torch.searchsorted(up_to, drawn).squeeze(1)
 
 
 def _wordByWord(net, processed, start_tokens, choose):
@@ -81,7 +81,7 @@ def beamSearch(net, cnn_features, start_tokens, beam_size):
 
     Args:
         net, cnn_features, start_tokens: as in `greedyTokens`.
-        beam_size: K, at least 1; from 2 on no caption is empty.
+        beam_size: K, at least 1 and at most V; from 2 on no caption is empty.
 
     Returns:
         [B, K, at most 40] integers, each image's best caption first, end tokens from each caption's
@@ -101,19 +101,21 @@ def beamSearch(net, cnn_features, start_tokens, beam_size):
     ended = torch.zeros_like(log_p, dtype=torch.bool)
     prepared = net.prepare(processed.repeat_interleave(K, dim=0))
     word, state = start_tokens.repeat_interleave(K), None                # [b·K]
+    after_end = log_p.new_full((K,), -math.inf)                          # nothing follows an end …
+    after_end[0] = 0                                                     # … but an end, for free
     for step in range(CAPTION_STEPS):
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
-        V = logits.shape[1]
-        gains = logits.to(dtype).log_softmax(dim=-1).view(-1, K, V)      # of each next word
+        log_p_of_words = logits.to(dtype).log_softmax(dim=-1)            # [b·K, V]
         if step == 0 and K > 1:
-            gains[:, :, END] = -math.inf
-        gains[ended] = -math.inf                                         # only another end follows
-        gains[:, :, END].masked_fill_(ended, 0)                          # an end, at no cost
-        log_p = log_p.unsqueeze(2) + gains                               # [b, K, V]
+            log_p_of_words[:, END] = -math.inf
+        gains, words = (best.view(-1, K, K) for best in log_p_of_words.topk(K))
+        gains[ended] = after_end
+        words[ended] = END
+        log_p = log_p.unsqueeze(2) + gains                               # [b, K, K]
         lengths = (tokens != END).sum(dim=2, keepdim=True) + 1           # with the next word
         chosen = (log_p / lengths).flatten(1).topk(K).indices            # [b, K], the best first
-        log_p = log_p.flatten(1).gather(1, chosen)
-        parents, word = torch.div(chosen, V, rounding_mode='floor'), chosen % V
+        log_p, word = log_p.flatten(1).gather(1, chosen), words.flatten(1).gather(1, chosen)
+        parents = torch.div(chosen, K, rounding_mode='floor')            # [b, K]
         tokens = tokens.gather(1, parents.unsqueeze(2).expand_as(tokens))
         tokens[:, :, step] = word
         ended = word == END

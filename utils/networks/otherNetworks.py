@@ -45,12 +45,11 @@ def attentionOver(net, cnn_features, x_tokens):
     attention that can be watched."""
     if hasattr(net, 'attention_over'):
         return net.attention_over(cnn_features, x_tokens)
-    owner = net if hasattr(net, 'attention_layer') else getattr(net, 'rnn', None)
-    layer = getattr(owner, 'attention_layer', None)
-    if layer is None:
+    layers = [layer for name, layer in net.named_modules() if name.endswith('attention_layer')]
+    if not layers:
         return None
     weights_of_steps = []                                                # each [B, K]
-    with layer.register_forward_hook(
+    with layers[0].register_forward_hook(
             lambda layer, states, weights: weights_of_steps.append(weights)):
         net(cnn_features, x_tokens, True)
     B, T = x_tokens.shape
