@@ -40,7 +40,7 @@ class RewardedBatches:
             samples = [[upToEnd(tokens) for tokens in samples_of_image]
                        for samples_of_image in self.model.sampledTokens(batch, CAPTIONS)]
             references = [learnedWords(self.loader.dataset, captions)
-                          for captions in batch['allcaptionsAsTokens']]
+                          for captions in batch.references()]
             rewards = self.rewards(samples, references)                  # [B, S]
             # images without weights only fill up a process's share of a batch
             learned = batch['yWeights'].sum((1, 2)).numpy() > 0
