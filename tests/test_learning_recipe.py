@@ -107,7 +107,7 @@ def test_a_run_goes_on_and_is_validated_as_it_was(recipe, course_folder, config,
     whole.train()
     param = {**model_param, 'modelsDir': model_param['modelsDir'] + 'again'}
     begun = build(config, param, model)
-    begun.modelParam = {**param, 'numbOfEpochs': 1}
+    begun.epochs = 1
     begun.train()
     with no_statistics:                                                  # they are the checkpoint's
         resumed = build(config, param, model)

@@ -93,7 +93,7 @@ def test_a_scaled_loss_learns_the_same_and_the_scale_is_kept(
         'cpu', init_scale=64., growth_interval=1))
     model_param = {**model_param, 'numbOfEpochs': 2}
     scaled = build(config, model_param)
-    scaled.modelParam = {**model_param, 'numbOfEpochs': 1}
+    scaled.epochs = 1
     scaled.train()
     assert scaled.model.history == plain.model.history                   # powers of two are exact
     grown = scaled.model.scaler.get_scale()

@@ -11,7 +11,6 @@ import torch
 from pycocoevalcap.cider.cider import Cider
 from stand_ins import without_java  # noqa: F401
 from test_training import build, read, weights
-from utils.data.survey import captionRewards
 
 import cocoSource_task2_gru
 import cocoSource_task4_attention
