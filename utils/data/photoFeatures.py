@@ -14,20 +14,19 @@ the models trained there, and applied to every photo that they caption.
 import glob
 import os
 import random
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tqdm import tqdm
 
 from utils.data.pictures import openPhoto
 from utils.files.atomic import readJson
 from utils.files.errors import UserError
 from utils.files.safePickle import loadCheckpoint
 from utils.processes.cores import availableCores
+from utils.processes.progress import progressBar
 
 MAKER = 'EfficientNet-Lite2 on 288 x 288 pixels, last four stages and head, ten fixed regions'
 PIXELS, CELLS = 288, 9                # a photo's sides as the network sees them; the head's grid
@@ -41,7 +40,6 @@ ENDINGS = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff',
            '.heic', '.avif')          # the last two cannot be read, and are named so
 STANDARD_FILE = 'photoStandard.json'  # in a data folder
 PHOTOS_FOR_STANDARD = 2000            # so many give the means within 2 % of the deviations
-BAR = {'leave': False, 'mininterval': .1 if sys.stderr.isatty() else 30}  # tqdm's; rare in a log
 
 
 class PhotoFeatures:
@@ -138,7 +136,7 @@ def featuresOfPhotos(maker, paths, broken, doing):
 
     with ThreadPoolExecutor(availableCores()) as pool:
         starts = range(0, len(paths), BATCH)
-        for start in tqdm(starts, doing, unit='photo', unit_scale=BATCH, **BAR):
+        for start in progressBar(starts, f'{doing}, {BATCH} at a time', {'inNotebook': False}):
             readable = list(filter(None, pool.map(attempt, paths[start:start + BATCH])))
             if readable:
                 names, squares, boxes = zip(*readable)
