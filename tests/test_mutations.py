@@ -27,8 +27,7 @@ resource = pytest.importorskip('resource')  # not on Windows
 MUTATIONS = int(os.environ.get('MUTATIONS', 200))  # of each file
 MEMORY = 4 * 2 ** 30  # bytes
 OPCODES = b'Rboi\x81\x93crQ\x8a\x8e.'
-DETAILS = [{'image_id': number, 'caption': 'a boat', 'references': ['A boat.'],
-            'attention': [[0.5, 0.5], [0.9, 0.1]]} for number in range(4)]
+DETAILS = 4 * [{'image_id': 7, 'caption': 'a boat', 'references': ['A boat.'], 'meteor': 0.5}]
 
 
 def record(features):
@@ -40,10 +39,9 @@ def record(features):
 
 
 def checkpoint():
-    weights = {'rnn.cells.0.weight': torch.ones(3, 2), 'embedding_layer.weight': torch.ones(5, 4)}
     data = io.BytesIO()
-    torch.save({'epoch': 3, 'model_state_dict': weights, 'config': {'seed': 1},
-                'history': [{'epoch': 3}]}, data)
+    torch.save({'epoch': 3, 'model_state_dict': {'embedding_layer.weight': torch.ones(5, 4)},
+                'config': {'seed': 1}, 'history': [{'epoch': 3}]}, data)
     return data.getvalue()
 
 
@@ -87,12 +85,12 @@ FILES = {  # kind: its bytes, and what reads it
 
 
 def mutated(data, rng):
-    """The bytes with a few of them changed, removed, doubled, cut off or replaced by opcodes."""
+    """The bytes with a few of them changed, removed, cut off or replaced by opcodes."""
     data = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 5])):
         at, length = rng.randrange(len(data) + 1), rng.choice([1, 1, 2, 4, 8, 30])
         part = data[at:at + length]
-        kind = rng.randrange(6)
+        kind = rng.randrange(5)
         if kind == 0:
             part = bytes(byte ^ 1 << rng.randrange(8) for byte in part)
         elif kind == 1:
@@ -100,8 +98,6 @@ def mutated(data, rng):
         elif kind == 2:
             part = b''
         elif kind == 3:
-            part = 2 * part
-        elif kind == 4:
             part = bytes([rng.choice(OPCODES)]) + part[1:]
         else:
             del data[at:]

@@ -1,5 +1,6 @@
 """Only arrays, tensors and plain values are ever built from a file."""
 import collections
+import io
 import os
 import pickle
 
@@ -13,6 +14,13 @@ from utils.files.safePickle import loadCheckpoint, loadPickle
 @pytest.fixture
 def path(tmp_path):
     return str(tmp_path / 'file')
+
+
+@pytest.fixture
+def target(tmp_path):
+    """The path of a folder that no file may make."""
+    yield str(tmp_path / 'made')
+    assert not (tmp_path / 'made').exists()
 
 
 def loaded(path, data):
@@ -55,21 +63,18 @@ class Hidden(Attack):
     """Hides an attack in what torch writes inside a pickle."""
 
     def __reduce__(self):
-        nested = f'{self.target}.pt'
-        torch.save(Attack(self.target), nested, _use_new_zipfile_serialization=False)
-        with open(nested, 'rb') as f:
-            return torch.storage._load_from_bytes, (f.read(),)
+        data = io.BytesIO()
+        torch.save(Attack(self.target), data, _use_new_zipfile_serialization=False)
+        return torch.storage._load_from_bytes, (data.getvalue(),)
 
 
 @pytest.mark.parametrize('attack', [Attack, Hidden])
-def test_code_is_refused_named_and_not_run(path, tmp_path, attack):
-    data = pickle.dumps({'cnn_features': attack(str(tmp_path / 'made'))})
+def test_code_is_refused_named_and_not_run(path, target, attack):
     with pytest.raises(pickle.UnpicklingError, match='mkdir'):
-        loaded(path, data)
-    assert not os.path.exists(str(tmp_path / 'made'))
+        loaded(path, pickle.dumps({'cnn_features': attack(target)}))
 
 
-def test_checkpoints(path, tmp_path):
+def test_checkpoints(path, target):
     net = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(net.parameters())
     net(torch.ones(1, 3)).sum().backward()
@@ -77,10 +82,9 @@ def test_checkpoints(path, tmp_path):
     torch.save({'net': net.state_dict(), 'optimizer': optimizer.state_dict(), 'loss': 1.5}, path)
     back = loadCheckpoint(path)
     assert torch.equal(back['net']['weight'], net.weight) and back['loss'] == 1.5
-    torch.save({'net': Attack(str(tmp_path / 'made'))}, path)
+    torch.save({'net': Attack(target)}, path)
     with pytest.raises(pickle.UnpicklingError):
         loadCheckpoint(path)
-    assert not os.path.exists(str(tmp_path / 'made'))
 
 
 @pytest.mark.parametrize('data', [b'\x80\x02K\x01p1000000000000\n.',
