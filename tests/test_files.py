@@ -25,7 +25,7 @@ def test_an_interrupted_write_keeps_the_old_file(step, tmp_path, monkeypatch):
     path = tmp_path / 'file.json'
     writeAtomically(str(path), b'old')
     monkeypatch.setattr(os, step, raising(errno.ENOSPC))
-    with pytest.raises(UserError, match=r'file.json cannot be written \(1\.2 MB\).*Make room'):
+    with pytest.raises(UserError, match=r'file.json cannot be written: .* 1,200,000 bytes'):
         writeAtomically(str(path), b'x' * 1200000)
     assert path.read_bytes() == b'old' and os.listdir(str(tmp_path)) == ['file.json']
 

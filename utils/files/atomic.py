@@ -29,9 +29,9 @@ def writeAtomically(path, data, outlive_power_failure=True):
                 os.fsync(f.fileno())
         os.replace(partial_path, path)
     except OSError as error:
-        raise UserError(f'{path} cannot be written ({len(data) / 1e6:,.1f} MB): {error.strerror}. '
-                        'Make room or make the folder writable, then start the same command '
-                        'again; what was saved before is untouched.') from error
+        raise UserError(f'{path} cannot be written: {error.strerror}. Make room for its '
+                        f'{len(data):,} bytes, or make the folder writable, then start the same '
+                        'command again; what was saved before is untouched.') from error
     finally:
         with contextlib.suppress(OSError):
             os.remove(partial_path)
