@@ -80,19 +80,16 @@ class PhotoFeatures:
         pixels = torch.from_numpy(np.stack(squares)).to(self.device)
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.no_grad(), exact:
-            maps = self._maps((pixels.permute(0, 3, 1, 2).float() - 127) / 128)  # [B, 2048, 9, 9]
-            return (maps.flatten(2) @ self.cells).transpose(1, 2).cpu().numpy()  # [B, 10, 2048]
-
-    def _maps(self, x):
-        """[B, 3, 288, 288] → [B, 2048, 9, 9]."""
-        net, outputs = self.net, {}
-        x = net._swish(net._bn0(net._conv_stem(x)))
-        for block in net._blocks:
-            x = block(x)
-            outputs[x.shape[1]] = x  # in the end that of the stage's last block
-        outputs[HEAD] = net._swish(net._bn1(net._conv_head(x)))
-        return torch.cat([F.adaptive_avg_pool2d(outputs[channels], CELLS)
-                          for channels in STAGES + (HEAD,)], dim=1)
+            x = (pixels.permute(0, 3, 1, 2).float() - 127) / 128  # [B, 3, 288, 288]
+            net, outputs = self.net, {}
+            x = net._swish(net._bn0(net._conv_stem(x)))
+            for block in net._blocks:
+                x = block(x)
+                outputs[x.shape[1]] = x  # in the end that of the stage's last block
+            outputs[HEAD] = net._swish(net._bn1(net._conv_head(x)))
+            maps = torch.cat([F.adaptive_avg_pool2d(outputs[channels], CELLS)
+                              for channels in STAGES + (HEAD,)], dim=1)  # [B, 2048, 9, 9]
+            return (maps.flatten(2) @ self.cells).transpose(1, 2).cpu().numpy()
 
 
 def squareOf(path):

@@ -28,7 +28,7 @@ def _latin1Bytes(text, encoding):
 
 def _torchFromBytes(data):
     """A tensor's memory, which torch writes as a file of its own inside a pickle."""
-    return _torchLoad(io.BytesIO(data))
+    return loadCheckpoint(io.BytesIO(data))
 
 
 ALLOWED = {
@@ -60,21 +60,6 @@ class RestrictedUnpickler(pickle.Unpickler):
         return allowed
 
 
-def _load(file, **options):
-    return RestrictedUnpickler(file, **options).load()
-
-
-def _torchLoad(file):
-    """torch.load by the restricted unpickler."""
-    restricted = types.SimpleNamespace(__name__='restricted', Unpickler=RestrictedUnpickler,
-                                       load=_load)
-    options = {'weights_only': False} if _TORCH_HAS_WEIGHTS_ONLY else {}
-    return torch.load(file, map_location='cpu', pickle_module=restricted, **options)
-
-
-_TORCH_HAS_WEIGHTS_ONLY = 'weights_only' in inspect.signature(torch.load).parameters
-
-
 def loadPickle(path):
     """The value in the pickle file `path`.
 
@@ -87,8 +72,14 @@ def loadPickle(path):
         return _load(f)
 
 
-def loadCheckpoint(path):
-    """The checkpoint in the file `path`, its tensors on the CPU; errors as `loadPickle`'s."""
-    if _TORCH_HAS_WEIGHTS_ONLY:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    return _torchLoad(path)
+def _load(file, **options):
+    return RestrictedUnpickler(file, **options).load()
+
+
+def loadCheckpoint(file):
+    """The checkpoint in a file or at its path, its tensors on the CPU; errors as `loadPickle`'s."""
+    if 'weights_only' in inspect.signature(torch.load).parameters:
+        return torch.load(file, map_location='cpu', weights_only=True)
+    restricted = types.SimpleNamespace(__name__='restricted', Unpickler=RestrictedUnpickler,
+                                       load=_load)
+    return torch.load(file, map_location='cpu', pickle_module=restricted)
