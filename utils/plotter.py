@@ -1,66 +1,60 @@
 """The curves of a run: losses, METEOR and BLEU-4 over the epochs."""
-import contextlib
-import io
 import os
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from utils.files.atomic import removePartialFiles, writeAtomically
-from utils.files.project import runFolder
+from utils.pages.figures import plotFolder, saveFigure
 
-CURVES = ((('train_loss', 'training', 'o-'), ('val_loss', 'validation, teacher-forced', 's--')),
-          (('meteor', 'METEOR (words)', 'o-'), ('bleu_4', 'BLEU-4', 's--')),
-          (('reward', 'reward in training', 'o-'), ('cider', 'CIDEr in validation, greedy', 's--')))
-Y_LABELS = (('loss per word [nats]',), ('score of greedy captions [%]',), ('reward', 'CIDEr'))  # a second one is on the right
-
-
-def plotFolder(modelParam):
-    """The folder of a run's plots and pages, made when missing, without what writers that were killed have left there."""
-    folder = runFolder(modelParam, 'img_dir')
-    with contextlib.suppress(FileNotFoundError):  # another script removes the same
-        removePartialFiles(folder)
-    return folder
-
-
-def saveFigure(figure, path):
-    """Writes a figure as a PNG that is replaced as a whole; needs no display."""
-    FigureCanvasAgg(figure)
-    png = io.BytesIO()
-    figure.savefig(png, dpi=120)
-    writeAtomically(path, png.getvalue())
+# of each axes the label on the left and its curves: key of the history, label, style
+AXES = (
+    ('loss per word [nats]', [('train_loss', 'training', 'o-'),
+                              ('val_loss', 'validation, teacher-forced', 's--')]),
+    ('score of greedy captions [%]', [('meteor', 'METEOR (words)', 'o-'),
+                                      ('bleu_4', 'BLEU-4', 's--')]),
+    ('reward', [('reward', 'reward in training', 'o-'),
+                ('cider', 'CIDEr in validation, greedy', 's--')]),
+)
+MOST_MARKS = 25  # of a curve; more would touch
 
 
 def markEvery(points):
-    """Which points of a curve to mark, the first of how many: marks that touch tell nothing apart."""
-    return -(-len(points) // 25)
+    """Which points of a curve to mark: every first, second, …"""
+    return 1 + (len(points) - 1) // MOST_MARKS
 
 
 def plotsOf(history):
-    """How many axes `drawCurves` takes for a history: two, or three where a reward has been learned from."""
+    """How many axes `drawCurves` takes: two, or three where a reward has been learned from."""
     return 3 if any('reward' in entry for entry in history) else 2
 
 
 def drawCurves(axes, history, kept):
-    """Draws a history, a list of one dict per epoch, into `plotsOf` axes: the losses, the scores and, where there is one, the
-    reward. All mark the epoch `kept`."""
-    for axes_of_kind, curves, labels in zip(axes, CURVES, Y_LABELS):
-        sides, lines = [axes_of_kind, axes_of_kind], []
-        if len(labels) > 1:
-            sides[1] = axes_of_kind.twinx()
-            sides[1].set_ylabel(labels[1])
-        for side, colour, (key, name, style) in zip(sides, ('C0', 'C1'), curves):
+    """Draws a run's curves.
+
+    Args:
+        axes: as many as `plotsOf` says, for the losses, the scores and the reward. CIDEr has a
+            scale of its own on the right.
+        history: list of one dict per epoch.
+        kept: the epoch to mark.
+    """
+    for left, (label, curves) in zip(axes, AXES):
+        lines = []
+        for colour, (key, name, style) in zip(('C0', 'C1'), curves):
             points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
+            side = left
+            if key == 'cider':
+                side = left.twinx()
+                side.set_ylabel('CIDEr')
             if points:
-                lines += side.plot(*zip(*points), style, color=colour, markersize=3, markevery=markEvery(points), label=name)
-        axes_of_kind.axvline(kept, color='.3', linewidth=1, linestyle=(0, (1, 2)))
-        axes_of_kind.set_title(f'kept: epoch {kept}', loc='right', size='small')
-        axes_of_kind.set(xlabel='epoch', ylabel=labels[0])
-        axes_of_kind.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes_of_kind.grid(alpha=0.3)
-        if lines:
-            axes_of_kind.legend(handles=lines, loc='best' if len(labels) == 1 else 'lower right')  # 'best' does not see the right
+                lines += side.plot(*zip(*points), style, color=colour, markersize=3,
+                                   markevery=markEvery(points), label=name)
+        left.axvline(kept, color='.3', linewidth=1, linestyle=(0, (1, 2)))
+        left.set_title(f'kept: epoch {kept}', loc='right', size='small')
+        left.set(xlabel='epoch', ylabel=label)
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left.grid(alpha=0.3)
+        if lines:  # 'best' does not see what is drawn on the right
+            left.legend(handles=lines, loc='lower right' if label == 'reward' else 'best')
     axes[1].yaxis.set_major_formatter(lambda score, position: f'{100 * score:.4g}')
 
 
@@ -69,24 +63,21 @@ class Plotter:
 
     def __init__(self, modelParam, config):
         self.modelParam = modelParam
+        self.path = os.path.join(plotFolder(modelParam), 'curves.png')
 
     def plot(self, history):
-        """Draws the history, a list of one dict per epoch; in a notebook the picture is shown as well."""
-        kept = max(history, key=lambda entry: entry.get('meteor', float('-inf')))['epoch']  # the first of the best, as saved
+        """Draws the history, a list of one dict per epoch; a notebook shows the picture, too."""
+        best = max(history, key=lambda entry: entry.get('meteor', float('-inf')))
         plots = plotsOf(history)
         figure = Figure(figsize=(5 * plots, 4), layout='constrained')
-        drawCurves(figure.subplots(1, plots), history, kept)
+        drawCurves(figure.subplots(1, plots), history, best['epoch'])
         figure.suptitle(self.modelParam['modelName'].strip(os.sep))
-        path = self._path()
-        saveFigure(figure, path)
+        saveFigure(figure, self.path)
         if self.modelParam['inNotebook']:
             from IPython.display import Image, display
-            display(Image(path))
+            display(Image(self.path))
 
     def plotMissing(self, history):
-        """Draws the history where its picture has been deleted; an empty history leaves nothing."""
-        if history and not os.path.exists(self._path()):
+        """Draws the history where its picture is missing; an empty history leaves nothing."""
+        if history and not os.path.exists(self.path):
             self.plot(history)
-
-    def _path(self):
-        return os.path.join(plotFolder(self.modelParam), 'curves.png')

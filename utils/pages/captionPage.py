@@ -1,4 +1,4 @@
-"""A page for people: the validation images with what the model and people say about them, and where attention looks."""
+"""A page of the validation images: predicted and human captions, and where attention looks."""
 import base64
 import io
 import os
@@ -10,24 +10,26 @@ from utils.files.atomic import writeAtomically
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
 from utils.pages.examplePictures import ownCaptions
-from utils.plotter import plotFolder
+from utils.pages.figures import plotFolder
 
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
-PIXELS = 320   # of a picture's longer side, as the page holds it
+PIXELS = 320   # of the longer side of a picture on a page
 
 SCORES = {'meteor': 'METEOR', 'bleu_4': 'BLEU-4', 'cider': 'CIDEr', 'rouge': 'ROUGE-L'}
 # captions are strangers' text: escaped in the page's text, and by the filter tojson in its script
-TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(os.path.dirname(os.path.abspath(__file__))), autoescape=True,
-                               trim_blocks=True, lstrip_blocks=True)
+TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
+                               autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 def spread(number, most):
-    """The indices of at most `most` of `number` things, evenly spread, the first and the last among them."""
-    return range(number) if number <= most else [index * (number - 1) // (most - 1) for index in range(most)]
+    """The indices of at most `most` of `number` things, evenly spread, first and last included."""
+    if number <= most:
+        return range(number)
+    return [index * (number - 1) // (most - 1) for index in range(most)]
 
 
 def embedded(picture):
-    """A PIL picture as a page holds it: a data URI of a JPEG, its longer side at most `PIXELS`; None for None."""
+    """A PIL picture as a page holds it, as the data URI of a small JPEG; None for None."""
     if picture is None:
         return None
     picture = picture.copy()
@@ -38,7 +40,7 @@ def embedded(picture):
 
 
 def writeCaptionPage(scores, modelParam, dataLoader):
-    """Writes captions.html, one file that needs no server and no network, from what `validateCaptions` has left.
+    """Writes captions.html, which needs no server, from what `validateCaptions` has left.
 
     Shows at most `SHOWN` images, evenly spread over the ranking by METEOR.
 
@@ -51,26 +53,32 @@ def writeCaptionPage(scores, modelParam, dataLoader):
         The page's path.
     """
     details = readRunFile(runFolder(modelParam), 'details_validation.json', [])
-    ranking = sorted(range(len(details)), key=lambda index: -details[index]['meteor'])
+    number = len(details)
+    ranking = sorted(range(number), key=lambda index: -details[index]['meteor'])
     images = []
-    for place in spread(len(details), SHOWN):
+    for place in spread(number, SHOWN):
         detail = details[ranking[place]]
         picture, size = dataLoader.picture('val', detail['imgPath']), None
         if picture is not None:
             size = picture.size
         elif 'boxes' in detail:
-            size = [max(box[2] for box in detail['boxes']), max(box[3] for box in detail['boxes'])]
-        images.append({**detail, 'rank': place + 1, 'position': ranking[place], 'picture': embedded(picture), 'size': size})
-    data_dir, number = modelParam['data_dir'], len(details)
-    shown = f'{number:,} validation images' if len(images) == number else \
-        f'{len(images)} of {number:,} validation images, evenly spread from the best to the worst'
-    own_captions = ownCaptions(data_dir)
+            size = [max(box[side] for box in detail['boxes']) for side in (2, 3)]
+        images.append({**detail, 'rank': place + 1, 'position': ranking[place],
+                       'picture': embedded(picture), 'size': size})
+    data_dir = os.path.normpath(modelParam['data_dir'])
+    about = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
+    if len(images) == number:
+        about += f': {number:,} validation images.'
+    else:
+        about += (f': {len(images)} of {number:,} validation images, evenly spread from the best '
+                  'to the worst.')
+    references = ownCaptions(data_dir)
     path = os.path.join(plotFolder(modelParam), 'captions.html')
-    writePage(path, {'number': number, 'images': images, 'ownCaptions': own_captions[0].upper() + own_captions[1:]},
-              model=os.path.basename(os.path.normpath(modelParam['modelName'])),
-              about=f"{'Built-in demo data' if isDemo(data_dir) else os.path.basename(os.path.normpath(data_dir))}: {shown}.",
+    writePage(path, {'number': number, 'images': images,
+                     'ownCaptions': references[0].upper() + references[1:]},
+              model=os.path.basename(os.path.normpath(modelParam['modelName'])), about=about,
               scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])
-    print(f'Captions for people: {path}')
+    print(f'Captions on a page: {path}')
     return path
 
 
@@ -79,10 +87,10 @@ def writePage(path, page, **texts):
 
     Args:
         path: the file's.
-        page: dict of `images`, a list of dicts as in `details_validation.json` with `position`, `picture` (as `embedded`
-            returns it) and `size`, and with `rank` where they have a `meteor`; `number`, that of all ranks; `ownCaptions`, what
-            the `references` are called.
-        texts: `model`, `about` and `scores`, a list of pairs of texts, empty where no caption has been scored.
+        page: dict of `images`, a list of dicts as in `details_validation.json` with `position`,
+            `picture` (as `embedded` returns it) and `size`, and with `rank` where they have a
+            `meteor`; `number`, that of all ranks; `ownCaptions`, a name for the `references`.
+        texts: `model`, `about` and `scores`, a list of pairs of texts, empty without scores.
     """
     html = TEMPLATES.get_template('captionPage.html').render(
         page=page, attention=any('attention' in image for image in page['images']), **texts)

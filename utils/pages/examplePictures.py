@@ -1,5 +1,6 @@
-"""Example images with what a model says about them and their own captions, as one picture. Lengths are in points."""
+"""Example images with predicted and human captions, as one picture."""
 import os
+import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -7,14 +8,13 @@ from matplotlib.figure import Figure
 from utils.data.dataFolder import isDemo
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
-from utils.pages.textLines import wrapped
-from utils.plotter import plotFolder, saveFigure
+from utils.pages.figures import plotFolder, saveFigure
 
 EXAMPLES = 5
-REFERENCES = 5                      # of an image are shown, at most
-WIDTH, MARGIN, PICTURE_WIDTH, PICTURE_HEIGHT = 640, 16, 192, 144
-CAPTION, METEOR, REFERENCE = ({'size': 15, 'weight': 'bold'}, {'size': 10, 'color': '.35'}, {'size': 11})
-LEADING = 1.5
+REFERENCES = 5  # of an image are shown, at most
+CAPTION_LETTERS, REFERENCE_LETTERS = 50, 74  # in a line
+# inches: the whole picture's and an image's width, the heading's and the least row's height, lines
+WIDTH, PICTURE, HEAD, ROW, CAPTION_LINE, REFERENCE_LINE = 9, 2.7, .45, 2.2, .31, .22
 
 
 def ownCaptions(data_dir):
@@ -23,16 +23,17 @@ def ownCaptions(data_dir):
 
 
 def plotImagesAndCaptions(model, modelParam, config, dataLoader):
-    """Draws the first five validation images whose pictures can be read, with predicted and own captions, as examples.png.
+    """Draws the first five validation images that can be read, with captions, as examples.png.
 
-    The METEOR of a caption is shown where `validateCaptions` has scored that caption.
+    A caption's METEOR is shown where `validateCaptions` has scored it.
 
     Returns:
-        The picture's path, or None where there is no picture.
+        The picture's path, or None where no image can be read.
     """
     loader = dataLoader.myDataDicts['val']
     pictures, images = [], []
-    for image in map(loader.dataset.__getitem__, range(len(loader.dataset))):
+    for index in range(len(loader.dataset)):
+        image = loader.dataset[index]
         picture = dataLoader.picture('val', image['imgPath'])
         if picture is not None:
             pictures.append(picture)
@@ -40,16 +41,19 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
         if len(images) == EXAMPLES:
             break
     if not images:
-        print(f"No example pictures: {dataLoader.imageFile('val', '')} holds none of the validation images.")
+        print(f"No example pictures: {dataLoader.imageFile('val', '')} holds none of the "
+              'validation images.')
         return None
     model.net.eval()
-    captions = [dataLoader.wordsOf(tokens) for tokens in model.greedyTokens(loader.collate_fn(images))]
-    meteor = {(scored['imgPath'], scored['caption']): scored['meteor']
-              for scored in readRunFile(runFolder(modelParam), 'details_validation.json', [])}
-    details = [{'caption': caption, 'references': image['original_captions'], 'meteor': meteor.get((image['imgPath'], caption))}
-               for image, caption in zip(images, captions)]
+    meteor = {(scored['imgPath'], scored['caption']): scored['meteor'] for scored
+              in readRunFile(runFolder(modelParam), 'details_validation.json', [])}
+    examples = []
+    for image, tokens in zip(images, model.greedyTokens(loader.collate_fn(images))):
+        caption = dataLoader.wordsOf(tokens)
+        examples.append({'caption': caption, 'references': image['original_captions'],
+                         'meteor': meteor.get((image['imgPath'], caption))})
     path = os.path.join(plotFolder(modelParam), 'examples.png')
-    drawExamples(zip(pictures, details), ownCaptions(modelParam['data_dir']), path)
+    drawExamples(zip(pictures, examples), ownCaptions(modelParam['data_dir']), path)
     print(f'Examples with captions: {path}')
     return path
 
@@ -58,34 +62,35 @@ def drawExamples(examples, own_captions, path):
     """Draws one example below the other.
 
     Args:
-        examples: pairs of a picture and a dict of its `caption`, `references` and `meteor`, which may be None.
+        examples: pairs of a picture and a dict of its `caption`, `references` and `meteor`, which
+            may be None.
         own_captions: what the references are called.
         path: of the PNG to write.
     """
-    left = MARGIN + PICTURE_WIDTH + MARGIN
-    rows = []                                                                    # picture, [(line, font)], height
-    for picture, detail in examples:
-        texts = [(detail['caption'], CAPTION)]
-        if detail['meteor'] is not None:
-            texts.append((f"METEOR {100 * detail['meteor']:.1f} %", METEOR))
-        texts += [('– ' + ' '.join(reference.split()), REFERENCE) for reference in detail['references'][:REFERENCES]]
-        lines = [(line, font) for text, font in texts
-                 for line in wrapped(text, WIDTH - MARGIN - left, font['size'], font.get('weight', 'normal'))]
-        rows.append((picture, lines, max(PICTURE_HEIGHT, sum(font['size'] * LEADING for _, font in lines))))
+    rows, height = [], HEAD
+    for picture, example in examples:
+        caption = textwrap.wrap(example['caption'], CAPTION_LETTERS)
+        lines = []
+        if example['meteor'] is not None:
+            lines.append(f"METEOR {100 * example['meteor']:.1f} %")
+        for reference in example['references'][:REFERENCES]:
+            lines += textwrap.wrap('– ' + ' '.join(reference.split()), REFERENCE_LETTERS)
+        below = CAPTION_LINE * len(caption) + .05
+        rows.append((height, below, picture, caption, lines))
+        height += max(ROW, below + REFERENCE_LINE * len(lines) + .2)
+    figure = Figure(figsize=(WIDTH, height))
 
-    y = MARGIN + METEOR['size'] * LEADING
-    height = y + sum(height + MARGIN for *_, height in rows)
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    figure.text(MARGIN / WIDTH, 1 - MARGIN / height, f'Bold: predicted, greedy and running free. Below: {own_captions}.',
-                va='center', **METEOR)
-    for picture, lines, row_height in rows:
-        axes = figure.add_axes([MARGIN / WIDTH, 1 - (y + PICTURE_HEIGHT) / height, PICTURE_WIDTH / WIDTH, PICTURE_HEIGHT / height],
-                               anchor='N')
+    def write(top, left, lines, **options):
+        figure.text(left / WIDTH, 1 - top / height, '\n'.join(lines), va='top', linespacing=1.4,
+                    parse_math=False, **options)
+
+    write(.15, .2, [f'Bold: predicted, greedy and running free. Below: {own_captions}.'],
+          size=10, color='.35')
+    for top, below, picture, caption, lines in rows:
+        axes = figure.add_axes([.2 / WIDTH, 1 - (top + ROW - .2) / height, PICTURE / WIDTH,
+                                (ROW - .2) / height], anchor='NW')
         axes.imshow(np.asarray(picture))
         axes.axis('off')
-        top = y
-        for line, font in lines:
-            figure.text(left / WIDTH, 1 - top / height, line, va='top', parse_math=False, **font)
-            top += font['size'] * LEADING
-        y += row_height + MARGIN
+        write(top, PICTURE + .4, caption, size=14, weight='bold')
+        write(top + below, PICTURE + .4, lines, size=10)
     saveFigure(figure, path)
