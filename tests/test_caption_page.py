@@ -98,7 +98,8 @@ def test_pictures_are_small_and_inside(written, tmp_path):
     kind, content = image['picture'].split(',')
     assert kind == 'data:image/jpeg;base64'
     with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
-        assert picture.size == (captionPage.PIXELS, captionPage.PIXELS // 2) and picture.mode == 'RGB'
+        assert picture.size == (captionPage.PIXELS, captionPage.PIXELS // 2)
+        assert picture.mode == 'RGB'
 
 
 def test_missing_and_broken_pictures_leave_the_frame_of_the_boxes_or_none(written, tmp_path):
@@ -137,7 +138,8 @@ def test_the_page_asks_nothing_of_a_network(written):
 def test_many_images_are_shown_evenly_from_the_best_to_the_worst(written, monkeypatch):
     monkeypatch.setattr(captionPage, 'SHOWN', 5)
     _, data = written([detail(number, number * 7 % 23 / 23) for number in range(23)])
-    assert [image['rank'] for image in data['images']] == [1, 6, 12, 17, 23] and data['number'] == 23
+    assert data['number'] == 23
+    assert [image['rank'] for image in data['images']] == [1, 6, 12, 17, 23]
     assert [image['meteor'] * 23 for image in data['images']] == pytest.approx([22, 17, 11, 6, 0])
 
 
@@ -206,7 +208,7 @@ Object.assign(pre, {id: 'seen', textContent: encodeURIComponent(JSON.stringify(s
 </script></body>"""
 
 
-@pytest.mark.skipif(browser() is None, reason='no Chromium is installed, in which the page would be used')
+@pytest.mark.skipif(browser() is None, reason='no Chromium is installed')
 def test_the_page_in_a_browser(written, tmp_path):
     evil = '<img src=x onerror="window.acted = 1"></script><script>window.acted = 1</script>'
     page, _ = written([
