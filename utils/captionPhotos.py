@@ -43,7 +43,7 @@ RESULTS = 'photos/'  # captions.html and captions.json are written there
 # A run's folder or a checkpoint, trained on features of photos; relative to the project's folder
 MODEL = 'report/models/task4_attention_flickr8k_photos-c846bb'
 BEST = 3             # captions that the beam search keeps for each photo
-BATCH = 64                # photos that are captioned together
+BATCH = 64           # photos that are captioned together
 
 PRINTED = 20         # captions
 CUDA = {'use_cuda': True, 'device_idx': 0}
