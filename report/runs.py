@@ -170,9 +170,9 @@ def runsOfTasks():
 
 
 def inWords(tasks):
-    """'task 1', 'tasks 1 and 2', 'tasks 1, 2 and 3'."""
-    *others, last = map(str, tasks)
-    return f"tasks {', '.join(others)} and {last}" if others else f'task {last}'
+    """'task 1', 'tasks 1, 2'."""
+    word = 'task' if len(tasks) == 1 else 'tasks'
+    return f"{word} {', '.join(map(str, tasks))}"
 
 
 def stateOf(runs):

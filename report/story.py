@@ -4,7 +4,6 @@ import os
 from xml.sax.saxutils import escape
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from reportlab.lib.colors import grey
 from reportlab.lib.pagesizes import A4
@@ -29,12 +28,11 @@ PLOTS = {'font.family': 'STIXGeneral', 'mathtext.fontset': 'stix', 'font.size': 
          'axes.labelsize': 9, 'legend.fontsize': 8.5}
 
 TEXT = ParagraphStyle('text', fontName=REGULAR, fontSize=10, leading=13, spaceAfter=6)
-NOTE = ParagraphStyle('note', TEXT, fontSize=9, leading=11.7)
-CELL = ParagraphStyle('cell', NOTE, spaceAfter=0)
+NOTE = ParagraphStyle('note', TEXT, fontSize=9, leading=11.7, spaceAfter=3)
 STRONG = ParagraphStyle('strong', TEXT, fontName=BOLD, fontSize=11.5, leading=14, spaceAfter=2)
 HEADING = ParagraphStyle('heading', STRONG, fontSize=14, leading=18, spaceBefore=8, spaceAfter=4,
                          keepWithNext=1)
-TITLE = ParagraphStyle('title', STRONG, fontSize=19, leading=25)
+TITLE = ParagraphStyle('title', STRONG, fontSize=19, leading=30)
 
 for font in (REGULAR, BOLD):
     registerFont(TTFont(font, os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf',
@@ -48,10 +46,8 @@ def paragraph(text, style=TEXT):
 
 def drawnFigure(figure):
     """A figure of matplotlib, whose inches are those on the page."""
-    FigureCanvasAgg(figure)
     png = io.BytesIO()
-    with matplotlib.rc_context(PLOTS):
-        figure.savefig(png, dpi=DPI)
+    figure.savefig(png, dpi=DPI)
     width, height = figure.get_size_inches() * 72
     return Image(png, width, height)
 
@@ -71,50 +67,40 @@ class Story:
         """Adds a paragraph."""
         self.flowables.append(paragraph(text, style))
 
-    def heading(self, text):
-        """Adds a heading, which stays with what follows."""
-        self.text(text, HEADING)
-
     def newPage(self, heading):
         """Begins a page."""
         self.flowables.append(PageBreak())
-        self.heading(heading)
+        self.text(heading, HEADING)
 
     def equations(self, lines):
         """Adds equations in matplotlib's mathtext, one a line."""
-        height = .28 * len(lines)
-        with matplotlib.rc_context(PLOTS):
-            figure = Figure(figsize=(COLUMN / 72, height))
-            for number, line in enumerate(lines):
-                figure.text(.05, 1 - (number + .7) / len(lines), line, size=11)
+        figure = Figure(figsize=(COLUMN / 72, .28 * len(lines)))
+        for number, line in enumerate(lines):
+            figure.text(.05, 1 - (number + .7) / len(lines), line, size=11)
         self.add(drawnFigure(figure), Spacer(0, 8))
 
     def figure(self, caption, *flowables):
         """Adds a figure with its numbered caption below."""
         self.add(*flowables, self._caption('Figure', caption))
 
-    def table(self, caption, rows, leftColumns=(0,), header=True, widths=None):
+    def table(self, caption, rows, leftColumns=1):
         """Adds a table with its numbered caption above.
 
         Args:
             caption: str.
-            rows: lists of str, as many in each. Words in the last column are wrapped.
-            leftColumns: the columns to align left; the others are aligned right.
-            header: whether the first row is one.
-            widths: of the columns, as reportlab takes them.
+            rows: lists of str, as many in each; the first row is the header.
+            leftColumns: how many columns are aligned left; those after them are aligned right.
         """
-        style = [('FONT', (0, 0), (-1, -1), REGULAR, 9, 11.7), ('ALIGN', (0, 0), (-1, -1), 'RIGHT'),
-                 ('VALIGN', (0, 0), (-1, -1), 'TOP'),
+        style = [('FONT', (0, 0), (-1, -1), REGULAR, 9), ('FONT', (0, 0), (-1, 0), BOLD, 9),
+                 ('ALIGN', (0, 0), (-1, -1), 'RIGHT'),
+                 ('ALIGN', (0, 0), (leftColumns - 1, -1), 'LEFT'),
+                 ('VALIGN', (0, 0), (-1, -1), 'BOTTOM'),
+                 ('TOPPADDING', (0, 0), (-1, -1), 1),
                  ('LINEABOVE', (0, 0), (-1, 0), .8, 'black'),
-                 ('LINEBELOW', (0, -1), (-1, -1), .8, 'black'),
-                 ('TOPPADDING', (0, 0), (-1, -1), 1), ('BOTTOMPADDING', (0, 0), (-1, -1), 4),
-                 ('LEFTPADDING', (0, 0), (0, -1), 0), ('RIGHTPADDING', (-1, 0), (-1, -1), 0)]
-        style += [('ALIGN', (column, 0), (column, -1), 'LEFT') for column in leftColumns]
-        if header:
-            style += [('FONT', (0, 0), (-1, 0), BOLD, 9, 11.7), ('VALIGN', (0, 0), (-1, 0), 'BOTTOM'),
-                      ('LINEBELOW', (0, 0), (-1, 0), .4, 'black')]
+                 ('LINEBELOW', (0, 0), (-1, 0), .4, 'black'),
+                 ('LINEBELOW', (0, -1), (-1, -1), .8, 'black')]
         self.add(self._caption('Table', caption),
-                 Table(rows, widths, style=style, hAlign='LEFT', spaceAfter=10))
+                 Table(rows, style=style, hAlign='LEFT', spaceAfter=12))
 
     def _caption(self, kind, text):
         self.numbered[kind] += 1
