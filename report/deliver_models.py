@@ -28,7 +28,6 @@ from report.runs import (  # noqa: E402
 from utils.files.atomic import PARTIAL, writeAtomically, writeJson  # noqa: E402
 from utils.files.project import runFolder  # noqa: E402
 from utils.files.runFiles import readRunFile  # noqa: E402
-from utils.metrics import METEOR  # noqa: E402
 from utils.saverRestorer import DELIVERED  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
 from utils.validate import restoredModel  # noqa: E402
@@ -62,16 +61,12 @@ def deliver(run, modelParam, imageCaptionModel):
             _saveWeights(run.checkpoint, dtype, os.path.join(validated, weights))
             model, dataLoader = restoredModel(modelParam, imageCaptionModel)
             scores = validateCaptions(model, modelParam, model.config, dataLoader)
-            change = max((abs(scores[key] - then[key]) for key in SCORES if key in then),
-                         default=0)
+            change = max(abs(scores[key] - then.get(key, scores[key])) for key in SCORES)
             if change <= SAME:
                 break
         for name in (weights, *OF_VALIDATION):
             os.replace(os.path.join(validated, name), os.path.join(handedIn, name))
-        if not run.halves:
-            details = readRunFile(handedIn, 'details_validation.json', [])
-            with METEOR() as meteor:
-                run.scoreHalves(meteor, details)
+        run.scoreHalves(readRunFile(handedIn, 'details_validation.json', []))
         for name, value in (('history', run.history), ('times', run.times),
                             ('halves', run.halves)):
             if value:

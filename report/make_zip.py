@@ -8,6 +8,7 @@ the scores with the report's.
 import glob
 import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,23 +31,21 @@ PACKED = ('*.py', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 
           'utils/*/*.html', 'tests/*.py', 'tests/*/*.py', 'tests/*.json', 'report/*.py',
           'report/*.md', 'report/*.pdf', 'report/*.png', 'report/models/*/*.json',
           'report/models/*/*.pt')
+NORWEGIAN = str.maketrans({'ø': 'o', 'Ø': 'O', 'æ': 'ae', 'Æ': 'Ae'})
 
 
 def zipName():
     """The zip's file name, with the submitter's name in ASCII letters and digits."""
-    name = submitter.SUBMITTER
-    for letter, ascii_letters in (('ø', 'o'), ('Ø', 'O'), ('æ', 'ae'), ('Æ', 'Ae')):
-        name = name.replace(letter, ascii_letters)
-    name = unicodedata.normalize('NFKD', name).encode('ascii', 'ignore').decode()
-    words = [''.join(filter(str.isalnum, word)) for word in name.split()]
-    return f"IN5400_exercise2_{'_'.join(words)}.zip"
+    name = submitter.SUBMITTER.translate(NORWEGIAN)
+    letters = re.sub('[^A-Za-z0-9 ]', '', unicodedata.normalize('NFKD', name))
+    return f"IN5400_exercise2_{'_'.join(letters.split())}.zip"
 
 
 def checkReady(runs):
     """Refuses a zip without a name, or with models of others among the submitter's own.
 
     Args:
-        runs: dict task → `Run` or None, as `runsOfTasks` returns it.
+        runs: dict task → `Run`, as `runsOfTasks` returns it.
 
     Raises:
         UserError: nothing has been packed or replaced; the message says what to do.
@@ -54,8 +53,8 @@ def checkReady(runs):
     if submitter.SUBMITTER.strip() in ('', UNNAMED):
         raise UserError('Put your name into report/submitter.py, then run this again: the report '
                         'and the file name of the zip take it from there.')
-    others = {task: run.folder for task, run in runs.items() if run and not run.isOwn()}
-    if others and any(run and run.isOwn() for run in runs.values()):
+    others = {task: run.folder for task, run in runs.items() if not run.isOwn()}
+    if 0 < len(others) < len(runs):
         trainings = ', '.join(f'python Exercise_Train_task{task}.py' for task in others)
         raise UserError(f'You have not trained {inWords(others)}: the zip would hold the delivered '
                         f'models there. Train them first ({trainings}), then run this again. To '
@@ -117,7 +116,8 @@ def main():
     path = inProject(zipName())
     writeZip(PROJECT, path)
     print(f'The zip: {path}, {os.path.getsize(path) / 1e6:.1f} MB.', flush=True)
-    check(path, *next((task, run) for task, run in runs.items() if run))
+    task = min(runs)
+    check(path, task, runs[task])
 
 
 if __name__ == '__main__':

@@ -3,11 +3,10 @@ import io
 import math
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from reportlab.platypus import Image, Table
 
-from report.story import COLUMN, NOTE, STRONG, drawnFigure, paragraph
+from report.story import COLUMN, NOTE, STRONG, newFigure, paragraph
 from utils.data.pictures import openPicture
 from utils.pages.examplePictures import REFERENCES, ownCaptions
 
@@ -40,9 +39,9 @@ def examplesPage(story, run, name, data_dir):
     for share in SHARES:
         image = ranked[int(share * len(ranked))]
         notes = [f"METEOR {100 * image['meteor']:.1f}\u00a0%", *image['references'][:REFERENCES]]
-        texts = [paragraph(note, NOTE) for note in notes]
-        story.add(Table([[_example(image, data_dir), [paragraph(image['caption'], STRONG), *texts]]],
-                        [WIDTH + 20, COLUMN - WIDTH - 20], style=[('VALIGN', (0, 0), (-1, -1), 'TOP')]))
+        texts = [paragraph(image['caption'], STRONG), *(paragraph(note, NOTE) for note in notes)]
+        story.add(Table([[_example(image, data_dir), texts]], [WIDTH + 20, COLUMN - WIDTH - 20],
+                        style=[('VALIGN', (0, 0), (-1, -1), 'TOP')]))
     story.figure(f'Predicted captions, {own_captions}, and METEOR of the one against the others.')
 
 
@@ -60,7 +59,7 @@ def _example(image, data_dir):
 def attentionPage(story, run, data_dir):
     """Where task 4's attention looks, for one caption; arguments as those of `examplesPage`."""
     story.newPage('Task 4: where the attention looks')
-    details = run.details or [] if run else []
+    details = run.details if run else []
     images = [image for image in details if 1 <= len(image.get('attention', [])) <= MOST_WORDS]
     if not images:
         story.text('There is no attention to show before python Exercise_Train_task4.py and '
@@ -74,9 +73,10 @@ def attentionPage(story, run, data_dir):
     story.text(image['caption'], STRONG)
     picture = openPicture(data_dir, 'val', image['imgPath'])
     if picture and 'boxes' in image:
-        figure = attentionFigure(np.asarray(picture), words, attention, np.array(image['boxes']))
+        boxes = np.rint(image['boxes']).astype(int)
+        figure = attentionFigure(np.asarray(picture), words, attention, boxes)
         story.figure("""For each word, every detection as bright as its weight; the most attended
-                     outlined, with its weight.""", drawnFigure(figure))
+                     outlined, with its weight.""", figure)
     else:
         rows = [[f'{100 * weight:.0f}' for weight in weights] for weights in attention.T]
         story.table("""The weights of the detections in percent, word by word. Where they lie in
@@ -90,13 +90,13 @@ def attentionFigure(pixels, words, attention, boxes):
         pixels: [height, width, 3].
         words: a list of T.
         attention: [T, regions].
-        boxes: [regions, 4], x1, y1, x2, y2 in pixels.
+        boxes: [regions, 4], x1, y1, x2, y2 in whole pixels.
     """
     rows = math.ceil(len(words) / PER_ROW)
-    figure = Figure(figsize=(COLUMN / 72, 1.5 * rows), layout='constrained')
+    figure = newFigure(1.5 * rows)
     for number, (word, weights) in enumerate(zip(words, attention), start=1):
         light = np.full((*pixels.shape[:2], 1), DARK)
-        for (x1, y1, x2, y2), weight in zip(np.rint(boxes).astype(int), weights / weights.max()):
+        for (x1, y1, x2, y2), weight in zip(boxes, weights / weights.max()):
             light[y1:y2, x1:x2] = np.maximum(light[y1:y2, x1:x2], DARK + (1 - DARK) * weight)
         axes = figure.add_subplot(rows, PER_ROW, number)
         axes.axis('off')

@@ -23,8 +23,8 @@ class Run:
     Attributes:
         folder, name, checkpoint (of the best epoch), epoch, history, times: as training left them;
             `times` may be empty.
-        scores, details: as validation of this checkpoint left them, else None.
-        halves: the held-out scores, see `scoreHalves`, or None.
+        scores, details: as validation of this checkpoint left them, else empty.
+        halves: the held-out scores, see `scoreHalves`, or empty.
     """
 
     def __init__(self, folder):
@@ -35,17 +35,15 @@ class Run:
         self.history = (readRunFile(folder, 'history.json', [])
                         or self.checkpoint.get('history', []))
         self.times = readRunFile(folder, 'times.json', [])
-        self.scores = readRunFile(folder, 'scores_validation.json', None)
-        self.details = readRunFile(folder, 'details_validation.json', None)
-        if not (self.details and self.scores and self._isOfCheckpoint(self.scores)):
-            self.scores = self.details = None
-        self.halves = readRunFile(folder, 'halves.json', None)
+        self.scores = readRunFile(folder, 'scores_validation.json', {})
+        self.details = readRunFile(folder, 'details_validation.json', [])
+        then = {**self.scores, **self.atEpoch()}
+        if not (self.details and self.scores and self.scores['epoch'] == self.epoch
+                and abs(self.scores['meteor'] - then['meteor']) <= SAME):
+            self.scores, self.details = {}, []  # of another model
+        self.halves = readRunFile(folder, 'halves.json', {})
         if self.halves and self.halves['of'] != self._meteorOfEpochs():
-            self.halves = None  # the run has gone on since
-
-    def _isOfCheckpoint(self, scores):
-        then = self.atEpoch().get('meteor', scores['meteor'])
-        return scores['epoch'] == self.epoch and abs(scores['meteor'] - then) <= SAME
+            self.halves = {}  # the run has gone on since
 
     def _meteorOfEpochs(self):
         return [[entry['epoch'], entry['meteor']] for entry in self.history if 'meteor' in entry]
@@ -73,16 +71,15 @@ class Run:
         origin = 'delivered with the package' if trainedBy == UNNAMED else f'trained by {trainedBy}'
         return f'{origin}, not trained by the submitter'
 
-    def scoreHalves(self, meteor, details):
+    def scoreHalves(self, details):
         """Scores on images that did not choose the epoch: one half chooses, the other is scored.
 
         Every second image, in order of file names, chooses. The result is kept in halves.json: a
         dict of `images` (how many choose, how many are scored), `choosing` (pairs of epoch and
         METEOR of the choosing half), `epoch` (the chosen one), `meteor` and `bleu_4` (of the other
-        half), `of`. There is none where the captions of an epoch are missing.
+        half), `of`. There is none where captions of the epochs are missing.
 
         Args:
-            meteor: a `METEOR`.
             details: of the validation images, for their references.
         """
         epochs = [epoch for epoch, _ in self._meteorOfEpochs()]
@@ -90,7 +87,7 @@ class Run:
                     for result in readRunFile(self.folder, f'captions_epoch{epoch}.json', [])}
         images = [image['image_id'] for image in details]
         epochs = [epoch for epoch in epochs if all((epoch, image) in captions for image in images)]
-        if not epochs or len(images) < 2:
+        if self.halves or not epochs or len(images) < 2:
             return
         references = tokenize({image['image_id']: image['references'] for image in details})
         captions = tokenize(captions)
@@ -100,12 +97,13 @@ class Run:
                                         {image: captions[epoch, image] for image in half})[0]
 
         choosing, scored = images[::2], images[1::2]
-        meteors = [[epoch, score(meteor, choosing, epoch)] for epoch in epochs]
-        chosen = max(meteors, key=lambda pair: pair[1])[0]
-        self.halves = {'images': [len(choosing), len(scored)], 'choosing': meteors,
-                       'epoch': chosen, 'meteor': score(meteor, scored, chosen),
-                       'bleu_4': float(score(BLEU(), scored, chosen)[3]),
-                       'of': self._meteorOfEpochs()}
+        with METEOR() as meteor:
+            meteors = [[epoch, score(meteor, choosing, epoch)] for epoch in epochs]
+            chosen = max(meteors, key=lambda pair: pair[1])[0]
+            self.halves = {'images': [len(choosing), len(scored)], 'choosing': meteors,
+                           'epoch': chosen, 'meteor': score(meteor, scored, chosen),
+                           'bleu_4': float(score(BLEU(), scored, chosen)[3]),
+                           'of': self._meteorOfEpochs()}
         writeJson(os.path.join(self.folder, 'halves.json'), self.halves)
 
 
@@ -147,7 +145,7 @@ def runsOfTasks():
     weights.
 
     Returns:
-        dict task → `Run` or None, not all of them None.
+        dict task → `Run`, of at least one task.
 
     Raises:
         UserError: there is no data folder, no run on these data, or a checkpoint cannot be read.
@@ -156,16 +154,15 @@ def runsOfTasks():
     for task in TASKS:
         _, modelParam = validationScript(task)
         own, delivered = ownRun(modelParam), deliveredRun(modelParam)
-        runs[task] = own if own and not isUpToDate(delivered, own) else delivered
-    if not any(runs.values()):
+        run = own if own and not isUpToDate(delivered, own) else delivered
+        if run:
+            runs[task] = run
+    if not runs:
         raise UserError('There is nothing to report yet: no model has been trained on the data in '
                         f'{dataDir()}, and none was delivered for them. Train one first, for '
                         'example: python Exercise_Train_task1.py')
-    withoutHalves = [run for run in runs.values() if run and run.details and not run.halves]
-    if withoutHalves:
-        with METEOR() as meteor:
-            for run in withoutHalves:
-                run.scoreHalves(meteor, run.details)
+    for run in runs.values():
+        run.scoreHalves(run.details)
     return runs
 
 
@@ -176,9 +173,10 @@ def inWords(tasks):
 
 
 def stateOf(runs):
-    """Sentences on a dict task → `Run` or None: who has trained the models, what is missing."""
+    """Sentences on a dict task → `Run`: who has trained the models, what is missing."""
     said = {}
-    for task, run in runs.items():
+    for task in TASKS:
+        run = runs.get(task)
         said.setdefault(run.whose() if run else 'not trained on these data', []).append(task)
         if run and not run.scores:
             said.setdefault('not validated yet, which python Validate_task*.py does',

@@ -21,7 +21,7 @@ from reportlab.platypus import (
 )
 
 REGULAR, BOLD = 'STIXGeneral', 'STIXGeneralBol'  # fonts that matplotlib brings along
-MARGIN = 62  # of a page, in points like all lengths here
+MARGIN = 54  # of a page, in points like all lengths here
 COLUMN = A4[0] - 2 * MARGIN
 DPI = 220
 PLOTS = {'font.family': 'STIXGeneral', 'mathtext.fontset': 'stix', 'font.size': 9,
@@ -42,6 +42,11 @@ for font in (REGULAR, BOLD):
 def paragraph(text, style=TEXT):
     """Text as it is: no letter in it is markup."""
     return Paragraph(escape(text), style)
+
+
+def newFigure(height):
+    """A figure of matplotlib, as wide as the text and so many inches high."""
+    return Figure(figsize=(COLUMN / 72, height), layout='constrained')
 
 
 def drawnFigure(figure):
@@ -74,14 +79,14 @@ class Story:
 
     def equations(self, lines):
         """Adds equations in matplotlib's mathtext, one a line."""
-        figure = Figure(figsize=(COLUMN / 72, .28 * len(lines)))
+        figure = newFigure(.28 * len(lines))
         for number, line in enumerate(lines):
             figure.text(.05, 1 - (number + .7) / len(lines), line, size=11)
         self.add(drawnFigure(figure), Spacer(0, 8))
 
-    def figure(self, caption, *flowables):
-        """Adds a figure with its numbered caption below."""
-        self.add(*flowables, self._caption('Figure', caption))
+    def figure(self, caption, *figures):
+        """Adds figures of matplotlib with their numbered caption below."""
+        self.add(*map(drawnFigure, figures), self._caption('Figure', caption))
 
     def table(self, caption, rows, leftColumns=1):
         """Adds a table with its numbered caption above.
@@ -94,11 +99,8 @@ class Story:
         style = [('FONT', (0, 0), (-1, -1), REGULAR, 9), ('FONT', (0, 0), (-1, 0), BOLD, 9),
                  ('ALIGN', (0, 0), (-1, -1), 'RIGHT'),
                  ('ALIGN', (0, 0), (leftColumns - 1, -1), 'LEFT'),
-                 ('VALIGN', (0, 0), (-1, -1), 'BOTTOM'),
-                 ('TOPPADDING', (0, 0), (-1, -1), 1),
-                 ('LINEABOVE', (0, 0), (-1, 0), .8, 'black'),
-                 ('LINEBELOW', (0, 0), (-1, 0), .4, 'black'),
-                 ('LINEBELOW', (0, -1), (-1, -1), .8, 'black')]
+                 ('VALIGN', (0, 0), (-1, -1), 'BOTTOM'), ('TOPPADDING', (0, 0), (-1, -1), 1),
+                 ('LINEBELOW', (0, 0), (-1, -1), .4, grey)]
         self.add(self._caption('Table', caption),
                  Table(rows, style=style, hAlign='LEFT', spaceAfter=12))
 
