@@ -12,7 +12,7 @@ from utils.pages.examplePictures import REFERENCES, ownCaptions
 
 SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
 WIDTH, HEIGHT = 150, 112       # of an example's picture, at most, in points
-MOST_WORDS = 8                 # of the caption whose attention is drawn
+MOST_WORDS = 12                # of a caption, whose attention is drawn
 PER_ROW = 4                    # pictures of the attention
 DARK = .25                     # brightness of what is not attended to
 
@@ -60,16 +60,17 @@ def attentionPage(story, run, data_dir):
     """Where task 4's attention looks, for one caption; arguments as those of `examplesPage`."""
     story.newPage('Task 4: where the attention looks')
     details = run.details if run else []
-    images = [image for image in details if 1 <= len(image.get('attention', [])) <= MOST_WORDS]
+    images = [image for image in details if image.get('attention')]
     if not images:
         story.text('There is no attention to show before python Exercise_Train_task4.py and '
                    'python Validate_task4.py have run.')
         return
     image = max(images, key=lambda image: image['meteor'])
-    words, attention = image['caption'].split(), np.array(image['attention'])  # T, [T, regions]
+    words = image['caption'].split()[:MOST_WORDS]           # T
+    attention = np.array(image['attention'])[:MOST_WORDS]   # [T, regions]
     story.text(f"""For each word the attention layer spreads a weight of one over
-               {attention.shape[1]} detections. Of the validation images whose captions have up to
-               {MOST_WORDS} words, this is the one with the highest METEOR:""")
+               {attention.shape[1]} detections. Of the validation images this is the one whose
+               caption has the highest METEOR:""")
     story.text(image['caption'], STRONG)
     picture = openPicture(data_dir, 'val', image['imgPath'])
     if picture and 'boxes' in image:

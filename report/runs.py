@@ -82,12 +82,14 @@ class Run:
         Args:
             details: of the validation images, for their references.
         """
+        if self.halves:
+            return
         epochs = [epoch for epoch, _ in self._meteorOfEpochs()]
         captions = {(epoch, result['image_id']): [result['caption']] for epoch in epochs
                     for result in readRunFile(self.folder, f'captions_epoch{epoch}.json', [])}
         images = [image['image_id'] for image in details]
         epochs = [epoch for epoch in epochs if all((epoch, image) in captions for image in images)]
-        if self.halves or not epochs or len(images) < 2:
+        if not epochs or len(images) < 2:
             return
         references = tokenize({image['image_id']: image['references'] for image in details})
         captions = tokenize(captions)
