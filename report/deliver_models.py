@@ -20,9 +20,8 @@ from report.runs import (  # noqa: E402
     SAME,
     TASKS,
     UNNAMED,
-    deliveredRun,
     isUpToDate,
-    ownRun,
+    ownAndDelivered,
     validationScript,
 )
 from utils.files.atomic import PARTIAL, writeAtomically, writeJson  # noqa: E402
@@ -101,7 +100,7 @@ def deliverAll():
     """
     for task in TASKS:
         script, modelParam = validationScript(task)
-        own, delivered = ownRun(modelParam), deliveredRun(modelParam)
+        own, delivered = ownAndDelivered(modelParam)
         if own and isUpToDate(delivered, own):
             print(f'Task {task}: {delivered.folder} is up to date.')
         elif own:

@@ -160,12 +160,10 @@ def meteorFigure(runs):
     figure = newFigure(2.8)
     axes = figure.subplots()
     for task, run in runs.items():
-        points = {entry['epoch']: 100 * entry['meteor'] for entry in run.history
-                  if 'meteor' in entry}
+        points = [(epoch, 100 * meteor) for epoch, meteor in run.meteorOfEpochs()]
         if points:
-            line, = axes.plot(*zip(*points.items()), LINES[task],
-                              label=f'task {task}, {NAMES[task]}')
-            axes.plot([run.epoch], [points.get(run.epoch)], 'o', markersize=9,
+            line, = axes.plot(*zip(*points), LINES[task], label=f'task {task}, {NAMES[task]}')
+            axes.plot(run.epoch, dict(points).get(run.epoch), 'o', markersize=9,
                       markerfacecolor='none', color=line.get_color())
             axes.legend()
     axes.set(xlabel='epoch', ylabel='METEOR [%]')
@@ -253,7 +251,7 @@ def makeReport(runs, data_dir, folder):
         titlePage(story, runs, data_dir)
         for task in TASKS:
             taskPage(story, task, runs.get(task))
-        examplesPage(story, runs.get(last), f'the {NAMES.get(last)} (task {last})', data_dir)
+        examplesPage(story, last, runs.get(last), data_dir)
         attentionPage(story, runs.get(4), data_dir)
         closingPage(story, runs)
     path = os.path.join(folder, 'report.pdf')

@@ -17,13 +17,12 @@ PER_ROW = 4                    # pictures of the attention
 DARK = .25                     # brightness of what is not attended to
 
 
-def examplesPage(story, run, name, data_dir):
+def examplesPage(story, task, run, data_dir):
     """Five images with predicted and human captions.
 
     Args:
         story: a `Story`.
-        run: a validated `Run`, or None.
-        name: the run's model in words.
+        task, run: a task's validated `Run`, or None.
         data_dir: the data folder.
     """
     own_captions = ownCaptions(data_dir)
@@ -32,9 +31,10 @@ def examplesPage(story, run, name, data_dir):
         story.text('No model has been validated, so there are no captions to show: '
                    'python Validate_task1.py makes them.')
         return
-    story.text(f"""All by {name}. The images were not picked by eye: in the order of the METEOR of
-               all {len(run.details):,} validation images they stand at 90, 70, 50, 30 and
-               10\u00a0%. Bold: predicted, greedy and free running. Below: {own_captions}.""")
+    story.text(f"""All by the model of task {task}. The images were not picked by eye: in the order
+               of the METEOR of all {len(run.details):,} validation images they stand at 90, 70,
+               50, 30 and 10\u00a0%. Bold: predicted, greedy and free running. Below:
+               {own_captions}.""")
     ranked = sorted(run.details, key=lambda image: image['meteor'])
     for share in SHARES:
         image = ranked[int(share * len(ranked))]

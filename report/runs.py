@@ -42,10 +42,11 @@ class Run:
                 and abs(self.scores['meteor'] - then['meteor']) <= SAME):
             self.scores, self.details = {}, []  # of another model
         self.halves = readRunFile(folder, 'halves.json', {})
-        if self.halves and self.halves['of'] != self._meteorOfEpochs():
+        if self.halves and self.halves['of'] != self.meteorOfEpochs():
             self.halves = {}  # the run has gone on since
 
-    def _meteorOfEpochs(self):
+    def meteorOfEpochs(self):
+        """Pairs of epoch and METEOR, of the epochs that were scored."""
         return [[entry['epoch'], entry['meteor']] for entry in self.history if 'meteor' in entry]
 
     def atEpoch(self):
@@ -75,16 +76,15 @@ class Run:
         """Scores on images that did not choose the epoch: one half chooses, the other is scored.
 
         Every second image, in order of file names, chooses. The result is kept in halves.json: a
-        dict of `images` (how many choose, how many are scored), `choosing` (pairs of epoch and
-        METEOR of the choosing half), `epoch` (the chosen one), `meteor` and `bleu_4` (of the other
-        half), `of`. There is none where captions of the epochs are missing.
+        dict of `epoch` (the chosen one), `meteor` and `bleu_4` (of the other half), and `of` (the
+        METEOR of all epochs then). There is none where captions of the epochs are missing.
 
         Args:
             details: of the validation images, for their references.
         """
         if self.halves:
             return
-        epochs = [epoch for epoch, _ in self._meteorOfEpochs()]
+        epochs = [epoch for epoch, _ in self.meteorOfEpochs()]
         captions = {(epoch, result['image_id']): [result['caption']] for epoch in epochs
                     for result in readRunFile(self.folder, f'captions_epoch{epoch}.json', [])}
         images = [image['image_id'] for image in details]
@@ -100,12 +100,10 @@ class Run:
 
         choosing, scored = images[::2], images[1::2]
         with METEOR() as meteor:
-            meteors = [[epoch, score(meteor, choosing, epoch)] for epoch in epochs]
-            chosen = max(meteors, key=lambda pair: pair[1])[0]
-            self.halves = {'images': [len(choosing), len(scored)], 'choosing': meteors,
-                           'epoch': chosen, 'meteor': score(meteor, scored, chosen),
+            chosen = max(epochs, key=lambda epoch: score(meteor, choosing, epoch))
+            self.halves = {'epoch': chosen, 'meteor': score(meteor, scored, chosen),
                            'bleu_4': float(score(BLEU(), scored, chosen)[3]),
-                           'of': self._meteorOfEpochs()}
+                           'of': self.meteorOfEpochs()}
         writeJson(os.path.join(self.folder, 'halves.json'), self.halves)
 
 
@@ -119,19 +117,11 @@ def validationScript(task):
     return script, prepare(script.modelParam)
 
 
-def ownRun(modelParam):
-    """The run that a training script has left on this machine, or None."""
-    return _runIn(modelParam['modelsDir'], modelParam['modelName'])
-
-
-def deliveredRun(modelParam):
-    """The model delivered with the project, or None."""
-    return _runIn(DELIVERED, modelParam['modelName'])
-
-
-def _runIn(folder, name):
-    folder = os.path.join(folder, name)
-    return Run(folder) if newestCheckpoint(folder, 'best') else None
+def ownAndDelivered(modelParam):
+    """The run that was trained on this machine, and the one delivered; None where there is none."""
+    folders = [os.path.join(folder, modelParam['modelName'])
+               for folder in (modelParam['modelsDir'], DELIVERED)]
+    return [Run(folder) if newestCheckpoint(folder, 'best') else None for folder in folders]
 
 
 def isUpToDate(delivered, own):
@@ -154,8 +144,7 @@ def runsOfTasks():
     """
     runs = {}
     for task in TASKS:
-        _, modelParam = validationScript(task)
-        own, delivered = ownRun(modelParam), deliveredRun(modelParam)
+        own, delivered = ownAndDelivered(validationScript(task)[1])
         run = own if own and not isUpToDate(delivered, own) else delivered
         if run:
             runs[task] = run

@@ -23,7 +23,7 @@ from reportlab.platypus import (
 REGULAR, BOLD = 'STIXGeneral', 'STIXGeneralBol'  # fonts that matplotlib brings along
 MARGIN = 54  # of a page, in points like all lengths here
 COLUMN = A4[0] - 2 * MARGIN
-DPI = 220
+DPI = 200
 PLOTS = {'font.family': 'STIXGeneral', 'mathtext.fontset': 'stix', 'font.size': 9,
          'axes.labelsize': 9, 'legend.fontsize': 8.5}
 
