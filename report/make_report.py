@@ -196,7 +196,7 @@ def taskPage(story, task, run):
     story.table(f'The settings, as the scripts call them; {run.whose()}.', rows, leftColumns=4)
     plots = plotsOf(run.history)
     rows = plots - 1
-    figure = newFigure(1.6 + 1.1 * rows)
+    figure = newFigure(1.8 + .9 * rows)
     axes = [figure.add_subplot(rows, 2, number) for number in range(1, plots + 1)]
     drawCurves(axes, run.history, run.epoch)
     story.figure(CURVES, figure)

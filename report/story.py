@@ -118,7 +118,7 @@ class Story:
 
         file = io.BytesIO()
         document = SimpleDocTemplate(file, pagesize=A4, leftMargin=MARGIN - 6,
-                                     rightMargin=MARGIN - 6, topMargin=54, bottomMargin=58,
+                                     rightMargin=MARGIN - 6, topMargin=50, bottomMargin=50,
                                      title=title, author=author, invariant=1)
         document.build(self.flowables, onFirstPage=foot, onLaterPages=foot)
         return file.getvalue()
