@@ -81,7 +81,7 @@ def attentionPage(story, run, data_dir):
     else:
         rows = [[f'{100 * weight:.0f}' for weight in weights] for weights in attention.T]
         story.table("""The weights of the detections in percent, word by word. Where they lie in
-                    the image is not known here.""", [words] + rows, leftColumns=0)
+                    the image is not known here.""", [words] + rows, leftColumns=len(words))
 
 
 def attentionFigure(pixels, words, attention, boxes):
