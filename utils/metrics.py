@@ -10,8 +10,7 @@ from pycocoevalcap.meteor import meteor as meteor_package
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer as tokenizer_package
 
-from utils.processes.java import ANSWER_SECONDS, JavaProcess, runJava
-from utils.processes.progress import saidWhenLong
+from utils.processes.java import JavaProcess, runJava
 
 METEOR_FOLDER = os.path.dirname(os.path.abspath(meteor_package.__file__))
 TOKENIZER_FOLDER = os.path.dirname(os.path.abspath(tokenizer_package.__file__))
@@ -63,7 +62,8 @@ class METEOR:
     def _start(self):
         # With a space in the path METEOR does not find its paraphrases by itself.
         self._java = JavaProcess(
-            'METEOR', '-jar', os.path.join(METEOR_FOLDER, meteor_package.METEOR_JAR),
+            'Scoring captions with METEOR (Java)',
+            '-jar', os.path.join(METEOR_FOLDER, meteor_package.METEOR_JAR),
             '-', '-', '-stdio', '-l', 'en', '-norm',
             '-a', os.path.join(METEOR_FOLDER, 'data', 'paraphrase-en.gz'))
         # Many captions are the same from epoch to epoch.
@@ -82,19 +82,16 @@ class METEOR:
             per image as in `gts`.
 
         Raises:
-            ValueError: the images differ, or an image has no reference or not one caption.
+            ValueError: the images differ, an image has no reference or not one caption, or there
+                are no images.
             JavaError: Java has failed. The next call starts a new one.
         """
-        if gts.keys() != res.keys():
-            raise ValueError('References and captions must be of the same images.')
-        if not all(gts.values()) or any(len(captions) != 1 for captions in res.values()):
-            raise ValueError('Each image needs one caption, and one reference or more.')
-        if not gts:
-            return 0.0, []
+        numbers = {len(captions) for captions in res.values()}
+        if gts.keys() != res.keys() or not all(gts.values()) or numbers != {1}:
+            raise ValueError('Each image needs one caption and at least one reference.')
         if not self._java.isAlive():
             self._start()
-        seconds = ANSWER_SECONDS + len(gts) // 10  # METEOR needs a hundredth of that
-        with saidWhenLong('Scoring captions with METEOR (Java)'), self._java.conversation(seconds):
+        with self._java.conversation(len(gts)):
             statistics = [self._statistics(_question('SCORE', *gts[image], *res[image]))
                           for image in gts]
             first = self._java.ask(_question('EVAL', *statistics))
@@ -140,9 +137,8 @@ def tokenize(captions):
     """
     lines = [_oneLine(caption) for of_image in captions.values() for caption in of_image]
     jar = os.path.join(TOKENIZER_FOLDER, tokenizer_package.STANFORD_CORENLP_3_4_1_JAR)
-    with saidWhenLong('Splitting captions into words (Java)'):
-        tokenized = runJava('The tokenizer', lines, '-cp', jar,
-                            'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase')
+    tokenized = runJava('Splitting captions into words (Java)', lines, '-cp', jar,
+                        'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase')
     punctuation = tokenizer_package.PUNCTUATIONS
     words = (' '.join(word for word in line.rstrip().split(' ') if word not in punctuation)
              for line in tokenized)
@@ -180,12 +176,9 @@ class CaptionScorer:
             (CIDEr to 10, others to 1).
 
         Raises:
-            ValueError: an image is missing, doubled or unknown.
             JavaError: Java failed.
         """
         captions = {result['image_id']: [result['caption']] for result in results}
-        if captions.keys() != self.references.keys() or len(captions) != len(results):
-            raise ValueError('There must be one caption of each image that has references.')
         captions = tokenize({image: captions[image] for image in self.references})
         bleu, _ = BLEU().compute_score(self.references, captions)
         meteor, per_image = self.meteor.compute_score(self.references, captions)

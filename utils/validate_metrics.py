@@ -41,16 +41,11 @@ def teacherForcedLoss(model, batches):
     model.net.eval()
     total, words = 0.0, 0.0
     for batch in batches:
-        total += _lossOf(model, batch)
+        with torch.no_grad():
+            loss = float(sum(model.lossOfParts(batch)))
+        total += finite(loss, batch['imgPaths'], 'the validation')
         words += float(batch['yWeights'].sum())
     return total / words
-
-
-def _lossOf(model, batch):
-    """A validation batch's teacher-forced loss summed over its words, in nats."""
-    with torch.no_grad():
-        loss = float(sum(model.lossOfParts(batch)))
-    return finite(loss, batch['imgPaths'], 'the validation')
 
 
 class CaptionValidator:
@@ -88,24 +83,23 @@ class CaptionValidator:
         Raises:
             UserError: two files are of the same image.
         """
-        isFirstPass = not self.references
         loader = self.dataLoader.myDataDicts['val']
+        isFirstPass = not self.references
         for batch in progressBar(loader, description, self.modelParam):
             if isFirstPass:
                 self._collectReferences(batch, loader.dataset.paths)
             yield batch
 
     def _collectReferences(self, batch, paths):
-        for imgPath, captions, tokens in zip(batch['imgPaths'], batch['orig_captions'],
-                                             batch['allcaptionsAsTokens']):
+        for row, imgPath in enumerate(batch['imgPaths']):
             image = imageId(imgPath)
             if image in self.references:
-                path = paths[len(self.references)]
-                raise UserError(f'{path} is of the image {image}, as is another file of its '
-                                'folder. Move one of them away.')
-            self.references[image] = captions
+                raise UserError(f'{paths[len(self.references)]} is of the image {image}, as is '
+                                'another file of its folder. Move one of them away.')
+            self.references[image] = batch['orig_captions'][row]
             # As the course does it: a caption without an end token loses its last word.
-            self.token_references[image] = [' '.join(map(str, caption[1:-1])) for caption in tokens]
+            self.token_references[image] = [' '.join(map(str, caption[1:-1]))
+                                            for caption in batch['allcaptionsAsTokens'][row]]
 
     def results(self, batch, captions):
         """A batch's captions, B lists of tokens, in COCO results form: list of dicts of `image_id`
@@ -132,10 +126,15 @@ class CaptionValidator:
         """The course's METEOR, on strings of token numbers, where stems and synonyms never match.
         """
         token = self.dataLoader.vocabulary['wordToToken']
-        predicted = {result['image_id']: [' '.join(str(token[word])
-                                                   for word in result['caption'].split())]
-                     for result in results}
+        predicted = {}
+        for result in results:
+            tokens = [str(token[word]) for word in result['caption'].split()]
+            predicted[result['image_id']] = [' '.join(tokens)]
         return self.meteor.compute_score(self.token_references, predicted)[0]
+
+    def allScores(self, results):
+        """Those of `score`, and `meteor_tokens`."""
+        return {**self.score(results), 'meteor_tokens': self.meteorOnTokens(results)}
 
 
 def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
@@ -158,42 +157,37 @@ def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
         `bleu_4`, `meteor`, `cider`, `rouge` by the COCO protocol on words, and `meteor_tokens` as
         the course scores it; with a beam `beam_bleu_1` … `beam_meteor_tokens`.
     """
-    results, beam_results, details, loss, words = [], [], [], 0.0, 0.0
+    results, beam_results, details = [], [], []
     model.net.eval()
     with contextlib.closing(CaptionValidator(modelParam, dataLoader)) as validator:
         for batch in validator.batches('captions'):
             captions = model.greedyTokens(batch)
-            attention = model.attentionOver(batch, captions)     # [B, T, detections] or None
+            attention = model.attentionOver(batch, captions)           # [B, T, detections] or None
             of_batch = validator.results(batch, captions)
-            for row, (tokens, result) in enumerate(zip(captions, of_batch)):
+            results += of_batch
+            for row, result in enumerate(of_batch):
                 image = {**result, 'imgPath': batch['imgPaths'][row],
                          'references': batch['orig_captions'][row]}
                 if attention is not None:
-                    of_words = attention[row, dataLoader.wordPositions(tokens)]
-                    image['attention'] = _rounded(of_words, 3)
+                    words = dataLoader.wordPositions(captions[row])
+                    image['attention'] = _rounded(attention[row, words], 3)
                 if 'boxes' in batch and batch['boxes'][row] is not None:
                     image['boxes'] = _rounded(batch['boxes'][row], 1)
                 details.append(image)
-            results += of_batch
-            loss += _lossOf(model, batch)
-            words += float(batch['yWeights'].sum())
             if beamSize > 1:
                 beam_results += validator.results(batch, model.beamTokens(batch, beamSize))
-        scores = {'loss': loss / words, **validator.score(results),
-                  'meteor_tokens': validator.meteorOnTokens(results)}
+        loss = teacherForcedLoss(model, validator.batches('loss'))
+        scores = {'loss': loss, **validator.allScores(results)}
         for image in details:
             image['meteor'] = validator.scorer.meteor_per_image[image['image_id']]
+        files = {'captions_validation.json': results, 'details_validation.json': details}
         if beamSize > 1:
-            beam_scores = {**validator.score(beam_results),
-                           'meteor_tokens': validator.meteorOnTokens(beam_results)}
-            scores.update((f'beam_{name}', score) for name, score in beam_scores.items())
-    folder = runFolder(modelParam)
-    writeJson(os.path.join(folder, 'captions_validation.json'), results)
-    writeJson(os.path.join(folder, 'details_validation.json'), details)
-    if beamSize > 1:
-        writeJson(os.path.join(folder, f'captions_validation_beam{beamSize}.json'), beam_results)
-    writeJson(os.path.join(folder, 'scores_validation.json'),
-              {'epoch': model.start_epoch, **scores})
+            files[f'captions_validation_beam{beamSize}.json'] = beam_results
+            for name, score in validator.allScores(beam_results).items():
+                scores[f'beam_{name}'] = score
+    files['scores_validation.json'] = {'epoch': model.start_epoch, **scores}
+    for name, content in files.items():
+        writeJson(os.path.join(runFolder(modelParam), name), content)
     return scores
 
 

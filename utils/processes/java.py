@@ -7,11 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
 
+from utils.processes.progress import saidWhenLong
+
 ANSWER_SECONDS = 60  # the slowest answer is METEOR's first, after it has read its tables
+QUESTIONS_PER_SECOND = 20  # at least; both programs answer hundreds
 
 OPTIONS = (
     # Where decimals have a comma METEOR waits for ever. Java has a language for numbers ('format').
@@ -40,8 +44,8 @@ def dieWithStarter():
 def _settings():
     """Arguments for `subprocess`: Java gets no Ctrl-C from the terminal, and ends with Python."""
     variables = {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
-    settings = {'env': variables, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE,
-                'encoding': 'utf-8', 'errors': 'replace'}
+    settings = {'env': variables, 'stdout': subprocess.PIPE, 'encoding': 'utf-8',
+                'errors': 'replace'}
     if os.name == 'posix':
         settings.update(start_new_session=True, preexec_fn=dieWithStarter)
     return settings
@@ -50,11 +54,11 @@ def _settings():
 def _fault(path):
     """What is wrong with the Java at `path`; None if it starts with our options."""
     try:
-        done = subprocess.run([path, *OPTIONS, '-version'], stdin=subprocess.DEVNULL,
+        done = subprocess.run([path, *OPTIONS, '-version'], stderr=subprocess.STDOUT,
                               timeout=ANSWER_SECONDS, **_settings())
     except (OSError, subprocess.TimeoutExpired) as error:
         return error
-    return f'exit status {done.returncode}, {done.stderr}' if done.returncode else None
+    return f'exit status {done.returncode}, {done.stdout}' if done.returncode else None
 
 
 @functools.lru_cache(maxsize=None)
@@ -82,53 +86,24 @@ def findJava():
                     'pip install -r requirements.txt')
 
 
-def _error(name, what, output):
-    lines = output.strip().splitlines()[-10:] or ['(none)']
-    return JavaError(f'{name}, run by {findJava()}, {what}. Its last output:\n    '
-                     + '\n    '.join(lines))
-
-
-def runJava(name, lines, *arguments):
-    """Runs a Java program that writes a line for every line it reads.
-
-    Args:
-        name: the program's, for messages.
-        lines: list of str, each without a line break.
-        arguments: Java's, after our options.
-
-    Returns:
-        list of str, as many.
-
-    Raises:
-        JavaError: there is no Java, it failed or took too long, or lines were lost.
-    """
-    seconds = ANSWER_SECONDS + len(lines) // 100  # the tokenizer needs a hundredth of that
-    try:
-        done = subprocess.run([findJava(), *OPTIONS, *arguments], timeout=seconds,
-                              input=''.join(line + '\n' for line in lines), **_settings())
-    except subprocess.TimeoutExpired:
-        raise _error(name, f'has not ended after {seconds} seconds', '') from None
-    answers = done.stdout.splitlines()
-    if done.returncode or len(answers) != len(lines):
-        raise _error(name, f'wrote {len(answers)} lines for {len(lines)} and ended with exit '
-                           f'status {done.returncode}', done.stderr)
-    return answers
-
-
 class JavaProcess:
     """A Java program that answers lines with lines, inside a `conversation`.
 
     It ends with `close()`, with this object, or with Python, even if that is killed.
 
     Args:
-        name: the program's, for messages.
+        doing: what the program is for, for messages.
         arguments: Java's, after our options.
+
+    Raises:
+        JavaError: there is no Java.
     """
 
-    def __init__(self, name, *arguments):
-        self.name = name
-        self.process = subprocess.Popen([findJava(), *OPTIONS, *arguments],
-                                        stdin=subprocess.PIPE, **_settings())
+    def __init__(self, doing, *arguments):
+        self.doing = doing
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen([findJava(), *OPTIONS, *arguments], stdin=subprocess.PIPE,
+                                        stderr=self.errors, **_settings())
         self.close = weakref.finalize(self, _end, self.process)
 
     def isAlive(self):
@@ -136,28 +111,32 @@ class JavaProcess:
         return self.process.poll() is None
 
     @contextlib.contextmanager
-    def conversation(self, seconds):
-        """A `with` block that asks and reads. Any exception in it ends the program, whose
+    def conversation(self, number):
+        """A `with` block that asks `number` questions. Any exception in it ends the program, whose
         remaining answers would otherwise be taken for those to the next question.
 
         Raises:
-            JavaError: the program has ended or makes no sense (a ValueError in the block), or the
-                block is not done after so many seconds.
+            JavaError: the program has ended, takes far too long, or makes no sense, which the
+                block says by a ValueError.
         """
+        seconds = ANSWER_SECONDS + number // QUESTIONS_PER_SECOND
         start = time.monotonic()
         timer = threading.Timer(seconds, self.process.kill)
         timer.start()
         try:
-            yield
-        except BaseException as error:
-            self.process.kill()
-            late = time.monotonic() - start >= seconds
-            output = self.process.stderr.read()
+            with saidWhenLong(self.doing):
+                yield
+        except ValueError as error:
+            reason = error
+            if time.monotonic() - start >= seconds:
+                reason = f'it was not done after {seconds} seconds'
             self.close()
-            if late:
-                raise _error(self.name, f'was not done after {seconds} seconds', output) from None
-            if isinstance(error, (EOFError, ValueError)):
-                raise _error(self.name, f'failed: {error}', output) from None
+            self.errors.seek(0)
+            output = self.errors.read().decode('utf-8', 'replace').splitlines()[-10:]
+            message = f'{self.doing} failed: {reason}. The last output of {findJava()}:'
+            raise JavaError('\n    '.join([message, *output])) from None
+        except BaseException:
+            self.close()
             raise
         finally:
             timer.cancel()
@@ -173,14 +152,32 @@ class JavaProcess:
         """The next line of the answer."""
         line = self.process.stdout.readline()
         if not line:
-            raise EOFError(f'exit status {self.process.wait()}')
+            raise ValueError(f'it ended with exit status {self.process.wait()}')
         return line.rstrip('\n')
 
 
 def _end(process):
-    process.kill()
-    process.wait()
-    with contextlib.suppress(OSError):  # lines that could not be sent any more
-        process.stdin.close()
-    process.stdout.close()
-    process.stderr.close()
+    with contextlib.suppress(OSError), process:  # which closes its pipes and waits for it
+        process.kill()
+
+
+def runJava(doing, lines, *arguments):
+    """Runs a Java program that writes a line for every line it reads.
+
+    Args:
+        doing, arguments: as of `JavaProcess`.
+        lines: list of str, each without a line break.
+
+    Returns:
+        list of str, as many.
+
+    Raises:
+        JavaError: there is no Java, it failed or took too long, or lines were lost.
+    """
+    java = JavaProcess(doing, *arguments)
+    with java.conversation(len(lines)):
+        output, _ = java.process.communicate(''.join(line + '\n' for line in lines))
+        answers = output.splitlines()
+        if len(answers) != len(lines):
+            raise ValueError(f'it wrote {len(answers)} lines for {len(lines)}')
+    return answers
