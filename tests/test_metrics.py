@@ -1,5 +1,6 @@
-"""Scores against pycocoevalcap's own and known figures, and what may fail between Python and Java."""
+"""Scores against pycocoevalcap's and known figures, and what may fail between Python and Java."""
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -67,10 +68,11 @@ def quick(jars, monkeypatch):
 
 
 @pytest.fixture
-def theirs(jars, monkeypatch):
-    """pycocoevalcap's METEOR and tokenizer, with the jars of `jars` and our Java."""
-    monkeypatch.setattr(meteor_module, '__file__', str(jars / 'meteor.py'))
-    monkeypatch.setattr(ptbtokenizer, '__file__', str(jars / 'ptbtokenizer.py'))
+def theirs(jars, tmp_path, monkeypatch):
+    """pycocoevalcap's METEOR and tokenizer, with our Java and jars in a folder without a space."""
+    shutil.copytree(str(jars), str(tmp_path / 'jars'))
+    for module in (meteor_module, ptbtokenizer):
+        monkeypatch.setattr(module, '__file__', str(tmp_path / 'jars' / 'module.py'))
     monkeypatch.setenv('PATH', os.path.dirname(findJava()) + os.pathsep + os.environ['PATH'])
     monkeypatch.setenv('JAVA_TOOL_OPTIONS', '-Duser.language=en -Duser.country=US')
 
@@ -147,8 +149,9 @@ def test_token_numbers_match_only_as_they_are(running_meteor):
 
 def test_an_unchanged_caption_is_not_asked_for_again(quick):
     with METEOR() as meteor:
-        first = meteor.compute_score({1: ['a bus'], 2: ['a bear']}, {1: ['a red bus'], 2: ['bears']})
-        second = meteor.compute_score({2: ['a bear'], 1: ['a bus']}, {1: ['a bus'], 2: ['bears']})
+        gts = {1: ['a bus'], 2: ['a bear']}
+        first = meteor.compute_score(gts, {1: ['a red bus'], 2: ['bears']})
+        second = meteor.compute_score({2: gts[2], 1: gts[1]}, {1: ['a bus'], 2: ['bears']})
         assert first[1][1] == second[1][0] and second[1][1] == 1
         memory = meteor._statistics.cache_info()
         assert (memory.hits, memory.misses) == (1, 3)
