@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from leftovers import marked_environment, seconds_until_gone
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor import meteor as meteor_module
@@ -279,7 +280,9 @@ def test_a_new_java_takes_over_from_a_dead_or_interrupted_one(quick):
     assert not meteor._java.isAlive()
 
 
-def test_java_ends_with_the_object(quick):
+@posix_only
+def test_java_ends_with_the_object(playJava):
+    playJava('exec sleep 100')
     meteor = METEOR()
     process = meteor._java.process
     del meteor
@@ -289,14 +292,9 @@ def test_java_ends_with_the_object(quick):
 @pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere Java ends when it reads again')
 def test_java_ends_with_a_killed_python(playJava):
     playJava('exec sleep 100')
+    environment = marked_environment(PYTHONPATH=PROJECT)
     script = ('import os\nfrom utils.metrics import METEOR\n'
               'meteor = METEOR()\n'
-              'print(meteor._java.process.pid, flush=True)\n'
               'os.kill(os.getpid(), 9)\n')
-    python = subprocess.run([sys.executable, '-c', script], cwd=PROJECT,
-                            env={**os.environ, 'PYTHONPATH': PROJECT}, stdout=subprocess.PIPE)
-    pid, deadline = int(python.stdout), time.monotonic() + 10
-    with pytest.raises(ProcessLookupError):
-        while time.monotonic() < deadline:
-            os.kill(pid, 0)
-            time.sleep(0.05)
+    subprocess.run([sys.executable, '-c', script], cwd=PROJECT, env=environment)
+    seconds_until_gone(environment, 10)

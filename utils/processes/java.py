@@ -126,7 +126,7 @@ class JavaProcess:
                 reason = f'it was not done after {PATIENCE} seconds'
             self.close()
             self.errors.seek(0)
-            raise JavaError(f'{self.doing} failed: {reason}. {findJava()} wrote besides:\n'
+            raise JavaError(f'{self.doing} failed: {reason}. The output of {findJava()}:\n'
                             f'{self.errors.read()}') from None
         except BaseException:
             self.close()
