@@ -20,7 +20,7 @@ from PIL import Image
 
 from utils.dataLoader import DataLoaderWrapper
 from utils.pages import captionPage, examplePictures
-from utils.pages.captionPage import spread, writeCaptionPage
+from utils.pages.captionPage import writeCaptionPage
 from utils.plotter import Plotter
 from utils.validate import plotImagesAndCaptions
 
@@ -79,22 +79,21 @@ def test_every_image_with_all_that_is_known_of_it(written):
     looked = {'attention': [[0.25, 0.75]] * 3, 'boxes': [[0, 0, 8, 9], [1, 2, 3, 4]]}
     details = [detail(1, 0.5), detail(2, 0.75, **looked), detail(3, 0.1)]
     page, data = written(details)
-    assert [image['rank'] for image in data['images']] == [1, 2, 3] and data['number'] == 3
-    for image, position in zip(data['images'], (1, 0, 2)):
-        assert image['position'] == position
-        assert {key: image[key] for key in details[position]} == details[position]
+    assert data['images'] == [{**details[position], 'position': position, 'rank': rank}
+                              for rank, position in ((1, 1), (2, 0), (3, 2))]
     for text in ('<h1>Captions of m</h1>', 'data: 3 validation images.',
                  '<dt>METEOR</dt><dd>25.0 %</dd>', '<dt>BLEU-4</dt><dd>12.5 %</dd>',
                  '<dt>CIDEr</dt><dd>50.0 %</dd>', '<dt>ROUGE-L</dt><dd>37.5 %</dd>'):
         assert text in page
 
 
-def test_pictures_are_small_and_inside(written, tmp_path):
+def test_pictures_are_small_and_inside_and_broken_ones_left_out(written, tmp_path):
     (tmp_path / 'val2017').mkdir()
     Image.new('L', (1000, 500), 100).save(str(tmp_path / 'val2017' / '1.jpg'))  # grey
-    _, data = written([detail(1, 0.5)])
-    image, = data['images']
-    assert image['size'] == [1000, 500]
+    (tmp_path / 'val2017' / '2.jpg').write_bytes(b'no picture')
+    _, data = written([detail(1, 0.5), detail(2, 0.4)])
+    image, broken = data['images']
+    assert image['size'] == [1000, 500] and 'picture' not in broken
     kind, content = image['picture'].split(',')
     assert kind == 'data:image/jpeg;base64'
     with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
@@ -102,19 +101,10 @@ def test_pictures_are_small_and_inside(written, tmp_path):
         assert picture.mode == 'RGB'
 
 
-def test_missing_and_broken_pictures_leave_the_frame_of_the_boxes_or_none(written, tmp_path):
-    (tmp_path / 'val2017').mkdir()
-    (tmp_path / 'val2017' / '1.jpg').write_bytes(b'no picture')
-    boxes = [[0, 5, 80, 9], [1, 2, 3, 60]]
-    _, data = written([detail(1, 0.5), detail(2, 0.4, boxes=boxes)])
-    assert [image['picture'] for image in data['images']] == [None] * 2
-    assert [image['size'] for image in data['images']] == [None, [80, 60]]
-
-
-def test_captions_and_names_are_text_and_nothing_else(written, model_param):
+def test_captions_and_names_are_text_and_nothing_else(written, tmp_path):
     plain, _ = written([detail(1, 0.5)])
-    page, data = written([{**detail(1, 0.5), 'caption': text, 'references': EVIL,
-                           'imgPath': text + '.jpg'} for text in EVIL])
+    page, data = written([detail(1, 0.5, caption=text, references=EVIL, imgPath=text + '.jpg')
+                          for text in EVIL])
     assert [image['caption'] for image in data['images']] == EVIL
     assert data['images'][0]['references'] == EVIL
     assert Scripts(page).tags == Scripts(plain).tags
@@ -122,10 +112,9 @@ def test_captions_and_names_are_text_and_nothing_else(written, model_param):
     assert '<' not in data_script and page_script == Scripts(plain).scripts[1]
     # data become text nodes alone
     assert not re.search('innerHTML|outerHTML|insertAdjacentHTML|document.write', page)
-    path = os.path.join(model_param['img_dir'], 'm', 'captions.html')
-    captionPage.writePage(path, {'images': []}, model='<b>&m', about='', scores=[])
-    with open(path, encoding='utf-8') as f:
-        assert '<h1>Captions of &lt;b&gt;&amp;m</h1>' in f.read()
+    path = tmp_path / 'named.html'
+    captionPage.writePage(str(path), {'images': []}, model='<b>&m', about='', scores=[])
+    assert '<h1>Captions of &lt;b&gt;&amp;m</h1>' in path.read_text(encoding='utf-8')
 
 
 def test_the_page_asks_nothing_of_a_network(written):
@@ -137,18 +126,11 @@ def test_the_page_asks_nothing_of_a_network(written):
 
 def test_many_images_are_shown_evenly_from_the_best_to_the_worst(written, monkeypatch):
     monkeypatch.setattr(captionPage, 'SHOWN', 5)
-    _, data = written([detail(number, number * 7 % 23 / 23) for number in range(23)])
-    assert data['number'] == 23
-    assert [image['rank'] for image in data['images']] == [1, 6, 12, 17, 23]
-    assert [image['meteor'] * 23 for image in data['images']] == pytest.approx([22, 17, 11, 6, 0])
-
-
-@pytest.mark.parametrize('number', [1, 500, 501, 5000])
-def test_spread(number):
-    places = list(spread(number, 500))
-    assert len(places) == min(number, 500) and places[0] == 0 and places[-1] == number - 1
-    steps = {after - before for before, after in zip(places, places[1:])}
-    assert not steps or min(steps) > 0 and max(steps) - min(steps) <= 1
+    page, data = written([detail(number, number * 7 % 22 / 22) for number in range(21)])
+    assert '21 validation images. 5 are shown' in page
+    assert [image['rank'] for image in data['images']] == [1, 6, 11, 16, 21]
+    meteors = [image['meteor'] for image in data['images']]
+    assert meteors == sorted(meteors, reverse=True)
 
 
 def browser():
@@ -243,24 +225,21 @@ def textsOf(figure):
     return [text for text in figure.findobj(Text) if text.get_text()]
 
 
-@pytest.mark.parametrize('longer', [1, 30])
-def test_examples_stand_beside_their_pictures(longer, figures):
-    details = [{'caption': 'a dog ' * longer, 'references': ['One\n$1 dog. ' * longer] * 7,
-                'meteor': .5}, {'caption': '', 'references': ['A cat.'], 'meteor': None}]
+def test_examples_stand_beside_their_pictures(figures):
+    texts = [('a dog ' * 30, ['One\n$1 dog. ' * 30] * 7), ('', ['A cat.'])]
     pictures = [Image.new('RGB', (40, 20), color) for color in ('red', 'blue')]
-    examplePictures.drawExamples(zip(pictures, details), 'what people say', 'a.png')
+    examplePictures.drawExamples([(picture, *text) for picture, text in zip(pictures, texts)], '')
     figure, = figures
     arrays = [image.get_array() for image in figure.findobj(AxesImage)]
     assert len(arrays) == 2 and all(map(np.array_equal, arrays, map(np.asarray, pictures)))
     words = ' '.join(text.get_text() for text in textsOf(figure)).split()
-    assert words[:7] == 'Bold: predicted, greedy and running free. Below:'.split()
-    assert words.count('50.0') == 1 and words.count('METEOR') == 1
-    assert words.count('$1') == longer * examplePictures.REFERENCES
+    assert words.count('$1') == 30 * examplePictures.REFERENCES and 'cat.' in words
     bold = [text.get_text() for text in textsOf(figure) if text.get_weight() == 'bold']
-    assert ' '.join(bold).split() == ['a', 'dog'] * longer
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    boxes = [text.get_window_extent(renderer) for text in textsOf(figure)]
-    boxes += [axes.get_window_extent() for axes in figure.axes]
+    assert ' '.join(bold).split() == ['a', 'dog'] * 30
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in textsOf(figure)]
+    boxes += [image.get_window_extent() for image in figure.findobj(AxesImage)]
     for number, box in enumerate(boxes):
         assert 0 <= box.x0 and box.x1 <= figure.bbox.x1
         assert 0 <= box.y0 and box.y1 <= figure.bbox.y1
@@ -281,16 +260,11 @@ def test_the_example_picture_has_the_captions_of_the_model(model_param, tmp_path
     model = SimpleNamespace(
         net=SimpleNamespace(eval=lambda: None),
         greedyTokens=lambda batch: [f"caption of {image['imgPath']}" for image in batch])
-    folder = os.path.join(model_param['modelsDir'], 'm')
-    os.makedirs(folder)
-    scored = [{**detail(1, .25), 'imgPath': '1.png', 'caption': 'caption of 1.png'},
-              {**detail(3, .75), 'imgPath': '3.png', 'caption': 'caption of another model'}]
-    with open(os.path.join(folder, 'details_validation.json'), 'w') as f:
-        json.dump(scored, f)
     path = plotImagesAndCaptions(model, model_param, {}, dataLoader)
     assert path == os.path.join(model_param['img_dir'], 'm', 'examples.png')
-    assert [text.get_text() for text in textsOf(figures[0])][1:] == [
-        'caption of 1.png', 'METEOR 25.0 %\n– Own 1.', 'caption of 3.png', '– Own 3.']
+    texts = [text.get_text() for text in textsOf(figures[0])]
+    for text in ('caption of 1.png', '– Own 1.', 'caption of 3.png', '– Own 3.'):
+        assert text in texts
     assert [image.get_array()[0, 0, 0] for image in figures[0].findobj(AxesImage)] == [1, 3]
     shutil.rmtree(str(tmp_path / 'val2017'))
     assert plotImagesAndCaptions(model, model_param, {}, dataLoader) is None and len(figures) == 1
