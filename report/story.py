@@ -85,7 +85,8 @@ class Story:
         whole = (0, 0), (-1, -1)
         style = [('FONT', *whole, REGULAR, 9), ('FONT', (0, 0), (-1, 0), BOLD, 9),
                  ('ALIGN', *whole, 'RIGHT'), ('ALIGN', (0, 0), (leftColumns - 1, -1), 'LEFT'),
-                 ('TOPPADDING', *whole, 1), ('LINEBELOW', *whole, .4, grey)]
+                 ('TOPPADDING', *whole, 1), ('RIGHTPADDING', *whole, 4),
+                 ('LINEBELOW', *whole, .4, grey)]
         table = Table(rows, style=style, hAlign='LEFT', spaceAfter=10)
         self.flowables.append(KeepTogether([self._caption('Table', caption), table]))
 

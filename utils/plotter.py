@@ -8,11 +8,11 @@ from utils.pages.figures import plotFolder, saveFigure
 
 # of each axes the label and the curves: key of the history, name, style
 AXES = (
-    ('loss per word [nats]', [('train_loss', 'training', 'o-'),
-                              ('val_loss', 'validation, teacher-forced', 's--')]),
+    ('teacher-forced loss per word [nats]', [('train_loss', 'training', 'o-'),
+                                             ('val_loss', 'validation', 's--')]),
     ('score of greedy captions [%]', [('meteor', 'METEOR (words)', 'o-'),
                                       ('bleu_4', 'BLEU-4', 's--')]),
-    ('reward', [('reward', 'sampled captions in training', 'o-')]),
+    ('reward of sampled captions', [('reward', 'training', 'o-')]),
 )
 MARKS = .04  # distance of a curve's marks, as a share of the axes' diagonal
 
