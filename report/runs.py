@@ -81,12 +81,14 @@ class Run:
         Args:
             details: of the validation images, for their references.
         """
+        if self.halves:
+            return
         images = [image['image_id'] for image in details]
         epochs = [epoch for epoch, _ in self.meteorOfEpochs()]
         captions = {(epoch, result['image_id']): [result['caption']] for epoch in epochs
                     for result in readRunFile(self.folder, f'captions_epoch{epoch}.json', [])}
         complete = all((epoch, image) in captions for epoch in epochs for image in images)
-        if self.halves or not (epochs and complete and len(images) > 1):
+        if not (epochs and complete and len(images) > 1):
             return
         references = tokenize({image['image_id']: image['references'] for image in details})
         captions = tokenize(captions)
