@@ -155,6 +155,8 @@ Object.assign(pre, {id: 'seen', textContent: encodeURIComponent(JSON.stringify(s
 
 @pytest.mark.skipif(CHROMIUM is None, reason='no Chromium is installed')
 def test_the_page_in_a_browser(written, tmp_path):
+    (tmp_path / 'val2017').mkdir()
+    Image.new('RGB', (20, 10)).save(str(tmp_path / 'val2017' / '1.jpg'))
     evil = '<img src=x onerror="window.acted = 1"></script><script>window.acted = 1</script>'
     page, _ = written([
         {**detail(1, 0.3), 'caption': 'a dog', 'references': ['A dog.', evil],
