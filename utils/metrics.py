@@ -91,7 +91,7 @@ class METEOR:
             raise ValueError('Each image needs one caption and at least one reference.')
         if not self._java.isAlive():
             self._start()
-        with self._java.conversation(len(gts)):
+        with self._java.conversation():
             statistics = [self._statistics(_question('SCORE', *gts[image], *res[image]))
                           for image in gts]
             first = self._java.ask(_question('EVAL', *statistics))

@@ -110,10 +110,8 @@ class CaptionValidator:
     def caption(self, model):
         """The greedy captions of all validation images, as `results` has them."""
         model.net.eval()
-        results = []
-        for batch in self.batches('captions'):
-            results += self.results(batch, model.greedyTokens(batch))
-        return results
+        return [result for batch in self.batches('captions')
+                for result in self.results(batch, model.greedyTokens(batch))]
 
     def score(self, results):
         """The COCO protocol's scores on words: dict of `bleu_1` … `bleu_4`, `meteor`, `cider`,
