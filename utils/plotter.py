@@ -6,21 +6,15 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.pages.figures import plotFolder, saveFigure
 
-# of each axes the label on the left and its curves: key of the history, label, style
+# of each axes the label and the curves: key of the history, name, style
 AXES = (
-    ('loss per word [nats]', [('train_loss', 'training', 'o-'),
-                              ('val_loss', 'validation, teacher-forced', 's--')]),
+    ('teacher-forced loss per word [nats]', [('train_loss', 'training', 'o-'),
+                                             ('val_loss', 'validation', 's--')]),
     ('score of greedy captions [%]', [('meteor', 'METEOR (words)', 'o-'),
                                       ('bleu_4', 'BLEU-4', 's--')]),
-    ('reward', [('reward', 'reward in training', 'o-'),
-                ('cider', 'CIDEr in validation, greedy', 's--')]),
+    ('reward of sampled captions', [('reward', 'training', 'o-')]),
 )
-MOST_MARKS = 25  # of a curve; more would touch
-
-
-def markEvery(points):
-    """Which points of a curve to mark: every first, second, …"""
-    return 1 + (len(points) - 1) // MOST_MARKS
+MARKS = .04  # distance of a curve's marks, as a share of the axes' diagonal
 
 
 def plotsOf(history):
@@ -32,29 +26,21 @@ def drawCurves(axes, history, kept):
     """Draws a run's curves.
 
     Args:
-        axes: as many as `plotsOf` says, for the losses, the scores and the reward. CIDEr has a
-            scale of its own on the right.
+        axes: as many as `plotsOf` says, for the losses, the scores and the reward.
         history: list of one dict per epoch.
         kept: the epoch to mark.
     """
-    for left, (label, curves) in zip(axes, AXES):
-        lines = []
-        for colour, (key, name, style) in zip(('C0', 'C1'), curves):
+    for ax, (label, curves) in zip(axes, AXES):
+        for key, name, style in curves:
             points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
-            side = left
-            if key == 'cider':
-                side = left.twinx()
-                side.set_ylabel('CIDEr')
             if points:
-                lines += side.plot(*zip(*points), style, color=colour, markersize=3,
-                                   markevery=markEvery(points), label=name)
-        left.axvline(kept, color='.3', linewidth=1, linestyle=(0, (1, 2)))
-        left.set_title(f'kept: epoch {kept}', loc='right', size='small')
-        left.set(xlabel='epoch', ylabel=label)
-        left.xaxis.set_major_locator(MaxNLocator(integer=True))
-        left.grid(alpha=0.3)
-        if lines:  # 'best' does not see what is drawn on the right
-            left.legend(handles=lines, loc='lower right' if label == 'reward' else 'best')
+                ax.plot(*zip(*points), style, markersize=3, markevery=MARKS, label=name)
+                ax.legend()
+        ax.axvline(kept, color='.3', linewidth=1, linestyle=(0, (1, 2)))
+        ax.set_title(f'kept: epoch {kept}', loc='right', size='small')
+        ax.set(xlabel='epoch', ylabel=label)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(alpha=0.3)
     axes[1].yaxis.set_major_formatter(lambda score, position: f'{100 * score:.4g}')
 
 

@@ -4,12 +4,12 @@ import io
 import os
 
 import jinja2
+import numpy as np
 
 from utils.data.dataFolder import isDemo
 from utils.files.atomic import writeAtomically
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
-from utils.pages.examplePictures import ownCaptions
 from utils.pages.figures import plotFolder
 
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
@@ -21,17 +21,8 @@ TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(os.path.dirname(__
                                autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
-def spread(number, most):
-    """The indices of at most `most` of `number` things, evenly spread, first and last included."""
-    if number <= most:
-        return range(number)
-    return [index * (number - 1) // (most - 1) for index in range(most)]
-
-
 def embedded(picture):
-    """A PIL picture as a page holds it, as the data URI of a small JPEG; None for None."""
-    if picture is None:
-        return None
+    """A PIL picture as a page holds it: the data URI of a small JPEG."""
     picture = picture.copy()
     picture.thumbnail((PIXELS, PIXELS))
     jpeg = io.BytesIO()
@@ -55,27 +46,21 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     details = readRunFile(runFolder(modelParam), 'details_validation.json', [])
     number = len(details)
     ranking = sorted(range(number), key=lambda index: -details[index]['meteor'])
+    places = np.linspace(0, number - 1, min(number, SHOWN)).round().astype(int).tolist()
     images = []
-    for place in spread(number, SHOWN):
-        detail = details[ranking[place]]
-        picture, size = dataLoader.picture('val', detail['imgPath']), None
+    for place in places:
+        image = {**details[ranking[place]], 'rank': place + 1, 'position': ranking[place]}
+        picture = dataLoader.picture('val', image['imgPath'])
         if picture is not None:
-            size = picture.size
-        elif 'boxes' in detail:
-            size = [max(box[side] for box in detail['boxes']) for side in (2, 3)]
-        images.append({**detail, 'rank': place + 1, 'position': ranking[place],
-                       'picture': embedded(picture), 'size': size})
+            image.update(picture=embedded(picture), size=picture.size)
+        images.append(image)
     data_dir = os.path.normpath(modelParam['data_dir'])
-    about = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
-    if len(images) == number:
-        about += f': {number:,} validation images.'
-    else:
-        about += (f': {len(images)} of {number:,} validation images, evenly spread from the best '
-                  'to the worst.')
-    references = ownCaptions(data_dir)
+    data = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
+    about = f'{data}: {number:,} validation images.'
+    if number > SHOWN:
+        about += f' {SHOWN} are shown, evenly spread from the best to the worst.'
     path = os.path.join(plotFolder(modelParam), 'captions.html')
-    writePage(path, {'number': number, 'images': images,
-                     'ownCaptions': references[0].upper() + references[1:]},
+    writePage(path, {'number': number, 'images': images, 'ownCaptions': 'Reference captions'},
               model=os.path.basename(os.path.normpath(modelParam['modelName'])), about=about,
               scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])
     print(f'Captions on a page: {path}')
@@ -88,8 +73,9 @@ def writePage(path, page, **texts):
     Args:
         path: the file's.
         page: dict of `images`, a list of dicts as in `details_validation.json` with `position`,
-            `picture` (as `embedded` returns it) and `size`, and with `rank` where they have a
-            `meteor`; `number`, that of all ranks; `ownCaptions`, a name for the `references`.
+            with `picture` (as `embedded` returns it) and its file's `size` in pixels where there
+            is one, and with `rank` where they have a `meteor`; `number`, that of all ranks;
+            `ownCaptions`, a name for the `references`.
         texts: `model`, `about` and `scores`, a list of pairs of texts, empty without scores.
     """
     html = TEMPLATES.get_template('captionPage.html').render(
