@@ -1,5 +1,4 @@
 """Checkpoints of the last and the best epoch in a run's folder, and going on from them."""
-import glob
 import hashlib
 import io
 import os
@@ -54,12 +53,7 @@ def loadForValidation(modelParam):
     if path is None:
         raise UserError(f'There is no checkpoint to validate in {runFolder(modelParam)}. Train the '
                         'model first: python Exercise_Train_task*.py')
-    try:
-        return readCheckpoint(path)
-    except UserError:
-        if path == findForValidation(modelParam):
-            raise
-        return loadForValidation(modelParam)  # a training that is running has replaced it
+    return readCheckpoint(path)
 
 
 def readCheckpoint(path):
@@ -156,7 +150,7 @@ class SaverRestorer:
             if checkpoint:
                 self._goOn(model, checkpoint)
             else:
-                self._sayThatARunBegins()
+                print(f'A new run begins, in {runFolder(self.modelParam)}.', flush=True)
         return model
 
     def _restoreForInference(self, model):
@@ -174,13 +168,6 @@ class SaverRestorer:
         kind = 'best' if self.modelParam['restoreModelBest'] else 'last'
         path = newestCheckpoint(runFolder(self.modelParam), kind)
         return readCheckpoint(path) if path else None
-
-    def _sayThatARunBegins(self):
-        folder = os.path.normpath(runFolder(self.modelParam))
-        print(f'A new run begins, in {folder}.', flush=True)
-        others = glob.glob(glob.escape(folder[:-6]) + '[0-9a-f]' * 6)  # as dataName ends
-        for other in set(others) - {folder}:
-            print(f'That in {other} learned from other files or another vocabulary.', flush=True)
 
     def _goOn(self, model, checkpoint):
         folder = runFolder(self.modelParam)

@@ -63,8 +63,7 @@ def provideData(data_dir):
     if isDemo(data_dir):
         makeDemoData(DEMO_ROOT)
     elif not os.path.isdir(data_dir):
-        what = 'is a file' if os.path.isfile(os.path.normpath(data_dir)) else 'does not exist'
-        raise UserError(f'The data folder {data_dir} {what}. {SET_ROOT} '
+        raise UserError(f'The data folder {data_dir} does not exist. {SET_ROOT} '
                         "Or set it to '' for the built-in demo data.")
 
 
