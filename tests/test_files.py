@@ -42,8 +42,7 @@ def test_what_a_killed_process_leaves(tmp_path):
     assert os.listdir(str(tmp_path)) == ['last_epoch1.pt']
 
 
-@pytest.mark.parametrize('data', [b'', b'{"a": 1', b'\xff\xfe', b'[' * 100000,  # no JSON
-                                  b'{}', b'[1]', b'[{"meteor": 0.5}]', b'"epoch"'])  # of no run
+@pytest.mark.parametrize('data', [b'', b'{"a": 1', b'\xff\xfe', b'[' * 100000])
 def test_a_broken_json_file_is_named(data, tmp_path):
     (tmp_path / 'history.json').write_bytes(data)
     with pytest.raises(UserError, match=r'history\.json is broken'):

@@ -204,13 +204,9 @@ class SaverRestorer:
                   "modelParam['modelName'].", flush=True)
 
     def _loadWeights(self, model, checkpoint):
-        path, network = checkpoint['path'], type(model.net).__module__
+        path = checkpoint['path']
         if 'vocabulary' not in checkpoint:
             print(f'{path}: {ORDER_OF_ROWS}', flush=True)
-        if checkpoint.get('network', network) != network:
-            raise UserError(f'The checkpoint {path} belongs to another task: it was trained by '
-                            f"{checkpoint['network']}.py, and this script runs {network}.py. Move "
-                            'it back to the folder of its task.')
         if checkpoint.get('vocabulary', self.run['vocabulary']) != self.run['vocabulary']:
             raise UserError(f'The checkpoint {path} was trained with another vocabulary than that '
                             f"in {self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py "

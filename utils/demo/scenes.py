@@ -249,15 +249,15 @@ class Group:
         if self.count == 1 and abs(self.scale - 1) > .25 and rng.random() < .5:
             words.append(rng.choice(['big', 'large'] if self.scale > 1 else ['small', 'little']))
         coloured = rng.random() < .85
-        if coloured and self.name != 'person':
-            words.append(self.colour)
         noun = rng.choice(self.kind.nouns)
         if self.count > 1:
             noun = PLURALS.get(noun, noun + 's')
             number = rng.choice(NUMBERS[self.count])
-        words.append(noun)
         if coloured and self.name == 'person':
-            words.append(f'in {self.colour}')
+            noun += f' in {self.colour}'
+        elif coloured:
+            words.append(self.colour)
+        words.append(noun)
         if self.count == 1:
             number = 'an' if words[0][0] in 'aeiou' else 'a'
         return ' '.join([number] + words)
@@ -289,8 +289,8 @@ class Scene:
             count = rng.choice([1, 1, 1, 2, 3] if len(drawn) < 3 else [1, 1, 2])
             scale = rng.choice([.65, 1, 1.35]) if count == 1 else .8
             self.groups.append(Group(rng, name, colour, count, scale))
-        self._place([group for group in self.groups if not group.inSky])
-        self._place([group for group in self.groups if group.inSky])
+        for inSky in (False, True):
+            self._place([group for group in self.groups if group.inSky == inSky])
 
     def _place(self, groups):
         """Gives every thing of these groups a box, side by side."""

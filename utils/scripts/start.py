@@ -38,8 +38,7 @@ def prepare(modelParam, config=None):
         with saidWhenLong('Looking for Java'):
             findJava()
     data_dir = inProject(modelParam['data_dir'])
-    doing = 'Drawing the demo data, once' if isDemo(data_dir) else 'Looking for the data'
-    with mainFirst(), saidWhenLong(doing):
+    with mainFirst():
         provideData(data_dir)
     name = modelParam['modelName'].rstrip('/\\')
     parameters = {**modelParam, 'data_dir': data_dir,
