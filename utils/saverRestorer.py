@@ -14,7 +14,6 @@ from utils.files.project import inProject, runFolder
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.otherCheckpoints import ORDER_OF_ROWS, asOurs, spelledAs
-from utils.processes.distributed import fromMain
 from utils.scripts.settings import allEpochs, withDefaults
 
 DELIVERED = inProject(os.path.join('report', 'models'))  # models that come with the project
@@ -145,12 +144,13 @@ class SaverRestorer:
         """
         if self.modelParam['inference']:
             self._restoreForInference(model)
+            return model
+        folder = runFolder(self.modelParam)
+        path = newestCheckpoint(folder, 'best' if self.modelParam['restoreModelBest'] else 'last')
+        if path:
+            self._goOn(model, readCheckpoint(path))
         else:
-            checkpoint = fromMain(self._loadForTraining)
-            if checkpoint:
-                self._goOn(model, checkpoint)
-            else:
-                print(f'A new run begins, in {runFolder(self.modelParam)}.', flush=True)
+            print(f'A new run begins, in {folder}.', flush=True)
         return model
 
     def _restoreForInference(self, model):
@@ -163,11 +163,6 @@ class SaverRestorer:
             origin = f"was trained by {checkpoint['trainedBy']}"
         print(f"Model: {checkpoint['path']}, which {origin}, after epoch {model.start_epoch}.",
               flush=True)
-
-    def _loadForTraining(self):
-        kind = 'best' if self.modelParam['restoreModelBest'] else 'last'
-        path = newestCheckpoint(runFolder(self.modelParam), kind)
-        return readCheckpoint(path) if path else None
 
     def _goOn(self, model, checkpoint):
         folder = runFolder(self.modelParam)

@@ -62,7 +62,7 @@ class FeatureExtractor:
         crops = torch.from_numpy(crops)
         shapes = (self._shapes(self._edges(crops)) @ self.patterns.t() - THRESHOLD).relu()
         pixels = crops[:, 1::3, 1::3].float().flatten(1, 2) / 255  # every third is enough
-        distances = torch.cdist(pixels, self.colours.expand(len(pixels), -1, -1))
+        distances = torch.cdist(pixels, self.colours)
         near = self.window.flatten() @ (1 - distances / .3).relu()
         return torch.cat([6 * shapes, 8 * near], 1).numpy()
 
@@ -105,7 +105,6 @@ def makeDemoData(root, n_train=N_TRAIN, n_val=N_VAL):
         root: the folder's path.
         n_train, n_val: how many images.
     """
-    root = os.path.normpath(root)
     if os.path.exists(root):
         return
     print(f'The demo data are drawn, once, into {root} …', flush=True)

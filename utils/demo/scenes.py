@@ -170,30 +170,31 @@ def kite(pen, colour):
 
 
 # What can be in a scene: the function that draws it, its usual size in pixels, its possible
-# colours, nouns for one of it, and verbs as (it ..., they ..., ...ing).
+# colours, nouns for one of it, and keys of VERBS.
 Kind = collections.namedtuple('Kind', 'draw width height colours nouns verbs')
 PLURALS = {'bus': 'buses', 'person': 'people'}  # the others end in s
 NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
-DRIVES, STOPS = ('drives', 'drive', 'driving'), ('stops', 'stop', 'parked')
-STANDS, SITS = ('stands', 'stand', 'standing'), ('sits', 'sit', 'sitting')
-FLIES, FLOATS = ('flies', 'fly', 'flying'), ('floats', 'float', 'floating')
-SAILS, GROWS = ('sails', 'sail', 'sailing'), ('grows', 'grow', 'growing')
-RUNS, WAITS = ('runs', 'run', 'running'), ('waits', 'wait', 'waiting')
+# What they do: what it does, and what it is seen doing.
+VERBS = {
+    'drive': ('drives', 'driving'), 'stop': ('stops', 'parked'), 'stand': ('stands', 'standing'),
+    'sit': ('sits', 'sitting'), 'fly': ('flies', 'flying'), 'float': ('floats', 'floating'),
+    'sail': ('sails', 'sailing'), 'grow': ('grows', 'growing'), 'run': ('runs', 'running'),
+    'wait': ('waits', 'waiting')}
 # In the order in which the detector is sure of them.
 KINDS = {
-    'house': Kind(house, 62, 62, PAINTS, ['house', 'building'], [STANDS]),
-    'bus': Kind(bus, 80, 40, PAINTS, ['bus'], [STOPS, DRIVES]),
-    'car': Kind(car, 62, 34, PAINTS, ['car'], [DRIVES, STOPS]),
-    'boat': Kind(boat, 54, 58, PAINTS, ['boat', 'sailboat'], [SAILS, FLOATS]),
-    'person': Kind(person, 26, 56, PAINTS, ['person'], [STANDS, WAITS]),
-    'dog': Kind(dog, 46, 36, FURS, ['dog'], [STANDS, RUNS]),
-    'cat': Kind(cat, 32, 38, FURS, ['cat'], [SITS]),
-    'umbrella': Kind(umbrella, 56, 54, PAINTS, ['umbrella', 'parasol'], [STANDS]),
-    'balloon': Kind(balloon, 34, 48, PAINTS, ['balloon', 'hot air balloon'], [FLOATS, FLIES]),
-    'kite': Kind(kite, 30, 44, PAINTS, ['kite'], [FLIES]),
-    'bird': Kind(bird, 38, 30, PAINTS, ['bird'], [FLIES]),
-    'tree': Kind(tree, 46, 66, ['green', 'orange', 'yellow', 'brown'], ['tree'], [STANDS, GROWS]),
-    'flower': Kind(flower, 26, 40, PAINTS[:-2], ['flower'], [GROWS]),
+    'house': Kind(house, 62, 62, PAINTS, ['house', 'building'], ['stand']),
+    'bus': Kind(bus, 80, 40, PAINTS, ['bus'], ['stop', 'drive']),
+    'car': Kind(car, 62, 34, PAINTS, ['car'], ['drive', 'stop']),
+    'boat': Kind(boat, 54, 58, PAINTS, ['boat', 'sailboat'], ['sail', 'float']),
+    'person': Kind(person, 26, 56, PAINTS, ['person'], ['stand', 'wait']),
+    'dog': Kind(dog, 46, 36, FURS, ['dog'], ['stand', 'run']),
+    'cat': Kind(cat, 32, 38, FURS, ['cat'], ['sit']),
+    'umbrella': Kind(umbrella, 56, 54, PAINTS, ['umbrella', 'parasol'], ['stand']),
+    'balloon': Kind(balloon, 34, 48, PAINTS, ['balloon', 'hot air balloon'], ['float', 'fly']),
+    'kite': Kind(kite, 30, 44, PAINTS, ['kite'], ['fly']),
+    'bird': Kind(bird, 38, 30, PAINTS, ['bird'], ['fly']),
+    'tree': Kind(tree, 46, 66, ['green', 'orange', 'yellow', 'brown'], ['tree'], ['stand', 'grow']),
+    'flower': Kind(flower, 26, 40, PAINTS[:-2], ['flower'], ['grow']),
 }
 SKY_KINDS = ['balloon', 'kite', 'bird']
 # Grounds: colour, what stands there, words for places on it, words for places in the air above.
@@ -388,7 +389,8 @@ class Scene:
         return f'{group.phrase()} {self._where(group)}'
 
     def _doing(self, group):
-        it, they, doing = self.rng.choice(group.kind.verbs)
+        they = self.rng.choice(group.kind.verbs)
+        it, doing = VERBS[they]
         phrase = group.phrase()
         verb = self.rng.choice([it if group.count == 1 else they, doing])
         return f'{phrase} {verb} {self._where(group)}'

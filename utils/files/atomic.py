@@ -69,6 +69,6 @@ def readJson(path, default):
     try:
         with open(path, encoding='utf-8') as f:
             return json.load(f)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f'{path} is broken: {error}. Move it away, then start the same command '
                         'again.') from None

@@ -41,7 +41,7 @@ ALLOWED = {
     ('torch.storage', '_load_from_bytes'): _torchFromBytes,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
 }
-for _name in dir(torch):  # torch 1 asks for them by name
+for _name in dir(torch):  # torch 1.10 names them
     if _name.endswith('Storage') and not _name.startswith('_'):
         ALLOWED['torch', _name] = getattr(torch, _name)
 
