@@ -170,8 +170,8 @@ def kite(pen, colour):
 
 
 # What can be in a scene: the function that draws it, its usual size in pixels, its possible
-# colours, nouns for one of it, and keys of VERBS.
-Kind = collections.namedtuple('Kind', 'draw width height colours nouns verbs')
+# colours, other nouns for it than its name, and keys of VERBS.
+Kind = collections.namedtuple('Kind', 'draw width height colours synonyms verbs')
 PLURALS = {'bus': 'buses', 'person': 'people'}  # the others end in s
 NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
 # What they do: what it does, and what it is seen doing.
@@ -182,19 +182,19 @@ VERBS = {
     'wait': ('waits', 'waiting')}
 # In the order in which the detector is sure of them.
 KINDS = {
-    'house': Kind(house, 62, 62, PAINTS, ['house', 'building'], ['stand']),
-    'bus': Kind(bus, 80, 40, PAINTS, ['bus'], ['stop', 'drive']),
-    'car': Kind(car, 62, 34, PAINTS, ['car'], ['drive', 'stop']),
-    'boat': Kind(boat, 54, 58, PAINTS, ['boat', 'sailboat'], ['sail', 'float']),
-    'person': Kind(person, 26, 56, PAINTS, ['person'], ['stand', 'wait']),
-    'dog': Kind(dog, 46, 36, FURS, ['dog'], ['stand', 'run']),
-    'cat': Kind(cat, 32, 38, FURS, ['cat'], ['sit']),
-    'umbrella': Kind(umbrella, 56, 54, PAINTS, ['umbrella', 'parasol'], ['stand']),
-    'balloon': Kind(balloon, 34, 48, PAINTS, ['balloon', 'hot air balloon'], ['float', 'fly']),
-    'kite': Kind(kite, 30, 44, PAINTS, ['kite'], ['fly']),
-    'bird': Kind(bird, 38, 30, PAINTS, ['bird'], ['fly']),
-    'tree': Kind(tree, 46, 66, ['green', 'orange', 'yellow', 'brown'], ['tree'], ['stand', 'grow']),
-    'flower': Kind(flower, 26, 40, PAINTS[:-2], ['flower'], ['grow']),
+    'house': Kind(house, 62, 62, PAINTS, ['building'], ['stand']),
+    'bus': Kind(bus, 80, 40, PAINTS, [], ['stop', 'drive']),
+    'car': Kind(car, 62, 34, PAINTS, [], ['drive', 'stop']),
+    'boat': Kind(boat, 54, 58, PAINTS, ['sailboat'], ['sail', 'float']),
+    'person': Kind(person, 26, 56, PAINTS, [], ['stand', 'wait']),
+    'dog': Kind(dog, 46, 36, FURS, [], ['stand', 'run']),
+    'cat': Kind(cat, 32, 38, FURS, [], ['sit']),
+    'umbrella': Kind(umbrella, 56, 54, PAINTS, ['parasol'], ['stand']),
+    'balloon': Kind(balloon, 34, 48, PAINTS, ['hot air balloon'], ['float', 'fly']),
+    'kite': Kind(kite, 30, 44, PAINTS, [], ['fly']),
+    'bird': Kind(bird, 38, 30, PAINTS, [], ['fly']),
+    'tree': Kind(tree, 46, 66, ['green', 'orange', 'yellow', 'brown'], [], ['stand', 'grow']),
+    'flower': Kind(flower, 26, 40, PAINTS[:-2], [], ['grow']),
 }
 SKY_KINDS = ['balloon', 'kite', 'bird']
 # Grounds: colour, what stands there, words for places on it, words for places in the air above.
@@ -250,7 +250,7 @@ class Group:
         if self.count == 1 and abs(self.scale - 1) > .25 and rng.random() < .5:
             words.append(rng.choice(['big', 'large'] if self.scale > 1 else ['small', 'little']))
         coloured = rng.random() < .85
-        noun = rng.choice(self.kind.nouns)
+        noun = rng.choice([self.name, *self.kind.synonyms])
         if self.count > 1:
             noun = PLURALS.get(noun, noun + 's')
             number = rng.choice(NUMBERS[self.count])
