@@ -61,8 +61,12 @@ def test_json_is_read_back(value, lines, tmp_path):
 
 @pytest.mark.skipif(os.name != 'posix', reason='the program that lives on is `sleep`')
 def test_a_lock_ends_with_its_process(tmp_path):
-    """Though a program that the process has started, as METEOR is, lives on."""
+    """Though a program that the process has started, as METEOR is, lives on.
+
+    A process gets its own lock again, as for a second training in a notebook.
+    """
     code = ('import subprocess, sys; from utils.files.runLock import lockFolder\n'
+            'lockFolder(sys.argv[1])\n'
             'lockFolder(sys.argv[1])\n'
             'print(subprocess.Popen(["sleep", "60"], stdout=2).pid, flush=True)\n'
             'sys.stdin.read()')

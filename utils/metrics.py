@@ -1,6 +1,5 @@
 """Scores of captions, METEOR, BLEU, CIDEr and ROUGE-L, by the COCO protocol (Chen et al. 2015,
 arXiv:1504.00325)."""
-import functools
 import os
 import re
 
@@ -14,7 +13,6 @@ from utils.processes.java import JavaProcess, runJava
 
 METEOR_FOLDER = os.path.dirname(os.path.abspath(meteor_package.__file__))
 TOKENIZER_FOLDER = os.path.dirname(os.path.abspath(tokenizer_package.__file__))
-REMEMBERED_CAPTIONS = 50000  # ten epochs of COCO's validation images, in some 30 MB
 
 
 class BLEU(Bleu):
@@ -66,8 +64,6 @@ class METEOR:
             '-jar', os.path.join(METEOR_FOLDER, meteor_package.METEOR_JAR),
             '-', '-', '-stdio', '-l', 'en', '-norm',
             '-a', os.path.join(METEOR_FOLDER, 'data', 'paraphrase-en.gz'))
-        # Many captions are the same from epoch to epoch.
-        self._statistics = functools.lru_cache(REMEMBERED_CAPTIONS)(self._java.ask)
 
     def compute_score(self, gts, res):
         """Scores one caption per image.
@@ -89,10 +85,10 @@ class METEOR:
         numbers = {len(captions) for captions in res.values()}
         if gts.keys() != res.keys() or not all(gts.values()) or numbers != {1}:
             raise ValueError('Each image needs one caption and at least one reference.')
-        if not self._java.isAlive():
+        if self._java.process.poll() is not None:  # it has ended
             self._start()
         with self._java.conversation():
-            statistics = [self._statistics(_question('SCORE', *gts[image], *res[image]))
+            statistics = [self._java.ask(_question('SCORE', *gts[image], *res[image]))
                           for image in gts]
             first = self._java.ask(_question('EVAL', *statistics))
             scores = [float(first)] + [float(self._java.read()) for _ in gts]
@@ -135,14 +131,16 @@ def tokenize(captions):
     Raises:
         JavaError: there is no Java, or it failed.
     """
-    lines = [_oneLine(caption) for of_image in captions.values() for caption in of_image]
+    lines = [_oneLine(caption) for captions_of_image in captions.values()
+             for caption in captions_of_image]
     jar = os.path.join(TOKENIZER_FOLDER, tokenizer_package.STANFORD_CORENLP_3_4_1_JAR)
     tokenized = runJava('Splitting captions into words (Java)', lines, '-cp', jar,
                         'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase')
     punctuation = tokenizer_package.PUNCTUATIONS
     words = (' '.join(word for word in line.rstrip().split(' ') if word not in punctuation)
              for line in tokenized)
-    return {image: [next(words) for _ in of_image] for image, of_image in captions.items()}
+    return {image: [next(words) for _ in captions_of_image]
+            for image, captions_of_image in captions.items()}
 
 
 class CaptionScorer:
@@ -178,8 +176,7 @@ class CaptionScorer:
         Raises:
             JavaError: Java failed.
         """
-        captions = {result['image_id']: [result['caption']] for result in results}
-        captions = tokenize({image: captions[image] for image in self.references})
+        captions = tokenize({result['image_id']: [result['caption']] for result in results})
         bleu, _ = BLEU().compute_score(self.references, captions)
         meteor, per_image = self.meteor.compute_score(self.references, captions)
         cider, _ = CIDEr().compute_score(self.references, captions)

@@ -16,7 +16,7 @@ def imageId(imgPath):
     """COCO's image id, the number in an image's file name; the name itself where it is no number.
     """
     stem = os.path.splitext(os.path.basename(imgPath))[0]
-    return int(stem) if stem.isascii() and stem.isdecimal() else stem
+    return int(stem) if stem.isdecimal() else stem
 
 
 def finite(loss, imgPaths, where):
@@ -91,15 +91,16 @@ class CaptionValidator:
             yield batch
 
     def _collectReferences(self, batch, paths):
-        for row, imgPath in enumerate(batch['imgPaths']):
+        for imgPath, captions, tokens in zip(batch['imgPaths'], batch['orig_captions'],
+                                             batch['allcaptionsAsTokens']):
             image = imageId(imgPath)
             if image in self.references:
                 raise UserError(f'{paths[len(self.references)]} is of the image {image}, as is '
                                 'another file of its folder. Move one of them away.')
-            self.references[image] = batch['orig_captions'][row]
+            self.references[image] = captions
             # As the course does it: a caption without an end token loses its last word.
             self.token_references[image] = [' '.join(map(str, caption[1:-1]))
-                                            for caption in batch['allcaptionsAsTokens'][row]]
+                                            for caption in tokens]
 
     def results(self, batch, captions):
         """A batch's captions, B lists of tokens, in COCO results form: list of dicts of `image_id`

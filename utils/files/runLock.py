@@ -14,7 +14,8 @@ def lockFolder(folder):
     Raises:
         UserError: another process has the lock.
     """
-    lock = filelock.FileLock(os.path.join(folder, 'lock'))
+    # In a notebook a training may follow another in the same process, which has the lock already.
+    lock = filelock.FileLock(os.path.join(folder, 'lock'), is_singleton=True)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:

