@@ -182,5 +182,5 @@ class CaptionScorer:
         cider, _ = CIDEr().compute_score(self.references, captions)
         rouge, _ = ROUGE().compute_score(self.references, captions)
         self.meteor_per_image = dict(zip(self.references, per_image))
-        scores = {f'bleu_{n}': float(score) for n, score in enumerate(bleu, start=1)}
+        scores = {f'bleu_{n}': score for n, score in enumerate(bleu, start=1)}
         return {**scores, 'meteor': meteor, 'cider': float(cider), 'rouge': float(rouge)}

@@ -39,7 +39,7 @@ def teacherForcedLoss(model, batches):
     """The loss per word in nats over all words of the batches, each image's first caption given
     word by word."""
     model.net.eval()
-    total, words = 0.0, 0.0
+    total = words = 0.0
     for batch in batches:
         with torch.no_grad():
             loss = float(sum(model.lossOfParts(batch)))

@@ -94,7 +94,7 @@ class JavaProcess:
 
     def __init__(self, doing, *arguments):
         self.doing = doing
-        self.errors = tempfile.TemporaryFile()
+        self.errors = tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace')
         self.process = subprocess.Popen([findJava(), *OPTIONS, *arguments], stdin=subprocess.PIPE,
                                         stderr=self.errors, **_settings())
         self.close = weakref.finalize(self, _end, self.process)
@@ -118,9 +118,8 @@ class JavaProcess:
         except ValueError as error:
             self.close()
             self.errors.seek(0)
-            output = self.errors.read().decode('utf-8', 'replace')
             raise JavaError(f'{self.doing} failed or took more than {PATIENCE} seconds: {error}. '
-                            f'The output of {findJava()}:\n{output}') from None
+                            f'The output of {findJava()}:\n{self.errors.read()}') from None
         except BaseException:
             self.close()
             raise
