@@ -1,4 +1,4 @@
-"""The pages and pictures of captions: what they hold of each image, what they do, and that nothing in a caption acts."""
+"""Pages and pictures of captions and curves; nothing in a caption acts."""
 import base64
 import io
 import json
@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 from urllib.parse import unquote
 
-import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import AxesImage
@@ -20,16 +19,17 @@ from PIL import Image
 
 from utils.dataLoader import DataLoaderWrapper
 from utils.pages import captionPage, examplePictures
-from utils.pages.captionPage import spread, writeCaptionPage
+from utils.pages.captionPage import writeCaptionPage
 from utils.plotter import Plotter
 from utils.validate import plotImagesAndCaptions
 
 SCORES = {'meteor': 0.25, 'bleu_4': 0.125, 'cider': 0.5, 'rouge': 0.375}
-EVIL = ['</script><script>alert(1)</script>', '<img src=x onerror=alert(1)>', '<!-- <script>', '"\' & PAGE_DATA \u2028 ø']
+EVIL = ['</script><script>alert(1)</script>', '<img src=x onerror=alert(1)>', '<!-- <script>',
+        '"\' & PAGE_DATA \u2028 ø']
 
 
 class Scripts(HTMLParser):
-    """Counts the tags, and gathers the text of each script element, as a browser finds them."""
+    """Gathers the tags and the text of each script element, as a browser finds them."""
 
     def __init__(self, page):
         super().__init__()
@@ -53,16 +53,20 @@ class Images(DataLoaderWrapper):
         self.modelParam = {'data_dir': str(folder)}
 
 
+def keep_details(model_param, details):
+    """Leaves details as a validation does."""
+    folder = os.path.join(model_param['modelsDir'], model_param['modelName'])
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, 'details_validation.json'), 'w') as f:
+        json.dump(details, f)
+
+
 @pytest.fixture
 def written(model_param, tmp_path):
     """A function that writes the page of some details; returns its text and the data in it."""
     def write(details):
-        os.makedirs(os.path.join(model_param['modelsDir'], 'm'), exist_ok=True)
-        with open(os.path.join(model_param['modelsDir'], 'm', 'details_validation.json'), 'w') as f:
-            json.dump(details, f)
-        path = writeCaptionPage(SCORES, model_param, Images(tmp_path))
-        assert path == os.path.join(model_param['img_dir'], 'm', 'captions.html')
-        with open(path, encoding='utf-8') as f:
+        keep_details(model_param, details)
+        with open(writeCaptionPage(SCORES, model_param, Images(tmp_path)), encoding='utf-8') as f:
             page = f.read()
         return page, json.loads(Scripts(page).scripts[0])
 
@@ -70,104 +74,83 @@ def written(model_param, tmp_path):
 
 
 def detail(number, meteor, **more):
-    return {'image_id': number, 'imgPath': f'{number}.jpg', 'caption': f'dog number {number}', 'meteor': meteor,
-            'references': [f'The dog {number}.', 'A dog.'], **more}
+    return {'image_id': number, 'imgPath': f'{number}.jpg', 'caption': f'dog number {number}',
+            'meteor': meteor, 'references': [f'The dog {number}.', 'A dog.'], **more}
 
 
 def test_every_image_with_all_that_is_known_of_it(written, tmp_path):
-    details = [detail(1, 0.5), detail(2, 0.75, attention=[[0.25, 0.75]] * 3, boxes=[[0, 0, 8, 9], [1, 2, 3, 4]]), detail(3, 0.1)]
+    details = [detail(1, .5), detail(2, .75, attention=[[.25, .75]] * 3, boxes=[[0, 0, 8, 9]] * 2),
+               detail(3, .1)]
     page, data = written(details)
-    assert [image['rank'] for image in data['images']] == [1, 2, 3] and data['number'] == 3
-    for image, position in zip(data['images'], (1, 0, 2)):
-        assert image['position'] == position and {key: image[key] for key in details[position]} == details[position]
-    for text in ('<h1>Captions of m</h1>', 'data: 3 validation images.', '<dt>METEOR</dt><dd>25.0 %</dd>',
-                 '<dt>BLEU-4</dt><dd>12.5 %</dd>', '<dt>CIDEr</dt><dd>50.0 %</dd>', '<dt>ROUGE-L</dt><dd>37.5 %</dd>'):
+    assert os.path.exists(str(tmp_path / 'plots' / 'm' / 'captions.html'))
+    assert data['number'] == 3
+    for rank, (position, image) in enumerate(zip((1, 0, 2), data['images']), start=1):
+        assert image == {**details[position], 'rank': rank, 'position': position}
+    for text in ('<h1>Captions of m</h1>', ': 3 validation images.',
+                 '<dt>METEOR</dt><dd>25.0 %</dd>', '<dt>BLEU-4</dt><dd>12.5 %</dd>',
+                 '<dt>CIDEr</dt><dd>50.0 %</dd>', '<dt>ROUGE-L</dt><dd>37.5 %</dd>'):
         assert text in page
 
 
-def test_pictures_are_small_and_inside(written, tmp_path):
+def test_pictures_are_small_and_inside_and_a_broken_one_is_left_out(written, tmp_path):
     (tmp_path / 'val2017').mkdir()
     Image.new('L', (1000, 500), 100).save(str(tmp_path / 'val2017' / '1.jpg'))  # grey
-    _, data = written([detail(1, 0.5)])
-    image, = data['images']
-    assert image['size'] == [1000, 500]
+    whole = (tmp_path / 'val2017' / '1.jpg').read_bytes()
+    (tmp_path / 'val2017' / '2.jpg').write_bytes(whole[:len(whole) // 2])
+    image, broken = written([detail(1, .5), detail(2, .4)])[1]['images']
+    assert image['size'] == [1000, 500] and 'picture' not in broken
     kind, content = image['picture'].split(',')
     assert kind == 'data:image/jpeg;base64'
     with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
-        assert picture.size == (captionPage.PIXELS, captionPage.PIXELS // 2) and picture.mode == 'RGB'
-
-
-def test_missing_and_broken_pictures_leave_the_frame_of_the_boxes_or_none(written, tmp_path):
-    (tmp_path / 'val2017').mkdir()
-    (tmp_path / 'val2017' / '1.jpg').write_bytes(b'no picture')
-    Image.new('RGB', (300, 200)).save(str(tmp_path / 'val2017' / '3.jpg'))
-    whole = (tmp_path / 'val2017' / '3.jpg').read_bytes()
-    (tmp_path / 'val2017' / '3.jpg').write_bytes(whole[:len(whole) // 2])
-    _, data = written([detail(1, 0.5), detail(2, 0.4, boxes=[[0, 5, 80, 9], [1, 2, 3, 60]]), detail(3, 0.3)])
-    assert [image['picture'] for image in data['images']] == [None] * 3
-    assert [image['size'] for image in data['images']] == [None, [80, 60], None]
+        assert picture.size == (captionPage.PIXELS, captionPage.PIXELS // 2)
+        assert picture.mode == 'RGB'
 
 
 def test_names_are_text_too(written, model_param):
     model_param['modelName'] = '<b>&m/'
-    os.makedirs(os.path.join(model_param['modelsDir'], '<b>&m'))
-    with open(os.path.join(model_param['modelsDir'], '<b>&m', 'details_validation.json'), 'w') as f:
-        f.write('[]')
-    with open(writeCaptionPage(SCORES, model_param, None), encoding='utf-8') as f:
-        assert '<h1>Captions of &lt;b&gt;&amp;m</h1>' in f.read()
+    assert '<h1>Captions of &lt;b&gt;&amp;m</h1>' in written([])[0]
 
 
 def test_captions_are_text_and_nothing_else(written):
-    plain, _ = written([detail(1, 0.5)])
-    page, data = written([{**detail(1, 0.5), 'caption': text, 'references': EVIL, 'imgPath': text + '.jpg'} for text in EVIL])
-    assert [image['caption'] for image in data['images']] == EVIL and data['images'][0]['references'] == EVIL
+    plain, _ = written([detail(1, .5)])
+    page, data = written([detail(1, .5, caption=text, references=EVIL, imgPath=text + '.jpg')
+                          for text in EVIL])
+    assert [image['caption'] for image in data['images']] == EVIL
+    assert data['images'][0]['references'] == EVIL
     assert Scripts(page).tags == Scripts(plain).tags
-    assert '<' not in Scripts(page).scripts[0] and Scripts(page).scripts[1] == Scripts(plain).scripts[1]
-    assert not re.search('innerHTML|outerHTML|insertAdjacentHTML|document.write', page)  # data become text nodes alone
-
-
-def test_the_page_asks_nothing_of_a_network(written):
-    page, _ = written([detail(1, 0.5)])
+    assert '<' not in Scripts(page).scripts[0]
+    assert Scripts(page).scripts[1] == Scripts(plain).scripts[1]
+    # the script makes text nodes of captions, and the page asks nothing of a network
+    assert not re.search('innerHTML|outerHTML|insertAdjacentHTML|document.write', page)
     assert not re.search(r'(https?:)?//[a-z0-9-]+\.|@import|url\(|fetch\(|XMLHttpRequest', page)
     assert "default-src 'none'" in page
-    assert all(link.startswith('data:') for link in re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert all(link.startswith('data:') for link in re.findall(r'(?:src|href)="([^"]*)"', plain))
 
 
 def test_many_images_are_shown_evenly_from_the_best_to_the_worst(written, monkeypatch):
     monkeypatch.setattr(captionPage, 'SHOWN', 5)
-    _, data = written([detail(number, number * 7 % 23 / 23) for number in range(23)])
-    assert [image['rank'] for image in data['images']] == [1, 6, 12, 17, 23] and data['number'] == 23
-    assert [image['meteor'] * 23 for image in data['images']] == pytest.approx([22, 17, 11, 6, 0])
-
-
-@pytest.mark.parametrize('number', [1, 2, 499, 500, 501, 999, 5000])
-def test_spread(number):
-    places = list(spread(number, 500))
-    assert len(places) == min(number, 500) and places[0] == 0 and places[-1] == number - 1
-    steps = {after - before for before, after in zip(places, places[1:])}
-    assert not steps or min(steps) > 0 and max(steps) - min(steps) <= 1
-
-
-def test_equal_scores_keep_the_order_of_the_images(written):
-    _, data = written([detail(number, 0.5) for number in range(4)])
-    assert [image['position'] for image in data['images']] == [0, 1, 2, 3]
+    page, data = written([detail(number, number // 4 / 6) for number in range(24)])
+    assert [image['rank'] for image in data['images']] == [1, 6, 12, 18, 24]
+    assert data['number'] == 24 and '24 validation images, of which 5 are shown' in page
+    # equal scores keep the order of the images
+    assert [image['position'] for image in data['images']] == [20, 17, 15, 5, 3]
 
 
 def browser():
     """The command of a Chromium that starts, or None."""
     for name in ('chromium', 'chromium-browser', 'google-chrome', 'chrome'):
-        command = shutil.which(name)
-        if command and subprocess.run([command, '--version'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
-            return command
+        if shutil.which(name) and not subprocess.run([name, '--version']).returncode:
+            return name
     return None
 
 
 def usedInBrowser(page, reader, folder):
     """What a script that reads and uses a page in a browser leaves there as `seen`, in JSON."""
     (folder / 'used.html').write_text(page.replace('</body>', reader), encoding='utf-8')
-    done = subprocess.run([browser(), '--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
-                           f"--user-data-dir={folder / 'browser'}", '--virtual-time-budget=1000', '--dump-dom',
-                           (folder / 'used.html').as_uri()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    options = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
+               f"--user-data-dir={folder / 'browser'}", '--virtual-time-budget=1000', '--dump-dom']
+    done = subprocess.run([browser(), *options, (folder / 'used.html').as_uri()],
+                          capture_output=True, timeout=60)
     match = re.search(rb'id="seen">([^<]*)<', done.stdout)
     assert match, done.stderr.decode()
     return json.loads(unquote(match[1].decode()))
@@ -175,139 +158,162 @@ def usedInBrowser(page, reader, folder):
 
 # What a reader does, and what is seen after it
 READER = """<script>
-const seen = {}, $ = selector => document.querySelector(selector), $$ = selector => [...document.querySelectorAll(selector)];
-const captions = () => $$('.card h2').map(element => element.textContent.trim());
-const choose = order => { $('#order').value = order; $('#order').dispatchEvent(new Event('change')); };
-const seek = words => { $('#filter').value = words; $('#filter').dispatchEvent(new Event('input')); };
-const looked = () => [$$('.word.looked').map(element => element.textContent).join(), $('.readout').textContent,
-                      $$('.bars span').map(element => element.textContent).join(),
-                      $$('.box').map(element => Number(element.style.opacity).toFixed(2)).join()];
-for (const order of ['best', 'worst', 'image']) { choose(order); seen[order] = captions(); }
-for (const words of ['CAT', 'dog a', 'bird']) { seek(words); seen[words] = [captions(), $('#count').textContent]; }
+const seen = {}, $ = selector => document.querySelector(selector);
+const texts = selector =>
+  [...document.querySelectorAll(selector)].map(element => element.textContent.trim());
+const choose = order => {
+  $('#order').value = order;
+  $('#order').dispatchEvent(new Event('change'));
+};
+const seek = words => {
+  $('#filter').value = words;
+  $('#filter').dispatchEvent(new Event('input'));
+};
+const press = key => document.activeElement.dispatchEvent(
+  new KeyboardEvent('keydown', {key, bubbles: true}));
+const looked = () => [texts('.word.looked').join(), $('.readout').textContent,
+  texts('.bars span').join(),
+  [...document.querySelectorAll('.box')].map(box => Number(box.style.opacity).toFixed(2)).join()];
+for (const order of ['best', 'worst', 'image']) {
+  choose(order);
+  seen[order] = texts('.card h2');
+}
+for (const words of ['CAT', 'dog a', 'bird']) {
+  seek(words);
+  seen[words] = [texts('.card h2'), $('#count').textContent];
+}
 seek('');
 seen.none = looked();
-$$('.word')[0].click();
+$('.word').click();
 seen.click = looked();
-document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+press('ArrowRight');
 seen.right = looked();
-document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+press('ArrowRight');
 seen.end = looked();
 document.activeElement.blur();
 seen.left = looked();
-seen.evil = [window.acted, $$('.card li').map(element => element.textContent).filter(text => text.includes('<'))];
+seen.evil = [window.acted, texts('.card li').filter(text => text.includes('<'))];
+seen.missing = texts('.missing');
 const pre = document.body.appendChild(document.createElement('pre'));
 Object.assign(pre, {id: 'seen', textContent: encodeURIComponent(JSON.stringify(seen))});
 </script></body>"""
 
 
-@pytest.mark.skipif(browser() is None, reason='no Chromium is installed, in which the page would be used')
+@pytest.mark.skipif(browser() is None, reason='no Chromium is installed to open the page in')
 def test_the_page_in_a_browser(written, tmp_path):
+    (tmp_path / 'val2017').mkdir()
+    Image.new('RGB', (20, 10)).save(str(tmp_path / 'val2017' / '1.jpg'))
     evil = '<img src=x onerror="window.acted = 1"></script><script>window.acted = 1</script>'
     page, _ = written([
-        {**detail(1, 0.3), 'caption': 'a dog', 'references': ['A dog.', evil],
-         'attention': [[.2, .8], [.75, .25]], 'boxes': [[0, 0, 10, 10], [5, 5, 20, 10]]},
-        {**detail(2, 0.9), 'caption': 'two trees', 'references': ['One cat.']},
-        {**detail(3, 0.1), 'caption': '', 'references': []}])
-    seen = usedInBrowser(page, READER, tmp_path)
-    best = ['two trees', 'a dog', '(no word)']
-    assert (seen['best'], seen['worst'], seen['image']) == (best, best[::-1], ['a dog', 'two trees', '(no word)'])
-    assert seen['CAT'] == [['two trees'], '1 of 3 images'] and seen['dog a'] == [['a dog'], '1 of 3 images']
-    assert seen['bird'] == [[], '0 of 3 images']
-    assert seen['none'] == seen['left'] == ['', 'All words together look most at detection 2 (53\u00a0%)', '48,53', '0.00,0.00']
-    assert seen['click'] == ['a', '“a” looks most at detection 2 (80\u00a0%)', '20,80', '0.25,1.00']
-    assert seen['right'] == seen['end'] == ['dog', '“dog” looks most at detection 1 (75\u00a0%)', '75,25', '1.00,0.33']
-    assert seen['evil'] == [None, [evil]]
+        detail(1, .3, caption='a dog', references=['A dog.', evil],
+               attention=[[.2, .8], [.75, .25]], boxes=[[0, 0, 10, 10], [5, 5, 20, 10]]),
+        detail(2, .9, caption='two trees', references=['One cat.']),
+        detail(3, .1, caption='', references=[])])
+    best, mean = ['two trees', 'a dog', '(no word)'], ['All words together look', 2, 53]
+    none, first, second = (
+        [word, f'{who} most at detection {most} ({percent}\u00a0%)', bars, boxes]
+        for word, (who, most, percent), bars, boxes in (
+            ('', mean, '48,53', '0.00,0.00'), ('a', ['“a” looks', 2, 80], '20,80', '0.25,1.00'),
+            ('dog', ['“dog” looks', 1, 75], '75,25', '1.00,0.33')))
+    assert usedInBrowser(page, READER, tmp_path) == {
+        'best': best, 'worst': best[::-1], 'image': ['a dog', 'two trees', '(no word)'],
+        'CAT': [['two trees'], '1 of 3 images'], 'dog a': [['a dog'], '1 of 3 images'],
+        'bird': [[], '0 of 3 images'],
+        'none': none, 'click': first, 'right': second, 'end': second, 'left': none,
+        'evil': [None, [evil]],
+        'missing': [f'The picture {number}.jpg is missing.' for number in (2, 3)]}
 
 
-def shown(monkeypatch):
-    """The figures that are saved from here on."""
-    figures = []
-    monkeypatch.setattr(examplePictures, 'saveFigure', lambda figure, path: figures.append(figure))
-    return figures
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved."""
+    saved = []
+    for module in ('utils.pages.examplePictures', 'utils.plotter'):
+        monkeypatch.setattr(f'{module}.saveFigure', lambda figure, path: saved.append(figure))
+    return saved
 
 
-def extents(figure):
-    """Where the figure's texts are, as boxes in pixels."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    return [text.get_window_extent(renderer) for text in figure.findobj(Text) if text.get_text()]
+def textsOf(figure):
+    return [text for text in figure.findobj(Text) if text.get_text()]
 
 
 @pytest.mark.parametrize('longer', [1, 30])
-def test_examples_stand_beside_their_pictures(longer, monkeypatch):
-    figures = shown(monkeypatch)
-    details = [{'caption': 'a dog ' * longer, 'references': ['One\n$1 dog. ' * longer] * 7, 'meteor': .5},
-               {'caption': '', 'references': ['A cat.'], 'meteor': None}]
-    pictures = [Image.new('RGB', (40, 20), color) for color in ('red', 'blue')]
+def test_examples_stand_beside_their_pictures(longer, figures):
+    details = [{'caption': 'a dog ' * longer, 'references': ['One\n$1 dog. ' * longer] * 7,
+                'meteor': .5}, {'caption': '', 'references': ['A cat.'], 'meteor': None}]
+    pictures = [Image.new('RGB', size, 'red') for size in ((40, 20), (20, 80))]
     examplePictures.drawExamples(zip(pictures, details), 'what people say', 'a.png')
     figure, = figures
-    drawn = [image.get_array() for image in figure.findobj(AxesImage)]
-    assert all((array == np.asarray(picture)).all() for array, picture in zip(drawn, pictures)) and len(drawn) == 2
-    texts = ' '.join(text.get_text() for text in figure.findobj(Text)).split()
-    assert ' '.join(texts[:8]) == 'Bold: predicted, greedy and running free. Below: what'
-    assert texts.count('50.0') == 1 and texts.count('METEOR') == 1 and texts.count('$1') == longer * examplePictures.REFERENCES
-    bold = ' '.join(text.get_text() for text in figure.findobj(Text) if text.get_weight() == 'bold').split()
-    assert bold == ['a', 'dog'] * longer
-    boxes = extents(figure) + [axes.get_window_extent() for axes in figure.axes]
-    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
-    assert not any(box.overlaps(other) for number, box in enumerate(boxes) for other in boxes[:number])
+    about, caption, lines, more = textsOf(figure)
+    assert about.get_text() == 'Bold: predicted, greedy. Below: what people say.'
+    assert caption.get_text().split() == ['a', 'dog'] * longer and caption.get_weight() == 'bold'
+    assert lines.get_text().startswith('METEOR 50.0 %\n– One $1 dog.')
+    assert lines.get_text().count('$1') == longer * examplePictures.REFERENCES
+    assert more.get_text() == '– A cat.'
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [artist.get_window_extent(renderer)
+             for artist in textsOf(figure) + figure.findobj(AxesImage)]
+    assert len(boxes) == 6
+    for number, box in enumerate(boxes):
+        assert min(box.x0, box.y0) >= 0
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:number])
 
 
-def test_the_example_picture_has_what_the_model_says_now(model_param, tmp_path, monkeypatch):
-    figures = shown(monkeypatch)
-    (tmp_path / 'val2017').mkdir()
-    for number in (1, 3):                                             # the second has no picture
-        Image.new('RGB', (8, 6), (number, 0, 0)).save(str(tmp_path / 'val2017' / f'{number}.png'))
-    images = [{'imgPath': f'{number}.png', 'original_captions': [f'Own {number}.']} for number in (1, 2, 3)]
+def test_the_example_picture_has_what_the_model_says_now(model_param, tmp_path, figures, capsys):
+    images = [{'imgPath': f'{number}.png', 'original_captions': [f'Own {number}.']}
+              for number in (1, 2, 3)]
     dataLoader = Images(tmp_path)
-    dataLoader.myDataDicts = {'val': SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)}
     dataLoader.wordsOf = str
-    model = SimpleNamespace(net=SimpleNamespace(eval=lambda: None),
-                            greedyTokens=lambda batch: [f"said of {image['imgPath']}" for image in batch])
-    folder = os.path.join(model_param['modelsDir'], 'm')
-    os.makedirs(folder)
-    scored = [{**detail(1, .25), 'imgPath': '1.png', 'caption': 'said of 1.png'},
-              {**detail(3, .75), 'imgPath': '3.png', 'caption': 'said by another model'}]
-    with open(os.path.join(folder, 'details_validation.json'), 'w') as f:
-        json.dump(scored, f)
+    dataLoader.myDataDicts = {'val': SimpleNamespace(dataset=images, collate_fn=lambda some: some)}
+    model = SimpleNamespace(
+        net=SimpleNamespace(eval=lambda: None),
+        greedyTokens=lambda batch: [f"said of {image['imgPath']}" for image in batch])
+    assert plotImagesAndCaptions(model, model_param, {}, dataLoader) is None and not figures
+    assert 'No example pictures' in capsys.readouterr().out
+    (tmp_path / 'val2017').mkdir()
+    for number in (1, 3):
+        Image.new('RGB', (8, 6)).save(str(tmp_path / 'val2017' / f'{number}.png'))
+    keep_details(model_param, [
+        detail(1, .25, imgPath='1.png', caption='said of 1.png'),
+        detail(3, .75, imgPath='3.png', caption='said by another model')])
     path = plotImagesAndCaptions(model, model_param, {}, dataLoader)
     assert path == os.path.join(model_param['img_dir'], 'm', 'examples.png')
-    assert [text.get_text() for text in figures[0].findobj(Text) if text.get_text()][1:] == [
-        'said of 1.png', 'METEOR 25.0 %', '– Own 1.', 'said of 3.png', '– Own 3.']
-    assert [image.get_array()[0, 0, 0] for image in figures[0].findobj(AxesImage)] == [1, 3]
-    shutil.rmtree(str(tmp_path / 'val2017'))
-    assert plotImagesAndCaptions(model, model_param, {}, dataLoader) is None and len(figures) == 1
+    assert [text.get_text() for text in textsOf(figures[0])][1:] == [
+        'said of 1.png', 'METEOR 25.0 %\n– Own 1.', 'said of 3.png', '– Own 3.']
 
 
-def test_curves_mark_the_epoch_that_was_kept_and_come_back(model_param, monkeypatch):
-    folder = os.path.join(model_param['img_dir'], 'm')
-    plotter = Plotter(model_param, {'num_rnn_layers': 2, 'cellType': 'LSTM'})
-    plotter.plotMissing([])
-    assert not os.path.exists(folder)                                 # nothing to draw leaves nothing
-    history = [{'epoch': epoch, 'val_loss': 2., 'meteor': meteor} for epoch, meteor in enumerate((.1, .3, .3, .2), start=1)]
-    plotter.plotMissing(history)
-    assert os.listdir(folder) == ['curves.png']
-    before = os.stat(os.path.join(folder, 'curves.png')).st_mtime_ns
-    plotter.plotMissing(history)
-    assert os.stat(os.path.join(folder, 'curves.png')).st_mtime_ns == before
-    figures = []
-    monkeypatch.setattr('utils.plotter.saveFigure', lambda figure, path: figures.append(figure))
-    plotter.plot(history)
-    plotter.plot([{'epoch': 1, 'val_loss': 2.}, {'epoch': 2, 'val_loss': 1.}])  # no epoch has been scored
-    for figure, kept in zip(figures, (2, 1)):
+def history(*meteors):
+    return [{'epoch': epoch, 'val_loss': 2., 'meteor': meteor}
+            for epoch, meteor in enumerate(meteors, start=1)]
+
+
+def test_curves_mark_the_epoch_that_was_kept(model_param, figures):
+    plotter = Plotter(model_param, {})
+    plotter.plot(history(.1, .3, .3, .2))
+    plotter.plot([{'epoch': 1, 'val_loss': 2.}, {'epoch': 2, 'reward': 1., 'cider': .5}])
+    for figure, kept in zip(figures, (2, 1)):  # in the second, no epoch has been scored
         FigureCanvasAgg(figure).draw()
-        assert 'm' in [text.get_text() for text in figure.findobj(Text)]
-        assert [axes.get_title(loc='right') for axes in figure.axes] == [f'kept: epoch {kept}'] * 2
-        assert [list(axes.lines[-1].get_xdata()) for axes in figure.axes] == [[kept, kept]] * 2
-    ticks = [float(label.get_text()) for label in figures[0].axes[1].get_yticklabels()]
-    assert max(ticks) >= 30 and figures[0].axes[1].get_ylabel().endswith('[%]')
+        texts = [text.get_text() for text in textsOf(figure)]
+        assert 'm' in texts and texts.count(f'kept: epoch {kept}') == 2
+    assert [len(figure.axes) for figure in figures] == [2, 4]
+    scores = figures[0].axes[1]
+    assert list(scores.lines[0].get_ydata()) == [.1, .3, .3, .2]
+    assert scores.get_ylabel().endswith('[%]')
+    assert max(float(label.get_text()) for label in scores.get_yticklabels()) >= 30
 
 
-def test_what_killed_writers_left_beside_the_plots_goes(model_param):
+def test_a_deleted_picture_comes_back_and_leftovers_of_killed_runs_go(model_param):
     folder = os.path.join(model_param['img_dir'], 'm')
     os.makedirs(folder)
     for name, age in (('partial_1_curves.png', 7200), ('partial_2_captions.html', 0)):
-        with open(os.path.join(folder, name), 'w'):
-            pass
-        os.utime(os.path.join(folder, name), (time.time() - age,) * 2)
-    Plotter(model_param, {}).plot([{'epoch': 1, 'val_loss': 2.}])
-    assert sorted(os.listdir(folder)) == ['curves.png', 'partial_2_captions.html']  # which may be in use
+        path = os.path.join(folder, name)
+        with open(path, 'w'):
+            os.utime(path, (time.time() - age,) * 2)
+    Plotter(model_param, {}).plotMissing([])  # there is nothing to draw yet
+    Plotter(model_param, {}).plotMissing(history(.1))
+    # the younger leftover may be in use
+    assert sorted(os.listdir(folder)) == ['curves.png', 'partial_2_captions.html']
+    drawn = os.stat(os.path.join(folder, 'curves.png')).st_mtime_ns
+    Plotter(model_param, {}).plotMissing(history(.1))
+    assert os.stat(os.path.join(folder, 'curves.png')).st_mtime_ns == drawn

@@ -1,67 +1,55 @@
-"""The curves of a run: losses, METEOR and BLEU-4 over the epochs."""
-import contextlib
-import io
+"""The curves of a run over its epochs: losses, METEOR and BLEU-4, rewards and CIDEr."""
 import os
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from utils.files.atomic import removePartialFiles, writeAtomically
-from utils.files.project import runFolder
+from utils.pages.figures import plotFolder, saveFigure
 
-CURVES = ((('train_loss', 'training', 'o-'), ('val_loss', 'validation, teacher-forced', 's--')),
-          (('meteor', 'METEOR (words)', 'o-'), ('bleu_4', 'BLEU-4', 's--')),
-          (('reward', 'reward in training', 'o-'), ('cider', 'CIDEr in validation, greedy', 's--')))
-Y_LABELS = (('loss per word [nats]',), ('score of greedy captions [%]',), ('reward', 'CIDEr'))  # a second one is on the right
-
-
-def plotFolder(modelParam):
-    """The folder of a run's plots and pages, made when missing, without what writers that were killed have left there."""
-    folder = runFolder(modelParam, 'img_dir')
-    with contextlib.suppress(FileNotFoundError):  # another script removes the same
-        removePartialFiles(folder)
-    return folder
-
-
-def saveFigure(figure, path):
-    """Writes a figure as a PNG that is replaced as a whole; needs no display."""
-    FigureCanvasAgg(figure)
-    png = io.BytesIO()
-    figure.savefig(png, dpi=120)
-    writeAtomically(path, png.getvalue())
+# For each plot the label of its y-axis and its curves: key in the history, name, style.
+PLOTS = [('loss per word [nats]', [('train_loss', 'training', 'C0o-'),
+                                   ('val_loss', 'validation, teacher-forced', 'C1s--')]),
+         ('score of greedy captions [%]', [('meteor', 'METEOR (words)', 'C0o-'),
+                                           ('bleu_4', 'BLEU-4', 'C1s--')]),
+         ('reward in training (solid)', [('reward', 'reward', 'C0o-')])]
+MARKS = 25  # on a curve, at most
 
 
 def markEvery(points):
-    """Which points of a curve to mark, the first of how many: marks that touch tell nothing apart."""
-    return -(-len(points) // 25)
+    """The step from one marked point of a curve to the next; marks that touch hide the curve."""
+    return 1 + len(points) // MARKS
 
 
 def plotsOf(history):
-    """How many axes `drawCurves` takes for a history: two, or three where a reward has been learned from."""
+    """The number of axes that `drawCurves` fills: 2, or 3 if the run has learned from rewards."""
     return 3 if any('reward' in entry for entry in history) else 2
 
 
 def drawCurves(axes, history, kept):
-    """Draws a history, a list of one dict per epoch, into `plotsOf` axes: the losses, the scores and, where there is one, the
-    reward. All mark the epoch `kept`."""
-    for axes_of_kind, curves, labels in zip(axes, CURVES, Y_LABELS):
-        sides, lines = [axes_of_kind, axes_of_kind], []
-        if len(labels) > 1:
-            sides[1] = axes_of_kind.twinx()
-            sides[1].set_ylabel(labels[1])
-        for side, colour, (key, name, style) in zip(sides, ('C0', 'C1'), curves):
-            points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
-            if points:
-                lines += side.plot(*zip(*points), style, color=colour, markersize=3, markevery=markEvery(points), label=name)
-        axes_of_kind.axvline(kept, color='.3', linewidth=1, linestyle=(0, (1, 2)))
-        axes_of_kind.set_title(f'kept: epoch {kept}', loc='right', size='small')
-        axes_of_kind.set(xlabel='epoch', ylabel=labels[0])
-        axes_of_kind.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes_of_kind.grid(alpha=0.3)
-        if lines:
-            axes_of_kind.legend(handles=lines, loc='best' if len(labels) == 1 else 'lower right')  # 'best' does not see the right
-    axes[1].yaxis.set_major_formatter(lambda score, position: f'{100 * score:.4g}')
+    """Draws a history, a list of one dict per epoch, into `plotsOf(history)` axes.
+
+    All mark the epoch `kept`.
+    """
+    for plot, (label, curves) in zip(axes, PLOTS):
+        for curve in curves:
+            _drawCurve(plot, history, *curve)
+        plot.axvline(kept, color='.3', linestyle=':', label=f'kept: epoch {kept}')
+        plot.set(xlabel='epoch', ylabel=label)
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plot.grid(alpha=0.3)
+    for plot in axes[:2]:
+        plot.legend()
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1, symbol=''))
+    if plotsOf(history) == 3:
+        right = axes[2].twinx()  # CIDEr has another scale
+        _drawCurve(right, history, 'cider', 'CIDEr', 'C1s--')
+        right.set_ylabel('CIDEr in validation, greedy (dashed)')
+
+
+def _drawCurve(axes, history, key, name, style):
+    entries = [entry for entry in history if key in entry]
+    axes.plot([entry['epoch'] for entry in entries], [entry[key] for entry in entries], style,
+              markersize=3, markevery=markEvery(entries), label=name)
 
 
 class Plotter:
@@ -71,12 +59,12 @@ class Plotter:
         self.modelParam = modelParam
 
     def plot(self, history):
-        """Draws the history, a list of one dict per epoch; in a notebook the picture is shown as well."""
-        kept = max(history, key=lambda entry: entry.get('meteor', float('-inf')))['epoch']  # the first of the best, as saved
+        """Draws the history, a list of one dict per epoch; a notebook shows the picture, too."""
+        best = max(history, key=lambda entry: entry.get('meteor', float('-inf')))  # as saved
         plots = plotsOf(history)
         figure = Figure(figsize=(5 * plots, 4), layout='constrained')
-        drawCurves(figure.subplots(1, plots), history, kept)
-        figure.suptitle(self.modelParam['modelName'].strip(os.sep))
+        drawCurves(figure.subplots(1, plots), history, best['epoch'])
+        figure.suptitle(os.path.normpath(self.modelParam['modelName']))
         path = self._path()
         saveFigure(figure, path)
         if self.modelParam['inNotebook']:
@@ -84,7 +72,7 @@ class Plotter:
             display(Image(path))
 
     def plotMissing(self, history):
-        """Draws the history where its picture has been deleted; an empty history leaves nothing."""
+        """Draws the history if its picture has been deleted and an epoch is done."""
         if history and not os.path.exists(self._path()):
             self.plot(history)
 

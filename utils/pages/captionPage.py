@@ -1,35 +1,28 @@
-"""A page for people: the validation images with what the model and people say about them, and where attention looks."""
+"""A page of validation images: the model's and people's captions, and where attention looks."""
 import base64
 import io
 import os
 
 import jinja2
+import numpy as np
 
-from utils.data.dataFolder import isDemo
 from utils.files.atomic import writeAtomically
-from utils.files.project import runFolder
+from utils.files.project import inProject, runFolder
 from utils.files.runFiles import readRunFile
 from utils.pages.examplePictures import ownCaptions
-from utils.plotter import plotFolder
+from utils.pages.figures import plotFolder
 
-SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
-PIXELS = 320   # of a picture's longer side, as the page holds it
+SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make a page of 12 MB
+PIXELS = 320   # of a picture's longer side on the page, at most
 
 SCORES = {'meteor': 'METEOR', 'bleu_4': 'BLEU-4', 'cider': 'CIDEr', 'rouge': 'ROUGE-L'}
-# captions are strangers' text: escaped in the page's text, and by the filter tojson in its script
-TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(os.path.dirname(os.path.abspath(__file__))), autoescape=True,
-                               trim_blocks=True, lstrip_blocks=True)
-
-
-def spread(number, most):
-    """The indices of at most `most` of `number` things, evenly spread, the first and the last among them."""
-    return range(number) if number <= most else [index * (number - 1) // (most - 1) for index in range(most)]
+# captions are strangers' text: autoescape guards the page, the filter tojson its script
+TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(inProject('utils/pages')),
+                               autoescape=True)
 
 
 def embedded(picture):
-    """A PIL picture as a page holds it: a data URI of a JPEG, its longer side at most `PIXELS`; None for None."""
-    if picture is None:
-        return None
+    """A PIL picture, made smaller, as the data URI of a JPEG."""
     picture = picture.copy()
     picture.thumbnail((PIXELS, PIXELS))
     jpeg = io.BytesIO()
@@ -38,9 +31,10 @@ def embedded(picture):
 
 
 def writeCaptionPage(scores, modelParam, dataLoader):
-    """Writes captions.html, one file that needs no server and no network, from what `validateCaptions` has left.
+    """Writes captions.html, one file that needs no server and no network.
 
-    Shows at most `SHOWN` images, evenly spread over the ranking by METEOR.
+    It shows what `validateCaptions` has written, for at most `SHOWN` images, evenly spread over
+    the ranking by METEOR.
 
     Args:
         scores: dict of the scores of all images, as `validateCaptions` returns it.
@@ -51,24 +45,22 @@ def writeCaptionPage(scores, modelParam, dataLoader):
         The page's path.
     """
     details = readRunFile(runFolder(modelParam), 'details_validation.json', [])
-    ranking = sorted(range(len(details)), key=lambda index: -details[index]['meteor'])
+    number = len(details)
+    ranking = sorted(range(number), key=lambda index: -details[index]['meteor'])
     images = []
-    for place in spread(len(details), SHOWN):
-        detail = details[ranking[place]]
-        picture, size = dataLoader.picture('val', detail['imgPath']), None
+    for place in np.linspace(0, number - 1, min(number, SHOWN), dtype=int).tolist():
+        image = {**details[ranking[place]], 'rank': place + 1, 'position': ranking[place]}
+        picture = dataLoader.picture('val', image['imgPath'])
         if picture is not None:
-            size = picture.size
-        elif 'boxes' in detail:
-            size = [max(box[2] for box in detail['boxes']), max(box[3] for box in detail['boxes'])]
-        images.append({**detail, 'rank': place + 1, 'position': ranking[place], 'picture': embedded(picture), 'size': size})
-    data_dir, number = modelParam['data_dir'], len(details)
-    shown = f'{number:,} validation images' if len(images) == number else \
-        f'{len(images)} of {number:,} validation images, evenly spread from the best to the worst'
-    own_captions = ownCaptions(data_dir)
+            image.update(picture=embedded(picture), size=picture.size)
+        images.append(image)
+    data_dir = modelParam['data_dir']
+    about = f'{os.path.basename(os.path.normpath(data_dir))}: {number:,} validation images'
+    if number > SHOWN:
+        about += f', of which {SHOWN} are shown, evenly spread from the best to the worst'
     path = os.path.join(plotFolder(modelParam), 'captions.html')
-    writePage(path, {'number': number, 'images': images, 'ownCaptions': own_captions[0].upper() + own_captions[1:]},
-              model=os.path.basename(os.path.normpath(modelParam['modelName'])),
-              about=f"{'Built-in demo data' if isDemo(data_dir) else os.path.basename(os.path.normpath(data_dir))}: {shown}.",
+    writePage(path, {'number': number, 'images': images, 'ownCaptions': ownCaptions(data_dir)},
+              model=os.path.basename(os.path.normpath(modelParam['modelName'])), about=f'{about}.',
               scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])
     print(f'Captions for people: {path}')
     return path
@@ -79,10 +71,14 @@ def writePage(path, page, **texts):
 
     Args:
         path: the file's.
-        page: dict of `images`, a list of dicts as in `details_validation.json` with `position`, `picture` (as `embedded`
-            returns it) and `size`, and with `rank` where they have a `meteor`; `number`, that of all ranks; `ownCaptions`, what
-            the `references` are called.
-        texts: `model`, `about` and `scores`, a list of pairs of texts, empty where no caption has been scored.
+        page: dict of
+            `images`, a list of dicts as in `details_validation.json` with `position`, with
+            `picture` (as `embedded` returns it) and the whole picture's `size` if it can be read,
+            and with `rank` if they have a `meteor`;
+            `number`, that of all ranks;
+            `ownCaptions`, what the `references` are called.
+        texts: `model`, `about` and `scores`, a list of pairs of texts, empty if no caption has
+            been scored.
     """
     html = TEMPLATES.get_template('captionPage.html').render(
         page=page, attention=any('attention' in image for image in page['images']), **texts)

@@ -1,20 +1,22 @@
-"""Example images with what a model says about them and their own captions, as one picture. Lengths are in points."""
+"""Example images with what a model says about them and their own captions, in one picture."""
 import os
+import textwrap
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from utils.data.dataFolder import isDemo
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
-from utils.pages.textLines import wrapped
-from utils.plotter import plotFolder, saveFigure
+from utils.pages.figures import plotFolder, saveFigure
 
 EXAMPLES = 5
-REFERENCES = 5                      # of an image are shown, at most
-WIDTH, MARGIN, PICTURE_WIDTH, PICTURE_HEIGHT = 640, 16, 192, 144
-CAPTION, METEOR, REFERENCE = ({'size': 15, 'weight': 'bold'}, {'size': 10, 'color': '.35'}, {'size': 11})
-LEADING = 1.5
+REFERENCES = 5                          # of an image, at most
+WIDTH, MARGIN = 640, 16                 # in points, as all lengths
+PICTURE_WIDTH, PICTURE_HEIGHT = 192, 144
+TEXT_LEFT = 224
+CAPTION_LINE, TEXT_LINE = 24, 17        # from one line to the next
+CAPTION_LETTERS, TEXT_LETTERS = 40, 70  # of a line, at most
+TEXT = {'va': 'top', 'linespacing': 1.5, 'parse_math': False}
 
 
 def ownCaptions(data_dir):
@@ -23,30 +25,34 @@ def ownCaptions(data_dir):
 
 
 def plotImagesAndCaptions(model, modelParam, config, dataLoader):
-    """Draws the first five validation images whose pictures can be read, with predicted and own captions, as examples.png.
+    """Draws examples.png: the first five validation images whose pictures can be read.
 
-    The METEOR of a caption is shown where `validateCaptions` has scored that caption.
+    Beside each are the predicted and its own captions. METEOR is shown if `validateCaptions` has
+    scored that caption.
 
     Returns:
-        The picture's path, or None where there is no picture.
+        The path of examples.png, or None if no picture can be read.
     """
     loader = dataLoader.myDataDicts['val']
-    pictures, images = [], []
-    for image in map(loader.dataset.__getitem__, range(len(loader.dataset))):
+    images, pictures = [], []
+    for index in range(len(loader.dataset)):
+        image = loader.dataset[index]
         picture = dataLoader.picture('val', image['imgPath'])
         if picture is not None:
-            pictures.append(picture)
             images.append(image)
+            pictures.append(picture)
         if len(images) == EXAMPLES:
             break
     if not images:
-        print(f"No example pictures: {dataLoader.imageFile('val', '')} holds none of the validation images.")
+        print('No example pictures: there are no pictures of the validation images in '
+              f"{dataLoader.imageFile('val', '')}.")
         return None
     model.net.eval()
-    captions = [dataLoader.wordsOf(tokens) for tokens in model.greedyTokens(loader.collate_fn(images))]
-    meteor = {(scored['imgPath'], scored['caption']): scored['meteor']
-              for scored in readRunFile(runFolder(modelParam), 'details_validation.json', [])}
-    details = [{'caption': caption, 'references': image['original_captions'], 'meteor': meteor.get((image['imgPath'], caption))}
+    captions = map(dataLoader.wordsOf, model.greedyTokens(loader.collate_fn(images)))
+    scored = readRunFile(runFolder(modelParam), 'details_validation.json', [])
+    meteor = {(detail['imgPath'], detail['caption']): detail['meteor'] for detail in scored}
+    details = [{'caption': caption, 'references': image['original_captions'],
+                'meteor': meteor.get((image['imgPath'], caption))}
                for image, caption in zip(images, captions)]
     path = os.path.join(plotFolder(modelParam), 'examples.png')
     drawExamples(zip(pictures, details), ownCaptions(modelParam['data_dir']), path)
@@ -55,37 +61,34 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
 
 
 def drawExamples(examples, own_captions, path):
-    """Draws one example below the other.
+    """Draws examples one below the other.
 
     Args:
-        examples: pairs of a picture and a dict of its `caption`, `references` and `meteor`, which may be None.
+        examples: pairs of a picture and a dict of its `caption`, `references` and `meteor`, which
+            may be None.
         own_captions: what the references are called.
         path: of the PNG to write.
     """
-    left = MARGIN + PICTURE_WIDTH + MARGIN
-    rows = []                                                                    # picture, [(line, font)], height
+    figure = Figure()
+    axes = figure.add_axes([0, 0, 1, 1])
+    axes.axis('off')
+    about = f'Bold: predicted, greedy. Below: {own_captions}.'
+    axes.text(MARGIN, MARGIN / 2, about, color='.35', **TEXT)
+    y = 2.5 * MARGIN
     for picture, detail in examples:
-        texts = [(detail['caption'], CAPTION)]
+        scale = min(PICTURE_WIDTH / picture.width, PICTURE_HEIGHT / picture.height)
+        right, bottom = MARGIN + scale * picture.width, y + scale * picture.height
+        axes.imshow(picture, extent=(MARGIN, right, bottom, y))
+        caption = textwrap.wrap(detail['caption'], CAPTION_LETTERS)
+        lines = []
         if detail['meteor'] is not None:
-            texts.append((f"METEOR {100 * detail['meteor']:.1f} %", METEOR))
-        texts += [('– ' + ' '.join(reference.split()), REFERENCE) for reference in detail['references'][:REFERENCES]]
-        lines = [(line, font) for text, font in texts
-                 for line in wrapped(text, WIDTH - MARGIN - left, font['size'], font.get('weight', 'normal'))]
-        rows.append((picture, lines, max(PICTURE_HEIGHT, sum(font['size'] * LEADING for _, font in lines))))
-
-    y = MARGIN + METEOR['size'] * LEADING
-    height = y + sum(height + MARGIN for *_, height in rows)
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    figure.text(MARGIN / WIDTH, 1 - MARGIN / height, f'Bold: predicted, greedy and running free. Below: {own_captions}.',
-                va='center', **METEOR)
-    for picture, lines, row_height in rows:
-        axes = figure.add_axes([MARGIN / WIDTH, 1 - (y + PICTURE_HEIGHT) / height, PICTURE_WIDTH / WIDTH, PICTURE_HEIGHT / height],
-                               anchor='N')
-        axes.imshow(np.asarray(picture))
-        axes.axis('off')
-        top = y
-        for line, font in lines:
-            figure.text(left / WIDTH, 1 - top / height, line, va='top', parse_math=False, **font)
-            top += font['size'] * LEADING
-        y += row_height + MARGIN
+            lines.append(f"METEOR {100 * detail['meteor']:.1f} %")
+        for reference in detail['references'][:REFERENCES]:
+            lines += textwrap.wrap(f'– {reference}', TEXT_LETTERS)
+        axes.text(TEXT_LEFT, y, '\n'.join(caption), weight='bold', size=15, **TEXT)
+        y_lines = y + CAPTION_LINE * len(caption)
+        axes.text(TEXT_LEFT, y_lines, '\n'.join(lines), size=11, **TEXT)
+        y = max(y + PICTURE_HEIGHT, y_lines + TEXT_LINE * len(lines)) + MARGIN
+    axes.set(xlim=(0, WIDTH), ylim=(y, 0))
+    figure.set_size_inches(WIDTH / 72, y / 72)
     saveFigure(figure, path)
