@@ -1,12 +1,22 @@
-"""Task 2: captions from a GRU, or from simple cells, of any number of layers. New over task 1: the cell, the layers."""
+"""Task 2: captions from GRU or simple cells, in any number of layers.
+
+A word's way is task 1's (`forward` → layers → `equations`). New are the cell, and that each layer
+(`RNN.over_words`) is given the hidden states of the one below.
+"""
 import torch
 
 import cocoSource_xcnnfused
-from cocoSource_xcnnfused import RecurrentCell, RecurrentLayers, RNNsimpleCell, loss_fn  # noqa: F401 (loss_fn is offered)
+from cocoSource_xcnnfused import (  # noqa: F401 (loss_fn is offered here too)
+    RecurrentCell,
+    RecurrentLayers,
+    RNNsimpleCell,
+    loss_fn,
+)
 
 
 class GRUCell(RecurrentCell):
-    """The gated recurrent unit, with the reset gate before the product (Cho et al. 2014; nn.GRUCell has it after).
+    """The gated recurrent unit (Cho et al. 2014). The reset gate comes before the product; torch's
+    nn.GRUCell has it after.
 
         u  = σ([x, h] W_u + b_u)            update gate
         r  = σ([x, h] W_r + b_r)            reset gate
@@ -16,55 +26,30 @@ class GRUCell(RecurrentCell):
 
     def __init__(self, hidden_state_size, input_size):
         super().__init__(hidden_state_size, input_size)
-        self.hidden_state_sizes = hidden_state_size  # the hand-out's name
+        self.hidden_state_sizes = hidden_state_size  # alias that the handed-out code uses
         self.weight_u, self.bias_u = self.new_weight(), self.new_bias()
         self.weight_r, self.bias_r = self.new_weight(), self.new_bias()
         self.weight, self.bias = self.new_weight(), self.new_bias()
 
-    def forward(self, x, hidden_state):
-        """The new state [B, H] from the input x [B, input_size] and the old state [B, H]."""
-        W_x, W_h, b = self.gate_weights()
-        return self.equations(x @ W_x + b, hidden_state, W_h)
-
     def gate_weights(self, constant_input=None):
-        """As all cells', the hidden state's in two parts: h meets those of u and r, r·h those of the candidate."""
-        weights = super().gate_weights(constant_input)
-        return weights._replace(hidden=self._parted(weights.hidden))
-
-    def _parted(self, columns):
-        return columns.split([2 * self.hidden_state_size, self.hidden_state_size], dim=1)
+        """As all cells', but W_h in two parts: h meets that of u and r, r·h the candidate's."""
+        W_x, W_h, b = super().gate_weights(constant_input)
+        H = self.hidden_state_size
+        return W_x, W_h.split([2 * H, H], dim=1), b
 
     def equations(self, xW, h, W_h):
-        (xW_ur, xW_c), (W_ur, W_c) = self._parted(xW), W_h
-        sum_u, sum_r = (xW_ur + h @ W_ur).chunk(2, dim=1)
-        u = torch.sigmoid(sum_u)                                                 # update gate
-        r = torch.sigmoid(sum_r)                                                 # reset gate
+        W_ur, W_c = W_h
+        xW_u, xW_r, xW_c = xW.chunk(3, dim=1)
+        hW_u, hW_r = (h @ W_ur).chunk(2, dim=1)
+        u = torch.sigmoid(xW_u + hW_u)                                   # update gate
+        r = torch.sigmoid(xW_r + hW_r)                                   # reset gate
         candidate = torch.tanh(xW_c + (r * h) @ W_c)
         return u * h + (1 - u) * candidate
 
 
-def through_layers(cells, words, weights, hidden_state):
-    """Layer after layer, each over all words, from the hidden states of the one below; the first over the words themselves.
-
-    Args:
-        cells: the layers' cells.
-        words: PackedSequence of embedded words [N, E].
-        weights: the layers' `GateWeights`, the image taken into the first one's.
-        hidden_state: the layers' states [B, k·H] before the first word.
-
-    Returns:
-        PackedSequence of the last layer's states [N, k·H], and the list of all layers' states [B, k·H] after the last word.
-    """
-    x, updatedstate = words, []
-    for cell, weights_of_cell, state in zip(cells, weights, hidden_state):
-        states, state = cell.over_time(x, state, weights_of_cell)                # packed [N, k·H], [B, k·H]
-        updatedstate.append(state)
-        x = cell.hidden_of(states)                                               # packed [N, H]
-    return states, updatedstate
-
-
 class RNN(RecurrentLayers):
-    """Any number of layers of one type of cell: each takes the hidden state of the one below, the first the word and the image.
+    """Layers of one type of cell. The first is given the word and the image, each further one the
+    hidden state of the layer below.
 
     Args:
         input_size: E + M.
@@ -79,17 +64,27 @@ class RNN(RecurrentLayers):
 
     def __init__(self, input_size, hidden_state_size, num_rnn_layers, cell_type='GRU'):
         if cell_type not in self.cell_types:
-            raise ValueError(f"cell type {cell_type!r} is unknown here; known are {', '.join(self.cell_types)}")
+            raise ValueError(f'cell type {cell_type!r} is unknown here; known are '
+                             f"{', '.join(self.cell_types)}")
         if num_rnn_layers < 1:
             raise ValueError(f'num_rnn_layers is {num_rnn_layers}; it must be at least 1')
         input_size_list = [input_size] + [hidden_state_size] * (num_rnn_layers - 1)
-        super().__init__([self.cell_types[cell_type](hidden_state_size, size) for size in input_size_list], cell_type)
+        cell = self.cell_types[cell_type]
+        super().__init__([cell(hidden_state_size, size) for size in input_size_list], cell_type)
 
-    def over_words(self, words, image, hidden_state):
-        states, updatedstate = through_layers(self.cells, words, image, hidden_state)
-        return self.cells[-1].hidden_of(states), torch.stack(updatedstate)       # packed [N, H], [L, B, k·H]
+    def over_words(self, words, batch_sizes, constants, hidden_state):
+        x, updatedstate = words, []
+        for cell, weights, state in zip(self.cells, constants, hidden_state):
+            states, state = cell.over_time(x, batch_sizes, state, weights)  # [N, k·H], [B, k·H]
+            updatedstate.append(state)
+            x = states[:, :self.hidden_state_size]                       # [N, H]
+        return x, torch.stack(updatedstate)                              # [N, H], [L, B, k·H]
 
 
 class ImageCaptionModel(cocoSource_xcnnfused.ImageCaptionModel):
     """Task 1's model around `RNN`: `cellType` and `num_rnn_layers` of config are free."""
-    rnn_class = RNN
+    simplifiedrnn = False
+
+    def build_rnn(self, config):
+        return RNN(self.embedding_size + self.nnmapsize, self.hidden_state_sizes,
+                   self.num_rnn_layers, self.cell_type)

@@ -1,13 +1,16 @@
-"""Task 3: captions from an LSTM of any number of layers. New over task 2: the cell."""
+"""Task 3: captions from an LSTM, in any number of layers.
+
+A word's way is task 2's (`forward` → layers → `equations`). New is the cell.
+"""
 import torch
 
 import cocoSource_task2_gru
-from cocoSource_task2_gru import GRUCell, RNNsimpleCell, loss_fn  # noqa: F401 (offered with this file's classes)
+from cocoSource_task2_gru import GRUCell, RNNsimpleCell, loss_fn  # noqa: F401 (offered here too)
 from cocoSource_xcnnfused import RecurrentCell
 
 
 class LSTMCell(RecurrentCell):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000).
+    """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
         f  = σ([x, h] W_f + b_f)            forget gate
         i  = σ([x, h] W_i + b_i)            input gate
@@ -15,7 +18,7 @@ class LSTMCell(RecurrentCell):
         c' = f·c + i·tanh([x, h] W + b)     memory
         h' = o·tanh(c')
 
-    A state is [hidden h, memory c], [B, 2H]. All biases start at two, as the exercise's notes have it.
+    A state is [hidden h, memory c], [B, 2H]. All biases start at two, as the exercise's notes say.
     """
     gates = ('_f', '_i', '_o', '')
     state_vectors = 2
@@ -27,19 +30,14 @@ class LSTMCell(RecurrentCell):
         self.weight_o, self.bias_o = self.new_weight(), self.new_bias(2.0)
         self.weight, self.bias = self.new_weight(), self.new_bias(2.0)
 
-    def forward(self, x, hidden_state):
-        """The new state [B, 2H] from the input x [B, input_size] and the old state [B, 2H], both [hidden, memory]."""
-        W_x, W_h, b = self.gate_weights()
-        return self.equations(x @ W_x + b, hidden_state, W_h)
-
     def equations(self, xW, state, W_h):
         h, c = state.chunk(2, dim=1)
         sum_f, sum_i, sum_o, sum_c = (xW + h @ W_h).chunk(4, dim=1)
-        f = torch.sigmoid(sum_f)                                                 # forget gate
-        i = torch.sigmoid(sum_i)                                                 # input gate
-        o = torch.sigmoid(sum_o)                                                 # output gate
-        c = f * c + i * torch.tanh(sum_c)                                        # memory
-        h = o * torch.tanh(c)                                                    # hidden state
+        f = torch.sigmoid(sum_f)                                         # forget gate
+        i = torch.sigmoid(sum_i)                                         # input gate
+        o = torch.sigmoid(sum_o)                                         # output gate
+        c = f * c + i * torch.tanh(sum_c)                                # memory
+        h = o * torch.tanh(c)                                            # hidden state
         return torch.cat([h, c], dim=1)
 
 
@@ -50,4 +48,7 @@ class RNN(cocoSource_task2_gru.RNN):
 
 class ImageCaptionModel(cocoSource_task2_gru.ImageCaptionModel):
     """Task 2's model around this task's `RNN`."""
-    rnn_class = RNN
+
+    def build_rnn(self, config):
+        return RNN(self.embedding_size + self.nnmapsize, self.hidden_state_sizes,
+                   self.num_rnn_layers, self.cell_type)

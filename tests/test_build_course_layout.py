@@ -228,8 +228,8 @@ def test_a_file_that_cannot_be_used(arrays, reason, captions, folder, tmp_path):
 
 
 @pytest.mark.parametrize('fault, sentence', [
-    (KeyboardInterrupt(), 'Stopped. What was finished is kept'),
-    (OSError(28, 'No space left on device'), 'disk is full.* What was finished')])
+    (KeyboardInterrupt(), 'Stopped. What is finished is kept'),
+    (OSError(28, 'No space left on device'), 'disk is full.* What is finished')])
 def test_a_stopped_run_goes_on(fault, sentence, captions, tmp_path, monkeypatch):
     features, out, at_once = write_tsv(tmp_path), tmp_path / 'out', tmp_path / 'at once'
     buildCourseLayout(captions, [str(features)], str(at_once), script.MINIMUM_COUNT)

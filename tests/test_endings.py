@@ -1,48 +1,113 @@
-"""What a log and a terminal show, and how a script ends: in a sentence, or in one stack trace."""
+"""What a log shows, and how a script ends: in a sentence, or in a stack trace."""
+import errno
 import os
 import subprocess
 import sys
-import textwrap
+import time
 
 import pytest
+import torch
 
 from utils.files.project import PROJECT
-from utils.scripts.endings import KEPT
+from utils.processes import progress
+from utils.scripts.endings import KEPT, runScript
 
-
-def errors_of(code):
-    """What a script writes to stderr whose `main` consists of this code, and its exit status."""
-    main = textwrap.indent(textwrap.dedent(code), '    ')
-    program = f'''
+GIB = 2 ** 30
+STOPPED = '''
 import os, signal, time
 from utils.scripts.endings import runScript
 
 def main():
-{main}
+    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    for number in signals:
+        os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    time.sleep(100)
 
 runScript(main)
 '''
-    done = subprocess.run([sys.executable, '-c', program], cwd=PROJECT, stderr=subprocess.PIPE,
-                          universal_newlines=True, timeout=60)
-    return done.stderr, done.returncode
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
-@pytest.mark.parametrize('names', [['SIGINT'], ['SIGTERM'], ['SIGHUP'], ['SIGINT', 'SIGTERM']])
-def test_signals_end_a_script_in_one_sentence(names):
-    """A person's, a batch system's, a closed terminal's; two of them at once."""
-    errors, status = errors_of(f'''
-        signals = [getattr(signal, name) for name in {names!r}]
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        for number in signals:
-            os.kill(os.getpid(), number)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        time.sleep(100)
-        ''')
-    assert errors.strip() == f'Stopped. {KEPT}' and status == 1
+def test_signals_end_a_script_in_one_sentence():
+    """A person's, a batch system's and a closed terminal's; all of them at once."""
+    done = subprocess.run([sys.executable, '-c', STOPPED], cwd=PROJECT, stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=60)
+    assert done.stderr.strip() == f'Stopped. {KEPT}' and done.returncode == 1
 
 
-def test_an_error_is_the_only_stack_trace():
-    errors, status = errors_of("raise ValueError('the only one')")
-    assert errors.count('Traceback') == 1 and errors.endswith('ValueError: the only one\n')
-    assert status == 1
+def ending(error):
+    """What a script says that fails with this error."""
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        runScript(main)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize('error', ['CUDA out of memory. Tried to allocate 2.00 GiB',
+                                   'CUDA error: CUBLAS_STATUS_ALLOC_FAILED'])
+def test_a_full_gpu_says_what_is_free_and_what_to_change(error, monkeypatch):
+    for name, value in (('current_device', 1), ('memory_reserved', GIB),
+                        ('max_memory_reserved', 2 * GIB), ('mem_get_info', (3 * GIB, 80 * GIB))):
+        monkeypatch.setattr(torch.cuda, name, lambda *device, value=value: value, raising=False)
+    said = ending(RuntimeError(error))
+    assert ('GPU 1 is full: of 81,920 MiB 3,072 are free, this process holds 1,024 and needed more '
+            'than 2,048') in said
+    assert 'CUDA_VISIBLE_DEVICES' in said and "modelParam['batch_size']" in said
+
+
+@pytest.mark.parametrize('number, advice', [
+    (errno.ENOSPC, 'Make room'), (errno.EDQUOT, 'quota'), (errno.EACCES, 'copy the project')])
+def test_what_the_system_refuses_ends_in_a_sentence(number, advice):
+    error = OSError(number, os.strerror(number), '/somewhere/x')
+    said = ending(error)
+    assert advice in said and said.endswith(f'({error})')
+
+
+@pytest.mark.parametrize('fail', [lambda: torch.ones(2, 3) @ torch.ones(2, 3),
+                                  lambda: open('no such file'), lambda: int('x')])
+def test_an_error_of_the_code_keeps_its_stack_trace(fail):
+    with pytest.raises((RuntimeError, FileNotFoundError, ValueError)):
+        runScript(fail)
+
+
+def test_a_log_gets_readable_lines(model_param, monkeypatch, capsys):
+    """Each with where the pass is, how long it takes and the loss; nothing of a quick pass."""
+    monkeypatch.setattr(progress, 'SECONDS_BETWEEN_LINES', .05)
+    assert list(progress.progressBar([1, 2, 3], 'quick', model_param)) == [1, 2, 3]
+    batches = progress.progressBar(list('abcd'), 'epoch 1 train', model_param)
+    for batch in batches:
+        batches.set_postfix_str(f'loss {batch}', refresh=False)
+        time.sleep(.06)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith('epoch 1 train:  25%') and lines[0].endswith(', loss a]')
+    assert ' 1/4 [' in lines[0] and 2 <= len(lines) <= 4
+
+
+@pytest.mark.parametrize('where', ['terminal', 'notebook'])
+def test_a_terminal_and_a_notebook_get_a_bar(where, model_param, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: where == 'terminal')
+    parameters = {**model_param, 'inNotebook': where == 'notebook'}
+    assert list(progress.progressBar([1], 'epoch 1 train', parameters)) == [1]
+    assert capsys.readouterr().err.startswith('\repoch 1 train:   0%')
+
+
+def test_other_processes_show_nothing(model_param, monkeypatch, capsys):
+    monkeypatch.setattr(progress, 'isMain', lambda: False)
+    monkeypatch.setattr(progress, 'SECONDS_BETWEEN_LINES', 0)
+    monkeypatch.setattr(progress, 'LONG', 0)
+    with progress.saidWhenLong('Looking for Java'):
+        assert list(progress.progressBar([1], 'epoch 1 train', model_param)) == [1]
+    assert capsys.readouterr().err == ''
+
+
+def test_a_log_says_what_takes_long(monkeypatch, capsys):
+    monkeypatch.setattr(progress, 'LONG', .05)
+    with progress.saidWhenLong('Quick'):
+        pass
+    with progress.saidWhenLong('Looking for Java'):
+        time.sleep(.1)
+    assert capsys.readouterr() == ('', 'Looking for Java …\n')

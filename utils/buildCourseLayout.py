@@ -37,13 +37,11 @@ if __name__ == '__main__':  # find the modules, as the scripts in the project's 
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from utils.data.captionForms import keyOf, readCaptions, stemOf
 from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED, imageFile
 from utils.data.photoFeatures import (
-    BAR,
     MAKER,
     STANDARD_FILE,
     PhotoFeatures,
@@ -59,6 +57,7 @@ from utils.files.errors import UserError
 from utils.files.foreign import faultIn
 from utils.files.project import inProject
 from utils.generateVocabulary import generateVocabulary
+from utils.processes.progress import progressBar
 from utils.scripts.endings import runScript
 
 CAPTIONS = 'captions/'  # a folder as it was downloaded, or one file of captions
@@ -183,7 +182,8 @@ def fromFeatures(paths, images, left_out, broken, regions):
         (name, features [R, 2048], boxes [R, 4] or None) of each of the others.
     """
     for path in paths:
-        for name, read in tqdm(readFeatures(path), os.path.basename(path), unit='image', **BAR):
+        found = readFeatures(path)
+        for name, read in progressBar(found, os.path.basename(path), {'inNotebook': False}):
             key = keyOf(name)
             if key in left_out:
                 try:

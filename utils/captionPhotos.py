@@ -43,6 +43,7 @@ RESULTS = 'photos/'  # captions.html and captions.json are written there
 # A run's folder or a checkpoint, trained on features of photos; relative to the project's folder
 MODEL = 'report/models/task4_attention_flickr8k_photos-c846bb'
 BEST = 3             # captions that the beam search keeps for each photo
+BATCH = 64           # photos that are captioned together
 
 PRINTED = 20         # captions
 CUDA = {'use_cuda': True, 'device_idx': 0}
@@ -134,7 +135,10 @@ def main():
         made = list(featuresOfPhotos(maker, photos[start:start + SHOWN], broken, 'photos'))
         if not made:
             continue
-        images = captionsOf([features for _, features, _ in made], model, checkpoint)
+        images = []
+        for first in range(0, len(made), BATCH):
+            features = [features for _, features, _ in made[first:first + BATCH]]
+            images += captionsOf(features, model, checkpoint)
         for (path, _, boxes), image in zip(made, images):
             name = os.path.relpath(path, folder)
             image_id = imageId(path) if photos_with_id[imageId(path)] == 1 else name

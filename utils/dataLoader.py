@@ -99,16 +99,11 @@ class DataLoaderWrapper:
     def captionRewards(self):
         """The `CaptionRewards` by the training images' captions."""
         dataset = self.myDataDicts['train'].dataset
-        parts, size = [], self.modelParam['batch_size']
-        for start in progressBar(range(0, len(dataset), size), 'n-grams', self.modelParam):
-            of_images = []  # the n-grams of each image's captions, once
-            for index in range(start, min(start + size, len(dataset))):
-                captions = learnedWords(dataset, dataset.captions(index))
-                of_images.append(np.unique(ngrams(captions, dataset.vocabulary_size)[1]))
-            parts.append(np.unique(np.concatenate(of_images), return_counts=True))
-        codes, counts = map(np.concatenate, zip(*parts))
-        codes, places = np.unique(codes, return_inverse=True)
-        frequencies = np.bincount(places, counts)
+        of_images = []  # the n-grams in each image's captions, once
+        for index in progressBar(range(len(dataset)), 'n-grams', self.modelParam):
+            captions = learnedWords(dataset, dataset.captions(index))
+            of_images.append(np.unique(ngrams(captions, dataset.vocabulary_size)[1]))
+        codes, frequencies = np.unique(np.concatenate(of_images), return_counts=True)
         return CaptionRewards(codes, frequencies, len(dataset), dataset.vocabulary_size)
 
     def imageFile(self, mode, imgPath):

@@ -5,12 +5,16 @@ import sys
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import PackedSequence
 
 from utils.files.errors import UserError
-from utils.networks.decoding import beamSearch, greedyTokens, sampledTokens
-from utils.networks.learningRecipe import REGULARISED, dropHiddenElements, droppedWords, smoothedLoss
-from utils.networks.otherNetworks import attentionOver
+from utils.networks import decoding
+from utils.networks.learningRecipe import (
+    REGULARISED,
+    dropHiddenElements,
+    droppedWords,
+    smoothedLoss,
+)
+from utils.networks.otherNetworks import attentionOver, wordwise
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.processes.cores import availableCores
 from utils.processes.distributed import isMain, localRank, rank, worldSize
@@ -20,34 +24,36 @@ OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch
 
 
 def seedEverything(seed, epoch=0):
-    """Seeds python, numpy and torch (CPU and GPU) for one epoch, so that a run resumed there goes on as it would have.
-    Every further process of a training has seeds of its own, so that it drops out other elements."""
-    seed = random.Random(f'{seed} {epoch}' if isMain() else f'{seed} {epoch} {rank()}').getrandbits(32)
+    """Seeds python, numpy and torch (CPU and GPU) for one epoch, so that a run resumed there goes
+    on as it would have. Each process of a training has its own seed, and so its own dropout."""
+    text = f'{seed} {epoch}' if isMain() else f'{seed} {epoch} {rank()}'
+    seed = random.Random(text).getrandbits(32)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def chooseDevice(modelParam):
-    """The torch.device that `modelParam['cuda']` asks for; the CPU where there is no CUDA. Of several processes on a
-    machine each has a GPU of its own, numbered from the one asked for.
+    """The torch.device that `modelParam['cuda']` asks for; the CPU where there is no CUDA. Of
+    several processes on a machine each has its own GPU, numbered from the one asked for.
 
     Raises:
-        UserError: CUDA is there, but not a GPU of that number.
+        UserError: there are GPUs, but none of that number.
     """
     cuda = modelParam['cuda']
     if not cuda['use_cuda'] or not torch.cuda.is_available():
         return torch.device('cpu')
-    number = cuda['device_idx'] + localRank()
-    if not 0 <= number < torch.cuda.device_count():
-        raise UserError(f"modelParam['cuda']['device_idx'] is {cuda['device_idx']}, but the GPUs that this process sees are "
-                        f'numbered from 0 to {torch.cuda.device_count() - 1}. Leave it at 0 and choose the GPU by '
-                        'CUDA_VISIBLE_DEVICES.' + ' Start one process per GPU at most.' * (worldSize() > 1))
+    number, found = cuda['device_idx'] + localRank(), torch.cuda.device_count()
+    if not 0 <= number < found:
+        raise UserError(
+            f"modelParam['cuda']['device_idx'] is {cuda['device_idx']}, but the GPUs that this "
+            f'process sees are numbered from 0 to {found - 1}. Leave it at 0, choose the GPU by '
+            'CUDA_VISIBLE_DEVICES, and start one process per GPU at most.')
     return torch.device('cuda', number)
 
 
 def describeDevice(device):
-    """A torch.device in words: the GPU's number and name, or the CPU's cores; and how many processes train, if several."""
+    """The GPU's number and name, or the CPU's cores; and the number of processes, if several."""
     processes = f', {worldSize()} processes' if worldSize() > 1 else ''
     if device.type == 'cuda':
         return f'GPU {device.index}, {torch.cuda.get_device_name(device)}{processes}'
@@ -61,14 +67,14 @@ class Model:
         net: the `imageCaptionModel`, on `device`.
         loss_fn: the `loss_fn` of the file that defines `imageCaptionModel`.
         optimizer, scheduler: absent when `modelParam['inference']`; the scheduler counts epochs.
-        scaler: torch's scaler of the loss, which does something with precision 'float16' alone.
+        scaler: torch's scaler of the loss, which does nothing except with precision 'float16'.
         start_epoch: the number of epochs that are done, 0 for a new model.
         history: one dict of losses and scores per done epoch.
-        feature_mean: [D], what the network sees its features less of; None for nothing.
+        feature_mean: [D], mean subtracted from the features, or None.
 
     Raises:
-        UserError: there is no GPU of the number asked for, the device cannot train in the precision asked for, or the
-            configuration is of another task.
+        UserError: there is no GPU of the number asked for, the device cannot train in the precision
+            asked for, or the configuration is of another task.
     """
 
     def __init__(self, config, modelParam, imageCaptionModel):
@@ -76,14 +82,15 @@ class Model:
         self.modelParam = modelParam
         self.device = chooseDevice(modelParam)
         if self.device.type == 'cuda':
-            torch.cuda.set_device(self.device)  # what names no GPU goes there as well
+            torch.cuda.set_device(self.device)  # the default of all that does not name a GPU
         self.precision = self._possiblePrecision()
         seedEverything(config['seed'])
+        module = imageCaptionModel.__module__
         try:
             self.net = imageCaptionModel(config).to(self.device)
         except ValueError as error:
-            raise UserError(f'{imageCaptionModel.__module__}.py cannot build this network: {error}.') from error
-        self.loss_fn = sys.modules[imageCaptionModel.__module__].loss_fn
+            raise UserError(f'{module}.py cannot build this network: {error}.') from error
+        self.loss_fn = sys.modules[module].loss_fn
         self.regularised = config.get('learningRecipe') == REGULARISED
         if self.regularised:
             dropHiddenElements(self.net)
@@ -97,74 +104,70 @@ class Model:
                 self.optimizer, config['scheduler_milestones'] or [], config['scheduler_factor'])
 
     def _possiblePrecision(self):
-        """The precision of the configuration; float32 where a model that was trained in another one is only used here."""
+        """config['precision']; float32 where a model is only used, on a device that is slow at the
+        precision it was trained in."""
         precision = self.config.get('precision', FLOAT32)
         reason = hindrance(precision, self.device)
         if not reason:
             return precision
         if not self.modelParam['inference']:
-            raise UserError(f"config['precision'] cannot be {precision!r} here, since {reason}. Set it to {FLOAT32!r}.")
-        print(f'The model was trained in {precision}, but {reason}. It is used in {FLOAT32}.', flush=True)
+            raise UserError(f"config['precision'] cannot be {precision!r} here, since {reason}. "
+                            f'Set it to {FLOAT32!r}.')
+        print(f'The model was trained in {precision}, but {reason}. It is used in {FLOAT32}.',
+              flush=True)
         return FLOAT32
 
     def _newOptimizer(self):
-        kind, options = OPTIMIZERS[self.config['optimizer']], {**self.config['learningRate'],
-                                                               'weight_decay': self.config['weight_decay']}
-        if self.precision != FLOAT32:
-            with contextlib.suppress(TypeError, RuntimeError):  # where torch has none for this device
-                return kind(self.net.parameters(), fused=True, **options)  # which rounds otherwise, and is faster
+        kind = OPTIMIZERS[self.config['optimizer']]
+        options = {**self.config['learningRate'], 'weight_decay': self.config['weight_decay']}
+        if self.precision != FLOAT32:  # the fused kind is faster, but rounds differently
+            with contextlib.suppress(TypeError, RuntimeError):  # this torch has none
+                return kind(self.net.parameters(), fused=True, **options)
         return kind(self.net.parameters(), **options)
 
     def setFeatureMean(self, mean):
-        """Has the network see its features less `mean`, [D] of any float type, or as they are where it is None."""
+        """Has `mean`, [D] of any float type or None, subtracted from the features."""
         self.feature_mean = None if mean is None else mean.float().to(self.device)
 
     def features(self, batch):
-        """A batch's features as the network sees them: on its device, less the training images' mean where it was taken."""
+        """A batch's features as the network sees them: on its device, less `feature_mean`."""
         cnn_features = batch['cnn_features'].to(self.device, non_blocking=True)
         return cnn_features if self.feature_mean is None else cnn_features - self.feature_mean
 
     def lossOfParts(self, batch):
-        """Yields the teacher-forced loss of each truncated part of a batch, summed over its words, in nats.
+        """Yields the teacher-forced loss of each truncated part of a batch, summed over its words,
+        in nats.
 
-        The state is carried from part to part, and detached: the gradient of a part stays within it. A network with
-        `logits_of_words` computes where there are words alone, any other all steps through `forward`.
+        The state is carried from part to part, and detached: the gradient of a part stays within
+        it. The padding is left out.
 
-        A batch of self-critical training has several captions of each image, side by side, and their `advantages` [B]: the
-        losses of a caption's words count that many times.
+        A batch of self-critical training has several captions of each image, side by side, and
+        their `advantages` [B], by which the losses of a caption's words are multiplied.
         """
-        weights = batch['yWeights']                                              # [B, T, N]
+        weights = batch['yWeights']                                      # [B, T, N]
         longest_first = weights.sum((1, 2)).sort(descending=True, stable=True).indices
-        sorted_batch = {key: batch[key][longest_first] for key in ('xTokens', 'yTokens', 'yWeights')}
+        advantages = batch['advantages'][longest_first] if 'advantages' in batch else 1
         cnn_features = self.features(batch)
-        of_an_image = len(weights) // len(cnn_features)                          # captions
-        images = torch.div(longest_first, of_an_image, rounding_mode='floor').to(self.device)  # each caption's
-        if of_an_image == 1:
+        captions_per_image = len(weights) // len(cnn_features)
+        images = torch.div(longest_first, captions_per_image, rounding_mode='floor')
+        images = images.to(self.device)                                  # [B], of each caption
+        if captions_per_image == 1:
             cnn_features, images = cnn_features[images], slice(None)
-        advantages = batch['advantages'][longest_first].unsqueeze(1) if 'advantages' in batch else 1
-        state = None
-        for part in range(batch['numbOfTruncatedSequences']):
-            x, y, weights = (sorted_batch[key][:, :, part] for key in ('xTokens', 'yTokens', 'yWeights'))  # [B, T]
-            if self.regularised and self.net.training:
-                x = droppedWords(x)
-            if hasattr(self.net, 'logits_of_words'):
-                has_word = weights.t() > 0                                       # [T, B]
-                sizes = has_word.sum(1)
-                words, y, weights = (rows.t()[has_word].to(self.device) for rows in (x, y, weights * advantages))  # [N]
-                with self._products():
-                    processed = self.net.process_features(cnn_features)[images]
-                    logits, state = self.net.logits_of_words(processed, PackedSequence(words, sizes[sizes > 0]), state)
-                logits, y, weights = (rows.unsqueeze(0) for rows in (logits, y, weights))
-            else:
-                x, y, weights = (rows.contiguous().to(self.device) for rows in (x, y, weights * advantages))
-                with self._products():
-                    logits, state = self.net(cnn_features[images], x, True, state)
-                logits = logits.float()
+        regularised = self.regularised and self.net.training
+        net, state = wordwise(self.net), None
+        for x, y, w in zip(*(batch[key][longest_first].permute(2, 1, 0)
+                             for key in ('xTokens', 'yTokens', 'yWeights'))):  # [T, B] each
+            if regularised:
+                x = droppedWords(x.t()).t()
+            is_word = w > 0
+            x, y, w = (rows[is_word].to(self.device) for rows in (x, y, w * advantages))  # [N]
+            batch_sizes = [size for size in is_word.sum(1).tolist() if size > 0]
+            with self._products():
+                prepared = net.prepare(net.process_features(cnn_features)[images])
+                logits, state = net.logits_of_words(prepared, x, batch_sizes, state)
             state = state.detach()
-            if self.regularised and self.net.training:
-                yield smoothedLoss(logits, y, weights)
-            else:
-                yield self.loss_fn(logits, y, weights)[0]
+            arguments = logits.float().unsqueeze(0), y.unsqueeze(0), w.unsqueeze(0)
+            yield smoothedLoss(*arguments) if regularised else self.loss_fn(*arguments)[0]
 
     def learn(self, losses, words):
         """One step of the optimizer, down the gradient of the loss per word.
@@ -188,45 +191,42 @@ class Model:
     def _products(self):
         return products(self.precision, self.device)
 
-    def greedyTokens(self, batch):
-        """The free-running captions of a batch: B lists of tokens, an end token among them or not."""
-        cnn_features, start = self.features(batch), self._startTokens(batch)
+    def _decode(self, decoder, batch, *options):
+        """What one of `utils.networks.decoding`'s functions makes of a batch."""
+        start_tokens = batch['xTokens'][:, 0, 0].to(self.device)         # [B]
         with torch.no_grad(), self._products():
-            if hasattr(self.net, 'next_words'):
-                return greedyTokens(self.net, cnn_features, start).tolist()
-            logits, _ = self.net(cnn_features, start.unsqueeze(1), False)        # [B, 40, V]
-        return logits.argmax(dim=-1).tolist()
+            return decoder(self.net, self.features(batch), start_tokens, *options)
+
+    def greedyTokens(self, batch):
+        """The free-running captions of a batch: B lists of tokens, an end token among them or not.
+        """
+        return self._decode(decoding.greedyTokens, batch).tolist()
 
     def sampledTokens(self, batch, number):
-        """As many captions of each image of a batch, said by chance: B lists of lists of tokens, ends among them or not."""
-        with torch.no_grad(), self._products():
-            return sampledTokens(self.net, self.features(batch), self._startTokens(batch), number).tolist()
+        """`number` sampled captions of each image of a batch: B lists of lists of tokens."""
+        return self._decode(decoding.sampledTokens, batch, number).tolist()
 
     def beamTokens(self, batch, beamSize):
-        """The best caption of a beam search for each image of a batch, as `greedyTokens` returns them."""
+        """The best caption of a beam search for each image, as `greedyTokens` returns them."""
         captions, _ = self.beamSearch(batch, beamSize)
         return captions[:, 0].tolist()
 
     def beamSearch(self, batch, beamSize):
-        """The best captions of each image of a batch, and their log-probabilities, as `decoding.beamSearch` returns them."""
-        with torch.no_grad(), self._products():
-            return beamSearch(self.net, self.features(batch), self._startTokens(batch), beamSize)
-
-    def _startTokens(self, batch):
-        return batch['xTokens'][:, 0, 0].to(self.device)                         # [B]
+        """What `decoding.beamSearch` returns for a batch."""
+        return self._decode(decoding.beamSearch, batch, beamSize)
 
     def attentionOver(self, batch, captions):
-        """Where the network looks while it says captions.
+        """Where the network looks while it makes captions.
 
         Args:
             batch: a batch of images.
             captions: B lists of tokens, as `greedyTokens` returns them.
 
         Returns:
-            [B, T, detections], the weights of the attention when it says each token; None where the network has none.
+            [B, T, K], the attention's weights at each token; None where the network has none.
         """
-        tokens = torch.tensor(captions)                                          # [B, T]
-        given = torch.cat([batch['xTokens'][:, :1, 0], tokens[:, :-1]], dim=1).to(self.device)  # [B, T], each one's predecessor
+        tokens = torch.tensor(captions)                                  # [B, T]
+        words_before = torch.cat([batch['xTokens'][:, :1, 0], tokens[:, :-1]], dim=1)
         with torch.no_grad(), self._products():
-            weights = attentionOver(self.net, self.features(batch), given)
+            weights = attentionOver(self.net, self.features(batch), words_before.to(self.device))
         return None if weights is None else weights.cpu()

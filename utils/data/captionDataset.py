@@ -47,7 +47,7 @@ class CaptionDataset(Dataset):
     def __getitem__(self, key):
         index, epoch, learned = fullKey(key)
         image = self.load(index)
-        image['drawn'] = self.drawn(index, epoch, len(image['captionsAsTokens']))
+        image['drawn'] = self.drawn(index, epoch, len(image['captions']))
         tokens = image['captionsAsTokens'][image['drawn']]
         image['tokens'] = self.tokensToLearn(tokens) if learned else [START]
         return image
@@ -71,13 +71,11 @@ class CaptionDataset(Dataset):
         index, epoch, learned = fullKey(key)
         if self.checked is not None:
             size, time, offset, imgPath, captions = self.checked[index]
-            with contextlib.suppress(OSError):  # which is said where the file is read again, below
+            with contextlib.suppress(OSError):  # which `load` says in a sentence
                 if readRaw(self.paths[index], (size, time), offset, features):
-                    if not learned:
-                        return imgPath, [START]
                     lines = captions.split('\n')
                     tokens = map(int, lines[self.drawn(index, epoch, len(lines))].split())
-                    return imgPath, self.tokensToLearn(tokens)
+                    return imgPath, self.tokensToLearn(tokens) if learned else [START]
         image = self[key]
         features[:] = image['cnn_features']
         return image['imgPath'], image['tokens']
@@ -140,19 +138,16 @@ class Collate:
         self.truncated_backprop_length = truncated_backprop_length
 
     def __call__(self, images):
-        return {'cnn_features': torch.stack([image['cnn_features'] for image in images]),
-                **self.captionTensors([image['tokens'] for image in images]),
-                'imgPaths': [image['imgPath'] for image in images], **self.texts(images)}
-
-    def texts(self, images):
-        """What a batch holds that training does not look at."""
-        lists = {'orig_captions': [image['original_captions'] for image in images]}
+        batch = {'cnn_features': torch.stack([image['cnn_features'] for image in images]),
+                 **self.captionTensors([image['tokens'] for image in images]),
+                 'imgPaths': [image['imgPath'] for image in images],
+                 'orig_captions': [image['original_captions'] for image in images]}
         for key in ('captions', 'captionsAsTokens'):
-            lists[key] = [image[key][image['drawn']] for image in images]
-            lists[f'all{key}'] = [image[key] for image in images]
+            batch[key] = [image[key][image['drawn']] for image in images]
+            batch[f'all{key}'] = [image[key] for image in images]
         if any('boxes' in image for image in images):
-            lists['boxes'] = [image.get('boxes') for image in images]    # each [10, 4] or None
-        return lists
+            batch['boxes'] = [image.get('boxes') for image in images]    # each [10, 4] or None
+        return batch
 
     def captionTensors(self, captions):
         """xTokens, yTokens, yWeights [B, T, N], N = numbOfTruncatedSequences.

@@ -31,8 +31,7 @@ class Batch(collections.UserDict):
     def data(self):
         """The whole dict."""
         at_hand, self.at_hand = self.at_hand, {}  # from now on only here, where it may be changed
-        images = [self.dataset[key] for key in self.dataset_keys]
-        return {**self.collate_fn.texts(images), **at_hand}
+        return {**self.collate_fn([self.dataset[key] for key in self.dataset_keys]), **at_hand}
 
     def __getitem__(self, key):
         return self.at_hand[key] if key in self.at_hand else self.data[key]
@@ -40,9 +39,6 @@ class Batch(collections.UserDict):
     def references(self):
         """The tokens of all captions of each image, as `CaptionDataset.captions` returns them."""
         return [self.dataset.captions(fullKey(key)[0]) for key in self.dataset_keys]
-
-    def __reduce__(self):
-        return dict, (self.data,)
 
 
 class ImageLoader:
@@ -77,22 +73,17 @@ class ImageLoader:
         threads = self.threads if is_slow else 1
         ahead = collections.deque()
         with ThreadPoolExecutor(threads) as pool:
-            try:
-                for keys in batches:
-                    features = self._newFeatures(keys)
-                    parts = [pool.submit(self._read, keys[part::threads], features[part::threads])
-                             for part in range(threads)]
-                    ahead.append((keys, features, parts))
-                    if len(ahead) == BATCHES_AHEAD:
-                        yield first
-                        first = self._batch(*ahead.popleft())
-                yield first
-                while ahead:
-                    yield self._batch(*ahead.popleft())
-            finally:
-                for _, _, parts in ahead:  # of a pass that is left early
-                    for part in parts:
-                        part.cancel()
+            for keys in batches:
+                features = self._newFeatures(keys)
+                parts = [pool.submit(self._read, keys[part::threads], features[part::threads])
+                         for part in range(threads)]
+                ahead.append((keys, features, parts))
+                if len(ahead) == BATCHES_AHEAD:
+                    yield first
+                    first = self._batch(*ahead.popleft())
+            yield first
+            while ahead:
+                yield self._batch(*ahead.popleft())
 
     def _readHere(self, keys):
         features, done = self._newFeatures(keys), Future()

@@ -14,20 +14,19 @@ the models trained there, and applied to every photo that they caption.
 import glob
 import os
 import random
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tqdm import tqdm
 
 from utils.data.pictures import openPhoto
 from utils.files.atomic import readJson
 from utils.files.errors import UserError
 from utils.files.safePickle import loadCheckpoint
 from utils.processes.cores import availableCores
+from utils.processes.progress import progressBar
 
 MAKER = 'EfficientNet-Lite2 on 288 x 288 pixels, last four stages and head, ten fixed regions'
 PIXELS, CELLS = 288, 9                # a photo's sides as the network sees them; the head's grid
@@ -41,7 +40,6 @@ ENDINGS = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff',
            '.heic', '.avif')          # the last two cannot be read, and are named so
 STANDARD_FILE = 'photoStandard.json'  # in a data folder
 PHOTOS_FOR_STANDARD = 2000            # so many give the means within 2 % of the deviations
-BAR = {'leave': False, 'mininterval': .1 if sys.stderr.isatty() else 30}  # tqdm's; rare in a log
 
 
 class PhotoFeatures:
@@ -82,19 +80,16 @@ class PhotoFeatures:
         pixels = torch.from_numpy(np.stack(squares)).to(self.device)
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.no_grad(), exact:
-            maps = self._maps((pixels.permute(0, 3, 1, 2).float() - 127) / 128)  # [B, 2048, 9, 9]
-            return (maps.flatten(2) @ self.cells).transpose(1, 2).cpu().numpy()  # [B, 10, 2048]
-
-    def _maps(self, x):
-        """[B, 3, 288, 288] → [B, 2048, 9, 9]."""
-        net, outputs = self.net, {}
-        x = net._swish(net._bn0(net._conv_stem(x)))
-        for block in net._blocks:
-            x = block(x)
-            outputs[x.shape[1]] = x  # in the end that of the stage's last block
-        outputs[HEAD] = net._swish(net._bn1(net._conv_head(x)))
-        return torch.cat([F.adaptive_avg_pool2d(outputs[channels], CELLS)
-                          for channels in STAGES + (HEAD,)], dim=1)
+            x = (pixels.permute(0, 3, 1, 2).float() - 127) / 128  # [B, 3, 288, 288]
+            net, outputs = self.net, {}
+            x = net._swish(net._bn0(net._conv_stem(x)))
+            for block in net._blocks:
+                x = block(x)
+                outputs[x.shape[1]] = x  # in the end that of the stage's last block
+            outputs[HEAD] = net._swish(net._bn1(net._conv_head(x)))
+            maps = torch.cat([F.adaptive_avg_pool2d(outputs[channels], CELLS)
+                              for channels in STAGES + (HEAD,)], dim=1)  # [B, 2048, 9, 9]
+            return (maps.flatten(2) @ self.cells).transpose(1, 2).cpu().numpy()
 
 
 def squareOf(path):
@@ -138,7 +133,7 @@ def featuresOfPhotos(maker, paths, broken, doing):
 
     with ThreadPoolExecutor(availableCores()) as pool:
         starts = range(0, len(paths), BATCH)
-        for start in tqdm(starts, doing, unit='photo', unit_scale=BATCH, **BAR):
+        for start in progressBar(starts, f'{doing}, {BATCH} at a time', {'inNotebook': False}):
             readable = list(filter(None, pool.map(attempt, paths[start:start + BATCH])))
             if readable:
                 names, squares, boxes = zip(*readable)

@@ -1,25 +1,23 @@
-"""Writing files so that a reader never meets half of one, and reading JSON files."""
+"""Writes files as a whole or not at all, and reads JSON files."""
 import contextlib
-import errno
 import json
-import math
 import os
 import pickle
-import shutil
 import time
 
 from utils.files.errors import UserError
 
-PARTIAL = 'partial_'  # what the names of files begin with that are being written
+PARTIAL = 'partial_'  # what the names of unfinished files begin with
 
 
 def writeAtomically(path, data, outlive_power_failure=True):
-    """Replaces the file `path` as a whole by `data`, bytes; whatever interrupts this leaves the old file untouched.
+    """Replaces the file `path` by `data`, bytes; if this is interrupted the old file stays.
 
-    Without `outlive_power_failure` that holds for the process's own end, and ten times as many files can be written.
+    Without `outlive_power_failure` a power failure may lose the new file, and writing is ten
+    times as fast.
 
     Raises:
-        UserError: the file cannot be written, for lack of room or otherwise.
+        UserError: the file cannot be written.
     """
     folder, name = os.path.split(path)
     partial_path = os.path.join(folder, f'{PARTIAL}{os.getpid()}_{name}')
@@ -28,64 +26,54 @@ def writeAtomically(path, data, outlive_power_failure=True):
             f.write(data)
             if outlive_power_failure:
                 f.flush()
-                _sync(f.fileno())
+                os.fsync(f.fileno())
         os.replace(partial_path, path)
     except OSError as error:
-        what_to_do = 'Make it possible to write there'
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what_to_do = (f"It needs {_inWords(len(data))}; {_inWords(shutil.disk_usage(folder or '.').free)} are free on that "
-                          'disk, of which a quota may leave you less. Make room')
-        raise UserError(f'{path} cannot be written: {error.strerror}. {what_to_do}, then start the same command again; '
-                        'what was saved before is untouched.') from error
+        raise UserError(f'{path} cannot be written: {error.strerror}. Make room for its '
+                        f'{len(data):,} bytes, or make the folder writable, then start the same '
+                        'command again; what was saved before is untouched.') from error
     finally:
         with contextlib.suppress(OSError):
             os.remove(partial_path)
-    if outlive_power_failure and hasattr(os, 'O_DIRECTORY'):
-        with contextlib.suppress(OSError):  # the file has been replaced; some network file systems refuse to do more
-            descriptor = os.open(folder or '.', os.O_DIRECTORY)
+    if outlive_power_failure:
+        with contextlib.suppress(OSError):  # not every system can bring a folder to the disk
+            descriptor = os.open(folder or '.', os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
 
 
-def _sync(descriptor):
-    """Brings a file's data to the disk, where its file system can."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-            raise
-
-
-def _inWords(size):
-    """A number of bytes in kB or MB."""
-    return f'{size / 1e6:,.1f} MB' if size >= 1e5 else f'{math.ceil(size / 1e3)} kB'
-
-
 def removePartialFiles(folder):
-    """Removes what writers that were killed have left: checkpoints at once, other files when they are an hour old.
+    """Removes what killed processes have left in a folder, which is locked for this process.
 
-    Only for the process that has the folder's lock: checkpoints are written by no other.
+    Checkpoints go at once, as no other process writes them, other files when they are an hour old.
     """
+    an_hour_ago = time.time() - 3600
     for entry in os.scandir(folder):
-        if entry.name.startswith(PARTIAL) and (entry.name.endswith('.pt') or time.time() - entry.stat().st_mtime > 3600):
+        old = entry.name.endswith('.pt') or entry.stat().st_mtime < an_hour_ago
+        if entry.name.startswith(PARTIAL) and old:
             os.remove(entry.path)
 
 
 def writeJson(path, value):
-    """Replaces the file `path` as a whole by `value`, a list or a dict, as JSON: a line per item or key."""
-    def line(part):
-        return json.dumps(part, ensure_ascii=False)
-
-    is_dict = isinstance(value, dict)
-    lines = [f'{line(str(key))}: {line(part)}' for key, part in value.items()] if is_dict else map(line, value)
-    text = ',\n'.join(lines).join(('{\n', '\n}\n') if is_dict else ('[\n', '\n]\n'))
+    """Writes a list or a dict as JSON, a line per item or key, as `writeAtomically` does."""
+    if isinstance(value, dict):
+        start, end = '{', '}'
+        lines = [f'{_json(str(key))}: {_json(part)}' for key, part in value.items()]
+    else:
+        start, end = '[', ']'
+        lines = map(_json, value)
+    text = f'{start}\n' + ',\n'.join(lines) + f'\n{end}\n'
     writeAtomically(path, text.encode('utf-8', 'replace'))
 
 
+def _json(value):
+    return json.dumps(value, ensure_ascii=False)
+
+
 def writePickle(path, value):
-    """Replaces the file `path`, one of very many, as a whole by `value` as a pickle that Python 3.4 and newer read."""
+    """Writes a value as a pickle, one of very many, which every Python 3 reads."""
     writeAtomically(path, pickle.dumps(value, protocol=4), outlive_power_failure=False)
 
 
@@ -101,4 +89,5 @@ def readJson(path, default):
         with open(path, encoding='utf-8') as f:
             return json.load(f)
     except (ValueError, RecursionError) as error:
-        raise UserError(f'{path} is broken: {error}. Move it away, then start the same command again.') from None
+        raise UserError(f'{path} is broken: {error}. Move it away, then start the same command '
+                        'again.') from None

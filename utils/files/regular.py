@@ -1,4 +1,4 @@
-"""Opening files that strangers may have put there."""
+"""Opens files that may come from anybody."""
 import errno
 import os
 import stat
@@ -8,11 +8,8 @@ def openRegular(path):
     """The file `path`, open for reading bytes.
 
     Raises:
-        OSError: it cannot be opened, or it is no regular file but a pipe or a device, which could be read for ever.
+        OSError: it cannot be opened, or it is a pipe or a device, which may have no end.
     """
-    # a pipe that nobody writes to would block even its opening
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, 'it is no regular file', path)
-    return open(descriptor, 'rb')
+    return open(path, 'rb')

@@ -1,10 +1,10 @@
-"""Reads pickles and checkpoints of strangers: numpy arrays and scalars, CPU tensors, plain Python values, nothing else."""
+"""Reads pickles and checkpoints that may come from anybody.
+
+Only numpy arrays and scalars, CPU tensors and plain Python values are built, nothing else.
+"""
 import collections
-import contextlib
 import inspect
 import io
-import mmap
-import os
 import pickle
 import types
 
@@ -18,16 +18,9 @@ try:
 except ImportError:  # numpy 1
     from numpy.core import multiarray, numeric
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
-MEMORY_OF_A_PICKLE = 10 ** 9  # bytes; a file of the course takes less than a thousandth of that
-
 
 def _latin1Bytes(text, encoding):
-    """What `_codecs.encode` is asked for where pickle protocol 2 and older keep bytes."""
+    """What pickle protocols up to 2 call for bytes."""
     if encoding != 'latin1':
         raise pickle.UnpicklingError(f'it asks for the text encoding {encoding!r}')
     return text.encode('latin1')
@@ -35,16 +28,13 @@ def _latin1Bytes(text, encoding):
 
 def _torchFromBytes(data):
     """A tensor's memory, which torch writes as a file of its own inside a pickle."""
-    return _torchLoad(io.BytesIO(data))
+    return loadCheckpoint(io.BytesIO(data))
 
 
-STORAGES = [name for name in dir(torch) if name.endswith('Storage') and not name.startswith('_')]
 ALLOWED = {
-    **{(module, name): function
-       for core in ('numpy.core', 'numpy._core')  # numpy 1 and 2
-       for module, name, function in ((f'{core}.multiarray', '_reconstruct', multiarray._reconstruct),
-                                      (f'{core}.multiarray', 'scalar', multiarray.scalar),
-                                      (f'{core}.numeric', '_frombuffer', numeric._frombuffer))},
+    ('numpy.core.multiarray', '_reconstruct'): multiarray._reconstruct,
+    ('numpy.core.multiarray', 'scalar'): multiarray.scalar,
+    ('numpy.core.numeric', '_frombuffer'): numeric._frombuffer,
     ('numpy', 'ndarray'): np.ndarray,
     ('numpy', 'dtype'): np.dtype,
     ('collections', 'OrderedDict'): collections.OrderedDict,
@@ -53,53 +43,21 @@ ALLOWED = {
     ('_codecs', 'encode'): _latin1Bytes,
     ('torch.storage', '_load_from_bytes'): _torchFromBytes,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
-    **{('torch', name): getattr(torch, name) for name in STORAGES},
 }
+for _name in dir(torch):
+    if _name.endswith('Storage') and not _name.startswith('_'):
+        ALLOWED['torch', _name] = getattr(torch, _name)
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that builds only what `ALLOWED` lists. Anything else raises `pickle.UnpicklingError`, and is not run."""
+    """Builds only what `ALLOWED` lists; anything else raises `pickle.UnpicklingError`."""
 
     def find_class(self, module, name):
-        try:
-            return ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}, which is no array, tensor or plain value; '
-                                         'nothing of it was run') from None
-
-
-def _load(file, **options):
-    return RestrictedUnpickler(file, **options).load()
-
-
-def _torchLoad(file):
-    """torch.load by the restricted unpickler."""
-    restricted = types.SimpleNamespace(__name__='restricted', Unpickler=RestrictedUnpickler, load=_load)
-    options = {'weights_only': False} if _TORCH_HAS_WEIGHTS_ONLY else {}
-    return torch.load(file, map_location='cpu', pickle_module=restricted, **options)
-
-
-_TORCH_HAS_WEIGHTS_ONLY = 'weights_only' in inspect.signature(torch.load).parameters
-
-
-_MEMORY_CAN_BE_LIMITED = resource is not None and os.path.exists('/proc/self/statm')
-
-
-@contextlib.contextmanager
-def _limitedMemory():
-    """A few wrong bytes can make a pickle ask for all the memory there is: within, it gets a MemoryError instead (on Linux)."""
-    if not _MEMORY_CAN_BE_LIMITED:
-        yield
-        return
-    with open('/proc/self/statm', 'rb', buffering=0) as f:
-        used = int(f.read(100).split()[0]) * mmap.PAGESIZE
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    stricter = min([used + MEMORY_OF_A_PICKLE] + [limit for limit in limits if limit != resource.RLIM_INFINITY])
-    try:
-        resource.setrlimit(resource.RLIMIT_AS, (stricter, limits[1]))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, limits)
+        allowed = ALLOWED.get((module.replace('numpy._core', 'numpy.core'), name))
+        if allowed is None:
+            raise pickle.UnpicklingError(f'it asks for {module}.{name}, which is no array, tensor '
+                                         'or plain value; nothing of it was run')
+        return allowed
 
 
 def loadPickle(path):
@@ -110,12 +68,18 @@ def loadPickle(path):
         pickle.UnpicklingError: the file asks for anything but arrays, tensors and plain values.
         Exception: whatever pickle raises on a broken file.
     """
-    with openRegular(path) as f, _limitedMemory():
+    with openRegular(path) as f:
         return _load(f)
 
 
-def loadCheckpoint(path):
-    """The checkpoint in the file `path`, its tensors on the CPU; errors as `loadPickle`'s."""
-    if _TORCH_HAS_WEIGHTS_ONLY:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    return _torchLoad(path)
+def _load(file, **options):
+    return RestrictedUnpickler(file, **options).load()
+
+
+def loadCheckpoint(file):
+    """The checkpoint in a file or at its path, its tensors on the CPU; errors as `loadPickle`'s."""
+    if 'weights_only' in inspect.signature(torch.load).parameters:
+        return torch.load(file, map_location='cpu', weights_only=True)
+    restricted = types.SimpleNamespace(__name__='restricted', Unpickler=RestrictedUnpickler,
+                                       load=_load)
+    return torch.load(file, map_location='cpu', pickle_module=restricted)

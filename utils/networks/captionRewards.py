@@ -1,9 +1,9 @@
-"""How much captions of training images are worth, fast enough for every step of a training.
+"""The rewards of sampled captions of training images, computed fast enough for every training step.
 
     reward = CIDEr-D + METEOR_SHARE · METEOR of exact words
 
-CIDEr-D alone makes captions short and plain. Both are of tokens, the end token the last one for CIDEr-D, against all human
-captions of an image.
+CIDEr-D alone makes captions short and plain. Both compare a caption's tokens with those of all
+human captions of its image; only CIDEr-D counts the end token as a word.
 """
 import numpy as np
 
@@ -11,17 +11,17 @@ from utils.data.captionWords import END, UNKNOWN
 from utils.files.errors import UserError
 
 METEOR_SHARE = 8
-LONGEST = 4              # n-grams that CIDEr-D counts
-SIGMA = 6                # words, the width of its penalty for another length (Vedantam et al. 2015, section 5)
+LONGEST = 4              # words of CIDEr-D's longest n-grams
+SIGMA = 6                # words, width of its penalty for other lengths (Vedantam et al. 2015)
 ALPHA, BETA, GAMMA = 0.85, 0.2, 0.6  # METEOR's for English (Denkowski and Lavie 2014, table 3)
-LARGEST_VOCABULARY = 55_000  # of which four words make one number of 64 bits
+LARGEST_VOCABULARY = 55_000  # four of its words fit into a number of 64 bits
 
 
 def checkVocabulary(vocabulary_size):
     """Raises a UserError where the vocabulary is too large for rewards."""
     if vocabulary_size > LARGEST_VOCABULARY:
-        raise UserError(f"config['selfCriticalEpochs'] needs a vocabulary of at most {LARGEST_VOCABULARY:,} words. Set "
-                        "config['vocabulary_size'] to fewer.")
+        raise UserError("config['selfCriticalEpochs'] needs a vocabulary of at most "
+                        f"{LARGEST_VOCABULARY:,} words. Set config['vocabulary_size'] to fewer.")
 
 
 def ngrams(captions, vocabulary_size):
@@ -32,27 +32,26 @@ def ngrams(captions, vocabulary_size):
         vocabulary_size: V, at most `LARGEST_VOCABULARY`.
 
     Returns:
-        three integer arrays, an element for each n-gram: its caption's number, a number that it shares with equal n-grams
-        alone, and n - 1.
+        integer array [3, number of n-grams]: each one's caption, its code, which equal n-grams
+        alone share, and n - 1.
     """
-    lengths = np.array([len(caption) for caption in captions])
-    tokens = np.zeros((len(captions), lengths.max(initial=0) + LONGEST), np.int64)
+    found = []
     for row, caption in enumerate(captions):
-        tokens[row, :len(caption)] = caption
-    codes, found, base = np.zeros_like(tokens), [], vocabulary_size + 2
-    for n in range(1, LONGEST + 1):
-        codes = codes[:, :tokens.shape[1] - n + 1] * base + tokens[:, n - 1:] + 1  # [captions, places]
-        rows, places = np.nonzero(np.arange(codes.shape[1]) < (lengths - n + 1)[:, None])
-        found.append((rows, codes[rows, places], np.full(len(rows), n - 1)))
-    return tuple(map(np.concatenate, zip(*found)))
+        for start in range(len(caption)):
+            code = 0
+            for order, token in enumerate(caption[start:start + LONGEST]):
+                code = code * (vocabulary_size + 2) + token + 1
+                found.append((row, code, order))
+    return np.array(found, np.int64).reshape(-1, 3).T
 
 
 class CaptionRewards:
     """Rewards captions of training images.
 
     Args:
-        codes, frequencies: integer arrays, `ngrams`' numbers of n-grams, sorted, and how many images have each in their captions.
-        images: how many images these are of.
+        codes: integer array, the codes of the training captions' n-grams, sorted.
+        frequencies: integer array, the number of images that have each in their captions.
+        images: the number of training images.
         vocabulary_size: V.
     """
 
@@ -62,90 +61,74 @@ class CaptionRewards:
         self.images = images
         self.vocabulary_size = vocabulary_size
 
-    def __call__(self, captions, references):
-        """The rewards [B, S] of S captions of each of B images; arguments as `scores`'s."""
-        cider, meteor = self.scores(captions, references)
-        return cider + METEOR_SHARE * meteor
-
-    def scores(self, captions, references):
-        """Scores S captions of each of B images.
+    def __call__(self, samples, references):
+        """The rewards of captions.
 
         Args:
-            captions: B lists of S lists of tokens.
-            references: B lists of one list of tokens or more, what people say.
+            samples: B lists of S lists of tokens.
+            references: B lists of one list of tokens or more, the human captions of the same image.
 
         Returns:
-            CIDEr-D as pycocoevalcap has it, to 10, and METEOR of exact words alone, to 1; float64 arrays [B, S]. METEOR's words
-            count alike, and two matched words make one chunk where both captions have them side by side.
+            float64 array [B, S].
         """
-        B, S = len(captions), len(captions[0])
-        said = [caption for of_image in captions for caption in of_image]        # B·S captions
-        human = [caption for of_image in references for caption in of_image]     # R captions
-        image_of = np.repeat(np.arange(B), [len(of_image) for of_image in references])  # [R]
-        beside = image_of[:, None] * S + np.arange(S)                            # [R, S], the captions of a human one's image
+        scores = map(self.scores, samples, references)
+        return np.stack([cider + METEOR_SHARE * meteor for cider, meteor in scores])
 
-        rows, codes, orders = ngrams(said + human, self.vocabulary_size)
-        known, ids = np.unique(codes, return_inverse=True)                       # the U n-grams that there are
-        order_of = np.zeros(len(known), np.int64)
-        order_of[ids] = orders
-        keys, counts = np.unique(rows * len(known) + ids, return_counts=True)    # each caption's n-grams, once
-        rows, ids = np.divmod(keys, len(known))
-        slots = rows * LONGEST + order_of[ids]                                   # a place for each caption and n
+    def scores(self, samples, references):
+        """Two scores of S captions of one image.
 
-        def per_caption(values):                                                 # [captions, n]
-            return np.bincount(slots, values, (len(said) + len(human)) * LONGEST).reshape(-1, LONGEST)
+        Args:
+            samples: S lists of tokens.
+            references: lists of tokens, the image's R human captions.
 
-        values = counts * self._rarity(known)[ids]
-        norms = np.sqrt(per_caption(values ** 2))
-        lengths = per_caption(counts)[:, 1]                                      # in bigrams, as pycocoevalcap has it
+        Returns:
+            float64 arrays [S]: CIDEr-D from 0 to 10 as pycocoevalcap has it, and METEOR from 0 to
+            1, with exact matches alone, all words of one weight, and any two matched words in one
+            chunk that are neighbours in both captions.
+        """
+        S = len(samples)
+        rows, codes, orders = ngrams([*samples, *references], self.vocabulary_size)
+        known, numbers = np.unique(codes, return_inverse=True)           # the image's U n-grams
+        of_order = np.zeros((len(known), LONGEST))                       # [U, n], 1 at each one's n
+        of_order[numbers, orders] = 1
+        counts = np.zeros((S + len(references), len(known)))             # [captions, U]
+        np.add.at(counts, (rows, numbers), 1)
 
-        # each n-gram of a human caption, looked for in the S captions beside it
-        first = np.searchsorted(rows, len(said))
-        human_rows = rows[first:] - len(said)
-        wanted = beside[human_rows] * len(known) + ids[first:, None]
-        places = np.searchsorted(keys[:first], wanted).clip(max=first - 1)
-        theirs, sample = np.nonzero(keys[places] == wanted)
-        ours, theirs_in_keys = places[theirs, sample], theirs + first
-        pair_slots = (human_rows[theirs] * S + sample) * LONGEST + order_of[ids[ours]]
+        # log(images / images with the n-gram); an unseen n-gram counts as seen once
+        places = np.searchsorted(self.codes, known).clip(max=len(self.codes) - 1)
+        frequencies = np.where(self.codes[places] == known, self.frequencies[places], 1)
+        values = counts * (np.log(self.images) - np.log(frequencies))    # [captions, U]
+        norms = np.sqrt(values ** 2 @ of_order)                          # [captions, n]
+        common = np.minimum(values[:S, None], values[S:]) * values[S:] @ of_order  # [S, R, n]
+        norms = norms[:S, None] * norms[S:]
+        cosines = np.divide(common, norms, where=norms > 0, out=np.zeros_like(norms))
+        lengths = (counts @ of_order)[:, 1]                              # bigrams, as pycocoevalcap
+        penalty = np.exp(-(lengths[:S, None] - lengths[S:]) ** 2 / (2 * SIGMA ** 2))
+        cider = (10 * cosines.mean(2) * penalty).mean(1)                 # [S]
 
-        def per_pair(values):                                                    # [R, S, n]
-            return np.bincount(pair_slots, values, len(human) * S * LONGEST).reshape(-1, S, LONGEST)
-
-        products = np.minimum(values[ours], values[theirs_in_keys]) * values[theirs_in_keys]
-        all_norms = norms[beside] * norms[len(said):, None]
-        cosines = np.divide(per_pair(products), all_norms, where=all_norms > 0, out=np.zeros_like(all_norms))
-        penalty = np.exp(-(lengths[beside] - lengths[len(said):, None]) ** 2 / (2 * SIGMA ** 2))  # [R, S]
-        cider = np.zeros((B, S))
-        np.add.at(cider, image_of, 10 * cosines.mean(2) * penalty)
-        cider /= np.bincount(image_of, minlength=B)[:, None]
-
-        of_words = known % (self.vocabulary_size + 2) != END + 1                            # not those that end in the end token
-        words = per_caption(counts * of_words[ids])[:, 0]
-        common = per_pair(np.minimum(counts[ours], counts[theirs_in_keys]) * of_words[ids[ours]])
-        meteor = np.zeros((B, S))
-        np.maximum.at(meteor, image_of, _meteor(common[:, :, 0], common[:, :, 1], words[beside], words[len(said):, None]))
-        return cider, meteor
-
-    def _rarity(self, codes):
-        """The logarithm of the images by those that have an n-gram; one that no image has counts as one that one has."""
-        places = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
-        return np.log(self.images) - np.log(np.where(self.codes[places] == codes, self.frequencies[places], 1))
+        counts[:, known % (self.vocabulary_size + 2) == END + 1] = 0     # no end tokens
+        words = (counts @ of_order)[:, 0]
+        common = np.minimum(counts[:S, None], counts[S:]) @ of_order     # [S, R, n]
+        meteor = _meteor(common[:, :, 0], common[:, :, 1], words[:S, None], words[S:])
+        return cider, meteor.max(1)
 
 
-def _meteor(matches, bigrams, words, human_words):
-    """METEOR from the numbers of matched words and bigrams, and of the words in both captions; arrays."""
-    precision, recall = matches / np.maximum(words, 1), matches / np.maximum(human_words, 1)
+def _meteor(matches, bigrams, words, reference_words):
+    """METEOR from the numbers of matched words and bigrams, and of both captions' words."""
+    precision = matches / np.maximum(words, 1)
+    recall = matches / np.maximum(reference_words, 1)
     mean = precision * recall / np.maximum(ALPHA * precision + (1 - ALPHA) * recall, 1e-12)
     chunks = np.maximum(matches - bigrams, 1) / np.maximum(matches, 1)
     return mean * (1 - GAMMA * chunks ** BETA)
 
 
 def learnedWords(dataset, captions):
-    """The words that an image's captions are rewarded for: lists of tokens up to the end token.
+    """The words that samples of an image are compared with: lists of tokens up to the end token.
 
     Args:
         dataset: a `CaptionDataset`.
-        captions: lists of tokens, as its files have them. Unknown words become V, which no caption of the network has.
+        captions: lists of tokens, as its files have them. Unknown words become V, which no sample
+            has.
     """
-    return [[dataset.vocabulary_size if token == UNKNOWN else token for token in dataset.tokensToLearn(caption)[1:]]
-            for caption in captions]
+    return [[dataset.vocabulary_size if token == UNKNOWN else token
+             for token in dataset.tokensToLearn(caption)[1:]] for caption in captions]

@@ -1,9 +1,14 @@
-"""Networks that have nothing but what the course fixes, other students' say: answers through their `forward`."""
+"""Networks that have only what the course fixes, as other students' do."""
 import torch
 
 
+def wordwise(net):
+    """The network itself where it has the three methods of `ThroughForward`, else one of those."""
+    return net if hasattr(net, 'logits_of_words') else ThroughForward(net)
+
+
 class ThroughForward:
-    """The three questions of `utils.networks.decoding`, answered for such a network.
+    """What training and decoding ask of a network, answered by its `forward`.
 
     Args:
         net: an `imageCaptionModel`.
@@ -13,35 +18,41 @@ class ThroughForward:
         self.net = net
 
     def process_features(self, cnn_features):
+        """What the network makes of the images: a tensor with a row for each."""
         return cnn_features
 
-    def prepare(self, cnn_features):
-        return cnn_features
+    def prepare(self, processed_features):
+        """What all words of these images' captions share."""
+        return processed_features
 
-    def next_words(self, cnn_features, word, state):
-        logits, state = self.net(cnn_features, word.unsqueeze(1), True, state)   # [B, 1, V]
-        return logits[:, 0], state
+    def logits_of_words(self, cnn_features, words, batch_sizes, state=None):
+        """Logits [N, V] of packed words [N], and the state [L, B, ..] after the last step; from
+        what `prepare` returns, and the state before (None at the start).
 
-
-def attentionLayer(net):
-    """The attention layer of a network, which some own and some keep inside their `rnn`; None where there is none."""
-    return getattr(net, 'attention_layer', None) or getattr(getattr(net, 'rnn', None), 'attention_layer', None)
+        The words of captions of different lengths, the longest first: every caption's first word,
+        then every second word, and so on; `batch_sizes` has the number of each.
+        """
+        sizes = torch.tensor(batch_sizes, device=words.device).unsqueeze(1)
+        has_word = torch.arange(len(cnn_features), device=words.device) < sizes    # [T, B]
+        tokens = torch.zeros_like(has_word, dtype=words.dtype)
+        tokens[has_word] = words
+        logits, state = self.net(cnn_features, tokens.t().contiguous(), True, state)  # [B, T, V]
+        return logits.transpose(0, 1)[has_word], state
 
 
 def attentionOver(net, cnn_features, x_tokens):
-    """The attention's weights [B, T, K] while a network reads words [B, T]; None where it has no attention to be seen."""
+    """The attention's weights [B, T, K] at each of the words [B, T]; None where the network has no
+    attention that can be watched."""
     if hasattr(net, 'attention_over'):
         return net.attention_over(cnn_features, x_tokens)
-    layer = attentionLayer(net)
-    if layer is None:
+    layers = [layer for name, layer in net.named_modules() if name.endswith('attention_layer')]
+    if not layers:
         return None
-    of_steps = []  # [B, K] each: such networks go step by step
-    hook = layer.register_forward_hook(lambda layer, seen, weights: of_steps.append(weights))
-    try:
+    weights_of_steps = []                                                # each [B, K]
+    with layers[0].register_forward_hook(
+            lambda layer, states, weights: weights_of_steps.append(weights)):
         net(cnn_features, x_tokens, True)
-    finally:
-        hook.remove()
     B, T = x_tokens.shape
-    if [weights.shape[:-1] for weights in of_steps] != [(B,)] * T:
+    if [weights.shape[:-1] for weights in weights_of_steps] != [(B,)] * T:
         return None
-    return torch.stack(of_steps, dim=1)
+    return torch.stack(weights_of_steps, dim=1)

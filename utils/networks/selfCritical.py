@@ -1,25 +1,27 @@
-"""Learning from the score itself: self-critical sequence training (Rennie et al. 2017, arXiv:1612.00563).
+"""Learning from the score itself: self-critical sequence training (Rennie et al. 2017,
+arXiv:1612.00563).
 
-After the epochs of cross entropy, the network says captions by chance, each word as probable as it finds it, and every caption is
-rewarded. A caption's words become more probable where its reward is above the mean of the image's other captions, and less where
-it is below (Luo 2020, arXiv:2003.09971): the loss is their cross entropy times that advantage.
+After the epochs of cross entropy the network samples captions of the training images, and each is
+rewarded. A caption's words become more probable where its reward is above the mean of the image's
+other samples, and less where it is below (Luo 2020, arXiv:2003.09971): the loss is their cross
+entropy times that advantage.
 """
 import torch
 
 from utils.data.captionWords import END, START
 from utils.networks.captionRewards import learnedWords
 
-CAPTIONS = 4             # said by chance for each image
+CAPTIONS = 4             # samples of each image
 LEARNING_RATE = 5e-5
 
 
 class RewardedBatches:
-    """Batches of captions that the model says by chance, made of batches of training images as they are asked for.
+    """Batches of sampled captions, made of batches of training images as they are asked for.
 
     Args:
         batches: the images' batches.
-        model: a `Model`.
-        loader: the loader that they come from.
+        model: a `Model`, which samples the captions.
+        loader: the loader that the batches come from.
         rewards: a `CaptionRewards`.
 
     Attributes:
@@ -34,25 +36,29 @@ class RewardedBatches:
         self.total, self.number = 0.0, 0
 
     def __iter__(self):
-        return map(self._rewarded, self.batches)
+        for batch in self.batches:
+            samples = [[upToEnd(tokens) for tokens in samples_of_image]
+                       for samples_of_image in self.model.sampledTokens(batch, CAPTIONS)]
+            references = [learnedWords(self.loader.dataset, captions)
+                          for captions in batch.references()]
+            rewards = self.rewards(samples, references)                  # [B, S]
+            # images without weights only fill up a process's share of a batch
+            learned = batch['yWeights'].sum((1, 2)).numpy() > 0
+            self.total += float(rewards[learned].sum())
+            self.number += rewards[learned].size
+            mean_of_others = (rewards.sum(1, keepdims=True) - rewards) / (CAPTIONS - 1)
+            captions = []
+            for samples_of_image, is_learned in zip(samples, learned):
+                for sample in samples_of_image:
+                    captions.append([START, *sample] if is_learned else [START])
+            yield {'cnn_features': batch['cnn_features'],
+                   **self.loader.collate_fn.captionTensors(captions),
+                   'advantages': torch.from_numpy(rewards - mean_of_others).float().flatten(),
+                   'imgPaths': batch['imgPaths']}
 
     def set_postfix_str(self, text, refresh=False):
-        """Shows the mean reward so far instead of the loss, which says nothing here."""
+        """Shows the mean reward so far instead of the loss, which means nothing here."""
         self.batches.set_postfix_str(f'reward {self.total / max(1, self.number):.3f}', refresh)
-
-    def _rewarded(self, batch):
-        said = [[upToEnd(tokens) for tokens in of_image] for of_image in self.model.sampledTokens(batch, CAPTIONS)]
-        references = [learnedWords(self.loader.dataset, captions) for captions in batch['allcaptionsAsTokens']]
-        rewards = self.rewards(said, references)                                 # [B, S]
-        learned = batch['yWeights'].sum((1, 2)).numpy() > 0                      # not the images that fill up a process's share
-        self.total += float(rewards[learned].sum())
-        self.number += rewards[learned].size
-        mean_of_others = (rewards.sum(1, keepdims=True) - rewards) / (CAPTIONS - 1)
-        captions = [[START, *caption] if is_learned else [START]
-                    for of_image, is_learned in zip(said, learned) for caption in of_image]
-        return {'cnn_features': batch['cnn_features'], **self.loader.collate_fn.captionTensors(captions),
-                'advantages': torch.from_numpy(rewards - mean_of_others).float().flatten(),
-                'imgPaths': batch['imgPaths']}
 
 
 def upToEnd(tokens):

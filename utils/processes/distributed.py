@@ -54,11 +54,6 @@ def localRank():
     return 0 if _store is None else int(os.environ['LOCAL_RANK'])
 
 
-def localWorldSize():
-    """The number of processes on this machine."""
-    return 1 if _store is None else int(os.environ['LOCAL_WORLD_SIZE'])
-
-
 def isMain():
     """Whether this is the process that validates, prints and writes."""
     return rank() == 0
@@ -75,10 +70,10 @@ def isFirstToEnd():
 @contextlib.contextmanager
 def mainFirst():
     """The main process goes through the block before the others do."""
-    if worldSize() > 1 and not isMain():
+    if not isMain():
         dist.barrier()
     yield
-    if worldSize() > 1 and isMain():
+    if isMain() and worldSize() > 1:
         dist.barrier()
 
 
@@ -140,9 +135,10 @@ class LossOfShare(nn.Module):
             batch: the share.
             parts: the most truncated parts that a process has in this batch.
         """
-        has_words = bool(batch['yWeights'].any())
-        losses = list(self.lossOfParts(batch)) if has_words else []
-        if not has_words:
+        losses = []
+        if batch['yWeights'].any():
+            losses += self.lossOfParts(batch)
+        else:
             batch = {**batch, 'yWeights': torch.ones_like(batch['yWeights'])}
         for _ in range(parts - len(losses)):
             losses.append(0 * next(self.lossOfParts(batch)))
