@@ -15,8 +15,9 @@ REQUIRED = object()  # in place of a default: what tells the tasks apart
 
 
 def wholeNumber(low):
-    """A check whether a value is a whole number of `low` or more."""
-    return lambda value: type(value) is int and value >= low
+    """A check whether a value is a whole number of `low` or more, and what to say if it is not."""
+    return ((lambda value: type(value) is int and value >= low),
+            f'a whole number of {low} or more')
 
 
 def oneOf(*values):
@@ -24,8 +25,7 @@ def oneOf(*values):
     return (lambda value: value in values), 'one of ' + ', '.join(map(repr, values))
 
 
-SIZE = wholeNumber(1), 'a whole number of 1 or more'
-COUNT = wholeNumber(0), 'a whole number of 0 or more'
+SIZE, COUNT = wholeNumber(1), wholeNumber(0)
 FLAG = oneOf(0, 1)
 FOLDER = (lambda value: value.strip() != ''), "a folder, such as 'storedModels/'"
 # key → (default, check, what is possible); a check that raises an exception has failed
@@ -36,14 +36,13 @@ CONFIG = {
     'weight_decay': (1e-5, lambda value: value >= 0, 'a number of 0 or more'),
     'number_of_cnn_features': (2048, *SIZE),
     'embedding_size': (300, *SIZE),
-    'vocabulary_size': (10000, wholeNumber(4), 'a whole number of 4 or more'),  # 3 marks, a word
+    'vocabulary_size': (10000, *wholeNumber(4)),  # three marks and a word
     'truncated_backprop_length': (25, *SIZE),
     'hidden_state_sizes': (512, *SIZE),
     'num_rnn_layers': (REQUIRED, *SIZE),
     'cellType': (REQUIRED, lambda value: value.strip() != '', "a cell's name, such as 'GRU'"),
     'scheduler_milestones': ([75, 90],
-                             lambda value: value is None
-                             or all(map(wholeNumber(1), value)) and sorted(value) == list(value),
+                             lambda value: value is None or sorted(map(int, value)) == list(value),
                              'a rising list of epochs such as [75, 90], or None'),
     'scheduler_factor': (0.2, lambda value: 0 <= value <= 1, 'a number from 0 to 1'),
     'attention': ('assignment', *oneOf('assignment', 'content')),
@@ -59,7 +58,7 @@ VALIDATION_CONFIG = {'beamSize': (3, *SIZE)}  # the rest is the checkpoint's
 MODEL_PARAM = {
     'batch_size': (128, *SIZE),
     'cuda': ({'use_cuda': True, 'device_idx': 0},
-             lambda value: type(value['use_cuda']) is bool and wholeNumber(0)(value['device_idx']),
+             lambda value: type(value['use_cuda']) is bool and value['device_idx'] in range(64),
              "a dictionary such as {'use_cuda': True, 'device_idx': 0}"),
     'numbOfCPUThreadsUsed': (10, *COUNT),
     'numbOfEpochs': (99, *SIZE),
@@ -92,14 +91,10 @@ def allEpochs(modelParam, config):
     return modelParam['numbOfEpochs'] + config['selfCriticalEpochs']
 
 
-def withDefaults(config):
-    """The configuration of a training or a checkpoint, with defaults for missing keys."""
-    return _completed(config, CONFIG)
-
-
-def _completed(values, table):
+def withDefaults(config, table=CONFIG):
+    """The settings of a script or a checkpoint, with defaults for missing keys."""
     defaults = {key: default for key, (default, _, _) in table.items() if default is not REQUIRED}
-    return {**copy.deepcopy(defaults), **values}
+    return {**copy.deepcopy(defaults), **config}
 
 
 def checkSettings(modelParam, config=None):
@@ -119,11 +114,9 @@ def checkSettings(modelParam, config=None):
     paramTable, configTable = TRAINING_PARAM, CONFIG
     if modelParam.get('inference'):
         paramTable, configTable = VALIDATION_PARAM, VALIDATION_CONFIG
-    modelParam = {'data_dir': dataDir(), **_completed(modelParam, paramTable)}
-    faults = _faults('modelParam', modelParam, paramTable)
-    if config is not None:
-        config = _completed(config, configTable)
-        faults += _faults('config', config, configTable)
+    modelParam = withDefaults({'data_dir': dataDir(), **modelParam}, paramTable)
+    config = withDefaults(config or {}, configTable)
+    faults = _faults('modelParam', modelParam, paramTable) + _faults('config', config, configTable)
     if faults:
         raise UserError('The settings at the top of the script cannot be used: '
                         f"{'; '.join(faults)}.")
