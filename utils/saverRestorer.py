@@ -1,5 +1,4 @@
 """Checkpoints of the last and the best epoch in a run's folder, and going on from them."""
-import glob
 import hashlib
 import io
 import os
@@ -54,12 +53,7 @@ def loadForValidation(modelParam):
     if path is None:
         raise UserError(f'There is no checkpoint to validate in {runFolder(modelParam)}. Train the '
                         'model first: python Exercise_Train_task*.py')
-    try:
-        return readCheckpoint(path)
-    except UserError:
-        if path == findForValidation(modelParam):
-            raise
-        return loadForValidation(modelParam)  # a training that is running has replaced it
+    return readCheckpoint(path)
 
 
 def readCheckpoint(path):
@@ -111,10 +105,8 @@ class SaverRestorer:
             currentLoss: -METEOR.
             model: the `Model`.
         """
-        kinds = ['last']
         if self.best is None or currentLoss < self.best['loss']:
             self.best = {'epoch': epoch, 'loss': float(currentLoss)}
-            kinds = ['best', 'last']  # so that a run killed in between repeats the epoch
         data = io.BytesIO()
         torch.save({
             **self.run,
@@ -129,9 +121,12 @@ class SaverRestorer:
             'best': self.best,
         }, data)
         folder = runFolder(self.modelParam)
-        for kind in kinds:
-            writeAtomically(os.path.join(folder, f'{kind}_epoch{epoch}.pt'), data.getbuffer())
-        for kind, newest in (('last', epoch), ('best', self.best['epoch'])):
+        # the best one first: a run killed in between repeats the epoch
+        newest_epochs = ('best', self.best['epoch']), ('last', epoch)
+        for kind, newest in newest_epochs:
+            if newest == epoch:
+                writeAtomically(os.path.join(folder, f'{kind}_epoch{epoch}.pt'), data.getbuffer())
+        for kind, newest in newest_epochs:
             for older in set(checkpointEpochs(folder, kind)) - {newest}:
                 os.remove(os.path.join(folder, f'{kind}_epoch{older}.pt'))
 
@@ -150,37 +145,25 @@ class SaverRestorer:
                 or cannot be read.
         """
         if self.modelParam['inference']:
-            self._restoreForInference(model)
+            checkpoint = loadForValidation(self.modelParam)
+            self._loadWeights(model, checkpoint)
+            origin = 'was trained here'
+            if checkpoint['path'].startswith(DELIVERED):
+                origin = 'comes with the project'
+            print(f"Model: {checkpoint['path']}, which {origin}, after epoch {model.start_epoch}.",
+                  flush=True)
+            return model
+        checkpoint = fromMain(self._loadForTraining)
+        if checkpoint:
+            self._goOn(model, checkpoint)
         else:
-            checkpoint = fromMain(self._loadForTraining)
-            if checkpoint:
-                self._goOn(model, checkpoint)
-            else:
-                self._sayThatARunBegins()
+            print(f'A new run begins, in {runFolder(self.modelParam)}.', flush=True)
         return model
-
-    def _restoreForInference(self, model):
-        checkpoint = loadForValidation(self.modelParam)
-        self._loadWeights(model, checkpoint)
-        origin = 'was trained here'
-        if checkpoint['path'].startswith(DELIVERED):
-            origin = 'comes with the project'
-        if 'trainedBy' in checkpoint:
-            origin = f"was trained by {checkpoint['trainedBy']}"
-        print(f"Model: {checkpoint['path']}, which {origin}, after epoch {model.start_epoch}.",
-              flush=True)
 
     def _loadForTraining(self):
         kind = 'best' if self.modelParam['restoreModelBest'] else 'last'
         path = newestCheckpoint(runFolder(self.modelParam), kind)
         return readCheckpoint(path) if path else None
-
-    def _sayThatARunBegins(self):
-        folder = os.path.normpath(runFolder(self.modelParam))
-        print(f'A new run begins, in {folder}.', flush=True)
-        others = glob.glob(glob.escape(folder[:-6]) + '[0-9a-f]' * 6)  # as dataName ends
-        for other in set(others) - {folder}:
-            print(f'That in {other} learned from other files or another vocabulary.', flush=True)
 
     def _goOn(self, model, checkpoint):
         folder = runFolder(self.modelParam)
