@@ -3,7 +3,6 @@ import hashlib
 import io
 import os
 import re
-import warnings
 
 import torch
 
@@ -180,10 +179,9 @@ class SaverRestorer:
                             "go on all the same by modelParam['restoreModelLast'] = 1.")
         self._loadWeights(model, checkpoint)
         if changes or 'scheduler_state_dict' not in checkpoint:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # the new optimizer has made no step yet
-                for _ in range(model.start_epoch):
-                    model.scheduler.step()
+            model.optimizer.step()  # without gradients it changes nothing; the scheduler wants it
+            for _ in range(model.start_epoch):
+                model.scheduler.step()
         else:
             model.optimizer.load_state_dict(checkpoint['optimizer_state_dict'])
             model.scheduler.load_state_dict(checkpoint['scheduler_state_dict'])
