@@ -11,11 +11,9 @@ from utils.pages.figures import plotFolder, saveFigure
 
 EXAMPLES = 5
 REFERENCES = 5                          # of an image, at most
-WIDTH, MARGIN = 640, 16                 # in points, as all lengths
-PICTURE_WIDTH, PICTURE_HEIGHT = 192, 144
-TEXT_LEFT = 224
-CAPTION_LINE, TEXT_LINE = 24, 17        # from one line to the next
 CAPTION_LETTERS, TEXT_LETTERS = 40, 70  # of a line, at most
+# in points: the figure's width, its margins, the pictures' width, where text begins, its lines
+WIDTH, MARGIN, PICTURE, TEXT_LEFT, CAPTION_LINE, TEXT_LINE = 640, 16, 192, 224, 24, 17
 TEXT = {'va': 'top', 'linespacing': 1.5, 'parse_math': False}
 
 
@@ -76,9 +74,8 @@ def drawExamples(examples, own_captions, path):
     axes.text(MARGIN, MARGIN / 2, about, color='.35', **TEXT)
     y = 2.5 * MARGIN
     for picture, detail in examples:
-        scale = min(PICTURE_WIDTH / picture.width, PICTURE_HEIGHT / picture.height)
-        right, bottom = MARGIN + scale * picture.width, y + scale * picture.height
-        axes.imshow(picture, extent=(MARGIN, right, bottom, y))
+        bottom = y + PICTURE * picture.height / picture.width
+        axes.imshow(picture, extent=(MARGIN, MARGIN + PICTURE, bottom, y))
         caption = textwrap.wrap(detail['caption'], CAPTION_LETTERS)
         lines = []
         if detail['meteor'] is not None:
@@ -88,7 +85,7 @@ def drawExamples(examples, own_captions, path):
         axes.text(TEXT_LEFT, y, '\n'.join(caption), weight='bold', size=15, **TEXT)
         y_lines = y + CAPTION_LINE * len(caption)
         axes.text(TEXT_LEFT, y_lines, '\n'.join(lines), size=11, **TEXT)
-        y = max(y + PICTURE_HEIGHT, y_lines + TEXT_LINE * len(lines)) + MARGIN
+        y = max(bottom, y_lines + TEXT_LINE * len(lines)) + MARGIN
     axes.set(xlim=(0, WIDTH), ylim=(y, 0))
     figure.set_size_inches(WIDTH / 72, y / 72)
     saveFigure(figure, path)
