@@ -104,7 +104,7 @@ def captionsOf(features, model, checkpoint):
     tokens, log_p = model.beamSearch(batch, BEST)
     tokens = tokens.tolist()
     attention = model.attentionOver(batch, [best[0] for best in tokens])  # [B, T, 10] or None
-    vocabulary = {'TokenToWord': dict(enumerate(checkpoint['words']))}
+    vocabulary = {'TokenToWord': checkpoint['words']}
     details = []
     for row, best in enumerate(tokens):
         captions = [captionOf(vocabulary, caption) for caption in best]
@@ -141,8 +141,8 @@ def main():
                 name = os.path.relpath(path, folder)
                 image_id = imageId(path) if photos_with_id[imageId(path)] == 1 else name
                 picture, size = openPhoto(path, PIXELS)
-                image.update(image_id=image_id, imgPath=name, position=len(results), size=size,
-                             boxes=regions.round(1).tolist(), picture=embedded(picture))
+                image.update(imgPath=name, size=size, picture=embedded(picture),
+                             boxes=regions.round(1).tolist())
                 results.append({'image_id': image_id, 'caption': image['caption']})
         if images:
             number = f'_{len(pages) + 1}' if pages else ''

@@ -149,20 +149,18 @@ class SaverRestorer:
             origin = 'was trained here'
             if checkpoint['path'].startswith(DELIVERED):
                 origin = 'comes with the project'
+            if 'trainedBy' in checkpoint:
+                origin = f"was trained by {checkpoint['trainedBy']}"
             print(f"Model: {checkpoint['path']}, which {origin}, after epoch {model.start_epoch}.",
                   flush=True)
             return model
-        checkpoint = fromMain(self._loadForTraining)
-        if checkpoint:
-            self._goOn(model, checkpoint)
+        kind = 'best' if self.modelParam['restoreModelBest'] else 'last'
+        path = fromMain(lambda: newestCheckpoint(runFolder(self.modelParam), kind))
+        if path:
+            self._goOn(model, fromMain(lambda: readCheckpoint(path)))
         else:
             print(f'A new run begins, in {runFolder(self.modelParam)}.', flush=True)
         return model
-
-    def _loadForTraining(self):
-        kind = 'best' if self.modelParam['restoreModelBest'] else 'last'
-        path = newestCheckpoint(runFolder(self.modelParam), kind)
-        return readCheckpoint(path) if path else None
 
     def _goOn(self, model, checkpoint):
         folder = runFolder(self.modelParam)

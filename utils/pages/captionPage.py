@@ -47,9 +47,10 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     details = readRunFile(runFolder(modelParam), 'details_validation.json', [])
     number = len(details)
     ranking = sorted(range(number), key=lambda index: -details[index]['meteor'])
+    places = np.linspace(0, number - 1, min(number, SHOWN), dtype=int).tolist()
     images = []
-    for place in np.linspace(0, number - 1, min(number, SHOWN), dtype=int).tolist():
-        image = {**details[ranking[place]], 'rank': place + 1, 'position': ranking[place]}
+    for index, place in sorted((ranking[place], place) for place in places):
+        image = {**details[index], 'rank': place + 1}
         picture = dataLoader.picture('val', image['imgPath'])
         if picture is not None:
             image.update(picture=embedded(picture), size=picture.size)
@@ -72,9 +73,9 @@ def writePage(path, page, **texts):
     Args:
         path: the file's.
         page: dict of
-            `images`, a list of dicts as in `details_validation.json` with `position`, with
-            `picture` (as `embedded` returns it) and the whole picture's `size` if it can be read,
-            and with `rank` if they have a `meteor`;
+            `images`, a list of dicts as in `details_validation.json`, with `picture` (as
+            `embedded` returns it) and the whole picture's `size` if it can be read, and with
+            `rank` if they have a `meteor`;
             `number`, that of all ranks;
             `ownCaptions`, what the `references` are called.
         texts: `model`, `about` and `scores`, a list of pairs of texts, empty if no caption has

@@ -28,6 +28,7 @@ def oneOf(*values):
 SIZE, COUNT = wholeNumber(1), wholeNumber(0)
 FLAG = oneOf(0, 1)
 FOLDER = (lambda value: value.strip() != ''), "a folder, such as 'storedModels/'"
+TRAINING, VALIDATION = [['train', True], ['val', True]], [['val', False]]
 # key → (default, check, what is possible); a check that raises an exception has failed
 CONFIG = {
     'optimizer': ('adamW', *oneOf(*OPTIMIZERS)),
@@ -74,15 +75,11 @@ MODEL_PARAM = {
 }
 TRAINING_PARAM = {
     **MODEL_PARAM,
-    'modeSetups': ([['train', True], ['val', True]],
-                   lambda value: sorted(map(list, value)) == [['train', True], ['val', True]],
-                   "[['train', True], ['val', True]]: an epoch learns, then validates"),
+    'modeSetups': (TRAINING, *oneOf(TRAINING)),  # an epoch learns, then validates
 }
 VALIDATION_PARAM = {
     **MODEL_PARAM,
-    'modeSetups': ([['val', False]],
-                   lambda value: sorted(mode for mode, _ in value) in (['val'], ['train', 'val']),
-                   "a list such as [['val', False]], with 'val' in it"),
+    'modeSetups': (VALIDATION, *oneOf(VALIDATION, [['val', True]], TRAINING)),
 }
 
 
