@@ -33,8 +33,7 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
     """
     loader = dataLoader.myDataDicts['val']
     images, pictures = [], []
-    for index in range(len(loader.dataset)):
-        image = loader.dataset[index]
+    for image in loader.dataset:
         picture = dataLoader.picture('val', image['imgPath'])
         if picture is not None:
             images.append(image)
