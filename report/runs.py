@@ -32,17 +32,16 @@ class Run:
         self.name = os.path.basename(os.path.normpath(folder))
         self.checkpoint = readCheckpoint(newestCheckpoint(folder, 'best'))
         self.epoch = self.checkpoint['epoch']
-        self.history = (readRunFile(folder, 'history.json', [])
-                        or self.checkpoint.get('history', []))
+        self.history = readRunFile(folder, 'history.json', [])
         self.times = readRunFile(folder, 'times.json', [])
         self.scores = readRunFile(folder, 'scores_validation.json', {})
         self.details = readRunFile(folder, 'details_validation.json', [])
         then = {**self.scores, **self.atEpoch()}
-        if not (self.details and self.scores and self.scores['epoch'] == self.epoch
+        if not (self.details and self.scores.get('epoch') == self.epoch
                 and abs(self.scores['meteor'] - then['meteor']) <= SAME):
             self.scores, self.details = {}, []  # of another model
         self.halves = readRunFile(folder, 'halves.json', {})
-        if self.halves and self.halves['of'] != self.meteorOfEpochs():
+        if self.halves.get('of') != self.meteorOfEpochs():
             self.halves = {}  # the run has gone on since
 
     def meteorOfEpochs(self):
@@ -84,12 +83,12 @@ class Run:
         """
         if self.halves:
             return
+        images = [image['image_id'] for image in details]
         epochs = [epoch for epoch, _ in self.meteorOfEpochs()]
         captions = {(epoch, result['image_id']): [result['caption']] for epoch in epochs
                     for result in readRunFile(self.folder, f'captions_epoch{epoch}.json', [])}
-        images = [image['image_id'] for image in details]
-        epochs = [epoch for epoch in epochs if all((epoch, image) in captions for image in images)]
-        if not epochs or len(images) < 2:
+        complete = all((epoch, image) in captions for epoch in epochs for image in images)
+        if not (epochs and complete and len(images) > 1):
             return
         references = tokenize({image['image_id']: image['references'] for image in details})
         captions = tokenize(captions)
@@ -157,22 +156,16 @@ def runsOfTasks():
     return runs
 
 
-def inWords(tasks):
-    """'task 1', 'tasks 1, 2'."""
-    word = 'task' if len(tasks) == 1 else 'tasks'
-    return f"{word} {', '.join(map(str, tasks))}"
-
-
 def stateOf(runs):
-    """Sentences on a dict task → `Run`: who has trained the models, what is missing."""
-    said = {}
+    """Sentences on a dict task → `Run`: who has trained the models, and what is missing."""
+    sentences = []
     for task in TASKS:
-        run = runs.get(task)
-        said.setdefault(run.whose() if run else 'not trained on these data', []).append(task)
-        if run and not run.scores:
-            said.setdefault('not validated yet, which python Validate_task*.py does',
-                            []).append(task)
-        elif run and not run.halves:
-            said.setdefault('no held-out scores, as the captions of its epochs are missing',
-                            []).append(task)
-    return [f'{inWords(tasks).capitalize()}: {what}.' for what, tasks in said.items()]
+        state = 'not trained on these data'
+        if task in runs:
+            state = runs[task].whose()
+            if not runs[task].scores:
+                state += f'; not validated yet, which python Validate_task{task}.py does'
+            elif not runs[task].halves:
+                state += '; no held-out scores, as captions of its epochs are missing'
+        sentences.append(f'Task {task}: {state}.')
+    return sentences

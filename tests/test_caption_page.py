@@ -1,4 +1,4 @@
-"""Pages and pictures of captions and curves; nothing in a caption acts."""
+"""The pages and pictures of captions: what they show, and that captions are text alone."""
 import base64
 import io
 import json
@@ -6,10 +6,10 @@ import os
 import re
 import shutil
 import subprocess
-import time
-from unittest import mock
+from types import SimpleNamespace
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import AxesImage
@@ -30,7 +30,7 @@ EVIL = ['</script><script>alert(1)</script>', '<img src=x onerror=alert(1)>', '<
 
 
 def scriptsOf(page):
-    """The data of a page, and its program."""
+    """The texts of the page's two scripts, as a browser divides them: the data and the code."""
     return re.findall('<script.*?>(.*?)</script>', page, re.DOTALL)
 
 
@@ -41,17 +41,14 @@ class Images(DataLoaderWrapper):
         self.modelParam = {'data_dir': str(folder)}
 
 
-def keep_details(model_param, details):
-    """Leaves details as a validation does."""
-    writeJson(os.path.join(runFolder(model_param), 'details_validation.json'), details)
-
-
 @pytest.fixture
 def written(model_param, tmp_path):
     """A function that writes the page of some details; returns its text and the data in it."""
     def write(details):
-        keep_details(model_param, details)
-        with open(writeCaptionPage(SCORES, model_param, Images(tmp_path)), encoding='utf-8') as f:
+        writeJson(os.path.join(runFolder(model_param), 'details_validation.json'), details)
+        path = writeCaptionPage(SCORES, model_param, Images(tmp_path))
+        assert path == os.path.join(runFolder(model_param, 'img_dir'), 'captions.html')
+        with open(path, encoding='utf-8') as f:
             page = f.read()
         return page, json.loads(scriptsOf(page)[0])
 
@@ -66,34 +63,32 @@ def detail(number, meteor, **more):
 def test_every_image_with_all_that_is_known_of_it(written, tmp_path):
     (tmp_path / 'val2017').mkdir()
     Image.new('L', (1000, 500), 100).save(str(tmp_path / 'val2017' / '2.jpg'))  # grey
-    whole = (tmp_path / 'val2017' / '2.jpg').read_bytes()
-    (tmp_path / 'val2017' / '3.jpg').write_bytes(whole[:len(whole) // 2])
-    details = [detail(1, .5), detail(2, .75, attention=[[.25, .75]] * 3, boxes=[[0, 0, 8, 9]] * 2),
-               detail(3, .1)]
+    (tmp_path / 'val2017' / '3.jpg').write_bytes(b'no picture')
+    looked = {'attention': [[0.25, 0.75]] * 3, 'boxes': [[0, 0, 8, 9], [1, 2, 3, 4]]}
+    details = [detail(1, 0.5), detail(2, 0.75, **looked), detail(3, 0.1)]
     page, data = written(details)
-    assert data['number'] == 3
     kind, content = data['images'][1].pop('picture').split(',')
     assert kind == 'data:image/jpeg;base64' and data['images'][1].pop('size') == [1000, 500]
     assert data['images'] == [{**image, 'rank': rank} for image, rank in zip(details, (2, 1, 3))]
     with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
         assert picture.size == (320, 160) and picture.mode == 'RGB'
-    for text in ('<h1>Captions of m</h1>', ': 3 validation images.',
+    for text in ('<h1>Captions of m</h1>', 'data: 3 validation images.',
                  '<dt>METEOR</dt><dd>25.0 %</dd>', '<dt>BLEU-4</dt><dd>12.5 %</dd>',
                  '<dt>CIDEr</dt><dd>50.0 %</dd>', '<dt>ROUGE-L</dt><dd>37.5 %</dd>'):
         assert text in page
 
 
-def test_captions_are_text_and_nothing_else(written, model_param):
+def test_captions_and_names_are_text_and_nothing_else(written, model_param):
     model_param['modelName'] = '<b>&m/'
-    plain, _ = written([detail(1, .5)] * len(EVIL))
-    page, data = written([detail(1, .5, caption=text, references=EVIL, imgPath=text + '.jpg')
+    plain, _ = written([detail(1, 0.5)] * len(EVIL))
+    page, data = written([detail(1, 0.5, caption=text, references=EVIL, imgPath=text + '.jpg')
                           for text in EVIL])
     assert [image['caption'] for image in data['images']] == EVIL
     assert data['images'][0]['references'] == EVIL
     assert '<h1>Captions of &lt;b&gt;&amp;m</h1>' in page
     captions = scriptsOf(page)[0]
     assert '<' not in captions and page == plain.replace(scriptsOf(plain)[0], captions)
-    # the script makes text nodes of captions, and the page asks nothing of a network
+    # the code makes text nodes of captions, and the page asks nothing of a network
     assert not re.search('innerHTML|outerHTML|insertAdjacentHTML|document.write', plain)
     assert not re.search(r'(https?:)?//[a-z0-9-]+\.|@import|url\(|fetch\(|XMLHttpRequest', plain)
     assert "default-src 'none'" in plain
@@ -102,104 +97,82 @@ def test_captions_are_text_and_nothing_else(written, model_param):
 
 def test_many_images_are_shown_evenly_from_the_best_to_the_worst(written, monkeypatch):
     monkeypatch.setattr(captionPage, 'SHOWN', 5)
-    page, data = written([detail(number, number // 4 / 6) for number in range(24)])
-    assert data['number'] == 24 and '24 validation images, of which 5 are shown' in page
+    page, data = written([detail(number, number // 4 / 5) for number in range(21)])
+    assert '21 validation images. 5 are shown' in page
     # they come in their own order, as do equal scores in the ranking
     assert [(image['image_id'], image['rank']) for image in data['images']] == [
-        (3, 24), (5, 18), (15, 12), (17, 6), (20, 1)]
+        (3, 21), (6, 16), (9, 11), (12, 6), (20, 1)]
 
 
-def browser():
-    """The command of a Chromium that starts, or None."""
-    for name in ('chromium', 'chromium-browser', 'google-chrome', 'chrome'):
-        if shutil.which(name):
-            started = subprocess.run([name, '--version'], capture_output=True)
-            if started.returncode == 0:
-                return name
-    return None
-
-
-def usedInBrowser(page, reader, folder):
-    """What a script that reads and uses a page in a browser leaves there as `seen`, in JSON."""
-    (folder / 'used.html').write_text(page.replace('</body>', reader), encoding='utf-8')
-    options = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
-               f"--user-data-dir={folder / 'browser'}", '--virtual-time-budget=1000', '--dump-dom']
-    done = subprocess.run([browser(), *options, (folder / 'used.html').as_uri()],
-                          capture_output=True, timeout=60)
-    match = re.search(rb'id="seen">([^<]*)<', done.stdout)
-    assert match, done.stderr.decode()
-    return json.loads(unquote(match[1].decode()))
-
+CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 
 # What a reader does, and what is seen after it
 READER = """<script>
 const seen = {}, $ = selector => document.querySelector(selector);
-const texts = selector =>
-  [...document.querySelectorAll(selector)].map(element => element.textContent.trim());
-const choose = order => {
-  $('#order').value = order;
-  $('#order').dispatchEvent(new Event('change'));
-};
-const seek = words => {
-  $('#filter').value = words;
-  $('#filter').dispatchEvent(new Event('input'));
-};
-const press = key => document.activeElement.dispatchEvent(
-  new KeyboardEvent('keydown', {key, bubbles: true}));
-const looked = () => [texts('.word.looked').join(), $('.readout').textContent,
-  texts('.bars span').join(),
-  [...document.querySelectorAll('.box')].map(box => Number(box.style.opacity).toFixed(2)).join()];
-for (const order of ['best', 'worst', 'image']) {
-  choose(order);
-  seen[order] = texts('.card h2');
-}
+const $$ = selector => [...document.querySelectorAll(selector)];
+const captions = () => $$('.card h2').map(element => element.textContent.trim());
+const set = (selector, value, event) => {
+  $(selector).value = value; $(selector).dispatchEvent(new Event(event)); };
+const choose = order => set('#order', order, 'change');
+const seek = words => set('#filter', words, 'input');
+const looked = () => [$$('.word.looked').map(element => element.textContent).join(),
+                      $('.readout').textContent,
+                      $$('.bars span').map(element => element.textContent).join(),
+                      $$('.box').map(element => Number(element.style.opacity).toFixed(2)).join()];
+for (const order of ['best', 'worst', 'image']) { choose(order); seen[order] = captions(); }
 for (const words of ['CAT', 'dog a', 'bird']) {
-  seek(words);
-  seen[words] = [texts('.card h2'), $('#count').textContent];
-}
+  seek(words); seen[words] = [captions(), $('#count').textContent]; }
 seek('');
 seen.none = looked();
-$('.word').click();
+$$('.word')[0].click();
 seen.click = looked();
-press('ArrowRight');
-seen.right = looked();
-press('ArrowRight');
-seen.end = looked();
+for (const name of ['right', 'end']) {
+  document.activeElement.dispatchEvent(
+    new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+  seen[name] = looked();
+}
 document.activeElement.blur();
 seen.left = looked();
-seen.evil = [window.acted, texts('.card li').filter(text => text.includes('<'))];
-seen.missing = texts('.missing');
+const references = $$('.card li').map(element => element.textContent);
+seen.evil = [window.acted, references.filter(text => text.includes('<'))];
 const pre = document.body.appendChild(document.createElement('pre'));
 Object.assign(pre, {id: 'seen', textContent: encodeURIComponent(JSON.stringify(seen))});
 </script></body>"""
 
 
-@pytest.mark.skipif(browser() is None, reason='no Chromium is installed to open the page in')
+@pytest.mark.skipif(CHROMIUM is None, reason='no Chromium is installed')
 def test_the_page_in_a_browser(written, tmp_path):
     (tmp_path / 'val2017').mkdir()
     Image.new('RGB', (20, 10)).save(str(tmp_path / 'val2017' / '1.jpg'))
     evil = '<img src=x onerror="window.acted = 1"></script><script>window.acted = 1</script>'
     page, _ = written([
-        detail(1, .3, caption='a dog', references=['A dog.', evil],
-               attention=[[.2, .8], [.75, .25]], boxes=[[0, 0, 10, 10], [5, 5, 20, 10]]),
-        detail(2, .9, caption='two trees', references=['One cat.']),
-        detail(3, .1, caption='', references=[])])
+        {**detail(1, 0.3), 'caption': 'a dog', 'references': ['A dog.', evil],
+         'attention': [[.2, .8], [.75, .25]], 'boxes': [[0, 0, 10, 10], [5, 5, 20, 10]]},
+        {**detail(2, 0.9), 'caption': 'two trees', 'references': ['One cat.']},
+        {**detail(3, 0.1), 'caption': '', 'references': []}])
+    used = tmp_path / 'used.html'
+    used.write_text(page.replace('</body>', READER), encoding='utf-8')
+    dumped = subprocess.run(
+        [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu',
+         f"--user-data-dir={tmp_path / 'browser'}", '--virtual-time-budget=1000', '--dump-dom',
+         used.as_uri()], stdout=subprocess.PIPE, timeout=60).stdout.decode()
+    seen = json.loads(unquote(re.search('id="seen">([^<]*)<', dumped)[1]))
     best = ['two trees', 'a dog', '(no word)']
-    none = ['', 'All words together look most at detection 2 (53\u00a0%)', '48,53', '0.00,0.00']
-    second = ['dog', '“dog” looks most at detection 1 (75\u00a0%)', '75,25', '1.00,0.33']
-    assert usedInBrowser(page, READER, tmp_path) == {
-        'best': best, 'worst': best[::-1], 'image': ['a dog', 'two trees', '(no word)'],
-        'CAT': [['two trees'], '1 of 3 images'], 'dog a': [['a dog'], '1 of 3 images'],
-        'bird': [[], '0 of 3 images'],
-        'none': none, 'right': second, 'end': second, 'left': none,
-        'click': ['a', '“a” looks most at detection 2 (80\u00a0%)', '20,80', '0.25,1.00'],
-        'evil': [None, [evil]],
-        'missing': [f'The picture {number}.jpg is missing.' for number in (2, 3)]}
+    assert seen['best'] == best and seen['worst'] == best[::-1]
+    assert seen['image'] == ['a dog', 'two trees', '(no word)']
+    assert seen['CAT'] == [['two trees'], '1 of 3 images']
+    assert seen['dog a'] == [['a dog'], '1 of 3 images'] and seen['bird'] == [[], '0 of 3 images']
+    all_words = 'All words together look most at detection 2 (53\u00a0%)'
+    assert seen['none'] == seen['left'] == ['', all_words, '48,53', '0.00,0.00']
+    assert seen['click'] == ['a', '“a” looks most at detection 2 (80\u00a0%)', '20,80', '0.25,1.00']
+    assert seen['right'] == seen['end'] == [
+        'dog', '“dog” looks most at detection 1 (75\u00a0%)', '75,25', '1.00,0.33']
+    assert seen['evil'] == [None, [evil]]
 
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures that are saved."""
+    """The figures that are saved from here on."""
     saved = []
     for module in ('utils.pages.examplePictures', 'utils.plotter'):
         monkeypatch.setattr(f'{module}.saveFigure', lambda figure, path: saved.append(figure))
@@ -211,74 +184,71 @@ def textsOf(figure):
 
 
 def test_examples_stand_beside_their_pictures(figures):
-    details = [{'caption': 'a dog ' * 30, 'references': ['One\n$1 dog. ' * 30] * 7, 'meteor': .5},
-               {'caption': '', 'references': ['A cat.'], 'meteor': None}]
-    pictures = [Image.new('RGB', size, 'red') for size in ((40, 20), (20, 80))]
-    examplePictures.drawExamples(zip(pictures, details), 'what people say', 'a.png')
+    texts = [('a dog ' * 30, ['One\n$1 dog. ' * 30] * 7), ('', ['A cat.'])]
+    pictures = [Image.new('RGB', (40, 20), color) for color in ('red', 'blue')]
+    examplePictures.drawExamples([(picture, *text) for picture, text in zip(pictures, texts)], '')
     figure, = figures
-    about, caption, lines, more = textsOf(figure)
-    assert about.get_text() == 'Bold: predicted, greedy. Below: what people say.'
-    assert caption.get_text().split() == ['a', 'dog'] * 30 and caption.get_weight() == 'bold'
-    assert lines.get_text().startswith('METEOR 50.0 %\n– One $1 dog.')
-    assert lines.get_text().count('$1') == 30 * examplePictures.REFERENCES
-    assert more.get_text() == '– A cat.'
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    boxes = [artist.get_window_extent(renderer)
-             for artist in textsOf(figure) + figure.findobj(AxesImage)]
+    arrays = [image.get_array() for image in figure.findobj(AxesImage)]
+    assert len(arrays) == 2 and all(map(np.array_equal, arrays, map(np.asarray, pictures)))
+    words = ' '.join(text.get_text() for text in textsOf(figure)).split()
+    assert words.count('$1') == 30 * examplePictures.REFERENCES and 'cat.' in words
+    bold = [text.get_text() for text in textsOf(figure) if text.get_weight() == 'bold']
+    assert ' '.join(bold).split() == ['a', 'dog'] * 30
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in textsOf(figure)]
+    boxes += [image.get_window_extent() for image in figure.findobj(AxesImage)]
     for number, box in enumerate(boxes):
-        assert figure.bbox.fully_contains(*box.min) and figure.bbox.fully_contains(*box.max)
+        assert 0 <= box.x0 and box.x1 <= figure.bbox.x1
+        assert 0 <= box.y0 and box.y1 <= figure.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[:number])
 
 
-def test_the_example_picture_has_what_the_model_says_now(model_param, tmp_path, figures, capsys):
+def test_the_example_picture_has_the_captions_of_the_model(model_param, tmp_path, figures):
+    (tmp_path / 'val2017').mkdir()
+    for number in (1, 3):                                        # the second has no picture
+        Image.new('RGB', (number, 6)).save(str(tmp_path / 'val2017' / f'{number}.png'))
     images = [{'imgPath': f'{number}.png', 'original_captions': [f'Own {number}.']}
               for number in (1, 2, 3)]
     dataLoader = Images(tmp_path)
+    loader = SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)
+    dataLoader.myDataDicts = {'val': loader}
     dataLoader.wordsOf = str
-    dataLoader.myDataDicts = {'val': mock.Mock(dataset=images, collate_fn=list)}
-    model = mock.Mock()
-    model.greedyTokens = lambda batch: [f"said of {image['imgPath']}" for image in batch]
-    assert plotImagesAndCaptions(model, model_param, {}, dataLoader) is None and not figures
-    assert 'No example pictures' in capsys.readouterr().out
-    (tmp_path / 'val2017').mkdir()
-    for number in (1, 3):
-        Image.new('RGB', (8, 6)).save(str(tmp_path / 'val2017' / f'{number}.png'))
-    keep_details(model_param, [
-        detail(1, .25, imgPath='1.png', caption='said of 1.png'),
-        detail(3, .75, imgPath='3.png', caption='said by another model')])
+    model = SimpleNamespace(
+        net=SimpleNamespace(eval=lambda: None),
+        greedyTokens=lambda batch: [f"caption of {image['imgPath']}" for image in batch])
     path = plotImagesAndCaptions(model, model_param, {}, dataLoader)
     assert path == os.path.join(model_param['img_dir'], 'm', 'examples.png')
-    assert [text.get_text() for text in textsOf(figures[0])][1:] == [
-        'said of 1.png', 'METEOR 25.0 %\n– Own 1.', 'said of 3.png', '– Own 3.']
-
-
-def history(*meteors):
-    return [{'epoch': epoch, 'val_loss': 2., 'meteor': meteor}
-            for epoch, meteor in enumerate(meteors, start=1)]
+    texts = {text.get_text() for text in textsOf(figures[0])}
+    assert {'caption of 1.png', '– Own 1.', 'caption of 3.png', '– Own 3.'} < texts
+    assert [image.get_size() for image in figures[0].findobj(AxesImage)] == [(6, 1), (6, 3)]
+    loader.dataset = images[1:2]
+    assert plotImagesAndCaptions(model, model_param, {}, dataLoader) is None and len(figures) == 1
 
 
 def test_curves_mark_the_epoch_that_was_kept(model_param, figures):
-    plotter = Plotter(model_param, {})
-    plotter.plot(history(.1, .3, .3, .2))
-    plotter.plot([{'epoch': 1, 'val_loss': 2.}, {'epoch': 2, 'reward': 1., 'cider': .5}])
-    for figure, kept in zip(figures, (2, 1)):  # in the second, no epoch has been scored
-        FigureCanvasAgg(figure).draw()
-        texts = [text.get_text() for text in textsOf(figure)]
-        assert 'm' in texts and texts.count(f'kept: epoch {kept}') == 2
-    assert [len(figure.axes) for figure in figures] == [2, 4]
+    meteors = .1, .3, .3, .2
+    Plotter(model_param, {}).plot([{'epoch': epoch, 'val_loss': 2., 'meteor': meteor}
+                                   for epoch, meteor in enumerate(meteors, start=1)])
+    Plotter(model_param, {}).plot([{'epoch': 1, 'val_loss': 2.}])  # without scores
+    for figure, kept in zip(figures, (2, 1)):
+        titles = [axes.get_title(loc='right') for axes in figure.axes]
+        assert titles == [f'kept: epoch {kept}'] * 2
     scores = figures[0].axes[1]
-    assert list(scores.lines[0].get_ydata()) == [.1, .3, .3, .2]
-    assert scores.get_ylabel().endswith('[%]')
-    assert max(float(label.get_text()) for label in scores.get_yticklabels()) >= 30
+    assert tuple(scores.lines[0].get_ydata()) == meteors
+    assert scores.get_ylabel().endswith('[%]') and scores.yaxis.get_major_formatter()(.3) == '30'
 
 
-def test_a_deleted_picture_comes_back_and_leftovers_of_killed_runs_go(model_param):
-    folder = runFolder(model_param, 'img_dir')
-    for name, age in (('partial_1_curves.png', 7200), ('partial_2_captions.html', 0)):
-        with open(os.path.join(folder, name), 'w'):
-            os.utime(os.path.join(folder, name), (time.time() - age,) * 2)
-    plotter = Plotter(model_param, {})
-    plotter.plotMissing([])
-    assert os.listdir(folder) == ['partial_2_captions.html']  # it may be in use
-    plotter.plotMissing(history(.1))
-    assert os.path.getsize(os.path.join(folder, 'curves.png')) > 1000
+def test_missing_curves_are_drawn_and_unfinished_files_removed(model_param):
+    folder, history = os.path.join(model_param['img_dir'], 'm'), [{'epoch': 1, 'val_loss': 2.}]
+    os.makedirs(folder)
+    unfinished = os.path.join(folder, 'partial_1_curves.png')
+    with open(unfinished, 'w'):
+        os.utime(unfinished, (0, 0))
+    Plotter(model_param, {}).plotMissing([])
+    assert os.listdir(folder) == []
+    path = os.path.join(folder, 'curves.png')
+    Plotter(model_param, {}).plotMissing(history)
+    before = os.stat(path).st_mtime_ns
+    Plotter(model_param, {}).plotMissing(history)
+    assert os.stat(path).st_mtime_ns == before

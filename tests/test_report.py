@@ -7,17 +7,16 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_training import build
 
 import cocoSource_task4_attention
 from report import deliver_models, make_report, make_zip, pictures, runs, story, submitter
 from utils import metrics, saverRestorer
-from utils.data.dataFolder import DEMO_ROOT
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
 from utils.files.project import PROJECT, inProject
 from utils.files.runFiles import readRunFile
-from utils.pages import examplePictures
 from utils.saverRestorer import loadForValidation
 from utils.validate_metrics import validateCaptions
 
@@ -26,8 +25,11 @@ class WordsShared:
     """In place of METEOR: the share of the reference's words that a caption has; no Java."""
 
     def compute_score(self, gts, res):
-        scores = [max(len(set(reference.split()) & set(res[image][0].split()))
-                      / len(set(reference.split())) for reference in gts[image]) for image in gts]
+        scores = []
+        for image, references in gts.items():
+            words = [set(reference.split()) for reference in references]
+            caption = set(res[image][0].split())
+            scores.append(max(len(of_one & caption) / len(of_one) for of_one in words))
         return sum(scores) / len(scores), scores
 
     def close(self):
@@ -134,7 +136,7 @@ def test_deliver_then_validate_then_report(course_folder, config, model_param, d
     monkeypatch.setattr(submitter, 'SUBMITTER', 'Åse')
     own, _ = runs.ownAndDelivered(validation)
     deliver_models.deliver(own, validation, network)
-    assert 'weights in half precision, scores' in capsys.readouterr().out
+    assert 'weights in torch.float16' in capsys.readouterr().out
     _, run = runs.ownAndDelivered(validation)
     assert sorted(os.listdir(run.folder)) == [
         f'best_epoch{own.epoch}.pt', 'captions_validation.json', 'details_validation.json',
@@ -160,39 +162,62 @@ def test_deliver_then_validate_then_report(course_folder, config, model_param, d
     path = make_report.makeReport({2: run, 4: run}, validation['data_dir'], str(tmp_path))
     assert os.path.getsize(path) > 10000
     text = ' '.join(texts)
-    for piece in ('Bo Li', 'Tasks 2, 4: trained by Åse, not trained by the submitter.',
-                  'Tasks 1, 3: not trained on these data.', 'what people say', '1e-05',
+    for piece in ('Bo Li', 'Task 2: trained by Åse, not trained by the submitter.',
+                  'Task 3: not trained on these data.', 'python Exercise_Train_task3.py', '1e-05',
                   'which have the layout of the course: 10 for training and 5', 'held out',
-                  'where the attention looks', 'torch', 'python report/make_zip.py',
-                  'learningRecipe', f"{100 * scores['meteor']:.2f}", f'{number:,}'):
+                  'PyTorch', 'python report/make_zip.py', 'learningRecipe',
+                  f"{100 * scores['meteor']:.2f}", f'{number:,}'):
         assert piece in text, piece
     assert 'expected' not in text.replace('the scores expected on COCO do not apply', '')
+    assert not (tmp_path / 'demo_examples.png').exists()  # these are not the demo data
 
 
-def test_a_report_on_coco_has_the_expected_scores_and_says_what_to_run(course_folder, tmp_path,
-                                                                       texts, monkeypatch):
+def test_a_report_on_coco_has_the_expected_scores(course_folder, tmp_path, texts, monkeypatch):
     monkeypatch.setattr(make_report, 'COCO_IMAGES', {'train': 10, 'val': 5})
     data_dir = course_folder()
-    for folder in ('a', 'b'):
-        (tmp_path / folder).mkdir()
-        make_report.makeReport({}, data_dir, str(tmp_path / folder))
-    text = ' '.join(texts)
-    for piece in ('Microsoft COCO 2017', '25.2–25.6', '25.7–26.0',
-                  'python Exercise_Train_task3.py', 'no captions to show', 'no attention to show'):
-        assert piece in text, piece
-    # the same runs give the same file
-    assert (tmp_path / 'a/report.pdf').read_bytes() == (tmp_path / 'b/report.pdf').read_bytes()
+    pdfs = []
+    for _ in range(2):
+        with open(make_report.makeReport({}, data_dir, str(tmp_path)), 'rb') as f:
+            pdfs.append(f.read())
+    assert 'Microsoft COCO 2017' in ' '.join(texts)
+    assert '25.2–25.6' in texts and '25.7–26.0' in texts
+    assert pdfs[0] == pdfs[1]  # the same runs give the same file
 
 
-def test_times_of_runs(tmp_path, texts):
-    run, untimed = (write_run(str(tmp_path / name)) for name in 'ab')
+def test_a_report_on_the_demo_data_has_times_examples_and_attention(course_folder, tmp_path, texts,
+                                                                    monkeypatch):
+    run, untimed = (write_run(str(tmp_path / name), references='abcdef') for name in 'ab')
     run.times = [{'training_seconds': 30, 'scoring_seconds': 60, 'device': 'CPU'},
                  {'training_seconds': 50, 'validation_seconds': 100, 'scoring_seconds': 12,
                   'device': 'GPU'}]
-    make_report.closingPage(make_report.Story(), {1: run, 2: untimed})
-    start = texts.index('1  one-layer RNN')
-    assert texts[start + 1:start + 5] == ['CPU\nGPU', '2', '3.0', '1.2']
-    assert 'no times kept' in texts
+    run.history[0]['reward'] = .5  # a third plot
+    run.details[3].update(caption='<b>two &', meteor=.2, boxes=[[10, 0, 20, 10], [0, 0, 5, 5]],
+                          attention=[[.75, .25], [.1, .9]])
+    monkeypatch.setattr(make_report, 'isDemo', lambda data_dir: True)
+    for module in (make_report, pictures):
+        monkeypatch.setattr(module, 'openPicture', lambda *names: Image.new('RGB', (30, 20)))
+    make_report.makeReport({1: untimed, 4: run}, course_folder(), str(tmp_path))
+    assert 'COCO was not used' in ' '.join(texts)
+    assert 'Task 4: where the attention looks' in texts
+    assert '<b>two &' in texts  # no letter is markup
+    times = texts.index('4  attention LSTM', texts.index('Time and hardware'))
+    assert texts[times - 5:times + 5] == ['1  one-layer RNN', 'no times kept', '0', '0.0', '0.0',
+                                          '4  attention LSTM', 'CPU\nGPU', '2', '3.0', '1.2']
+    assert (tmp_path / 'demo_examples.png').exists()
+
+
+def test_the_attention_is_drawn_as_boxes_or_is_a_table(tmp_path, texts):
+    boxes, attention = [[10, 0, 20, 10], [0, 0, 5, 5]], [[.75, .25], [.1, .9]]
+    picture = Image.new('RGB', (30, 20))
+    figure = pictures.attentionFigure(picture, ['$a', 'b'], np.array(attention), boxes)
+    assert [axes.get_title() for axes in figure.axes] == ['$a  75\u00a0%', 'b  90\u00a0%']
+    patches = figure.axes[0].patches
+    assert [patch.get_bbox().extents.tolist() for patch in patches] == boxes
+    assert [patch.get_alpha() for patch in patches] == pytest.approx([1, 1 / 3])
+    run = write_run(str(tmp_path / 'm'))
+    run.details[0].update(caption='two birds', attention=attention, boxes=boxes)
+    pictures.attentionPage(make_report.Story(), run, str(tmp_path))  # which has no such picture
+    assert texts[-6:] == ['two', 'birds', '75', '10', '25', '90']
 
 
 def test_readme_has_the_results_of_the_delivered_models():
@@ -206,34 +231,6 @@ def test_readme_has_the_results_of_the_delivered_models():
                     halves['bleu_4'], scores['cider']]
         assert re.findall(r'\d+\.\d+', row) == [f'{100 * score:.2f}' for score in expected]
     assert len(rows) == 4
-
-
-def test_the_demo_examples_come_from_the_attention_model(tmp_path, monkeypatch):
-    run, drawn = write_run(str(tmp_path / 'm'), references='abcdefg'), []
-    monkeypatch.setattr(make_report, 'drawExamples', lambda *arguments: drawn.append(arguments))
-    monkeypatch.setattr(make_report, 'openPicture', lambda data_dir, mode, name: name)
-    for data_dir in (DEMO_ROOT, str(tmp_path)):
-        make_report.drawDemoExamples(run, data_dir, 'a.png')
-    examples = [(f'{image}.jpg', run.details[image]) for image in range(examplePictures.EXAMPLES)]
-    assert drawn == [(examples, "the scene's own sentences", 'a.png')]
-
-
-def test_attention_is_drawn_as_light():
-    boxes = np.array([[120, 0, 240, 180], [0, 0, 60, 60]])
-    axes, = pictures.attentionFigure(np.full((180, 240, 3), 200), ['$a'], np.array([[.75, .25]]),
-                                     boxes).axes
-    light = axes.images[0].get_array()[:, :, 0]
-    assert [int(light[y, x]) for x, y in ((200, 90), (30, 30), (30, 90))] == [200, 100, 50]
-    assert axes.patches[0].get_bbox().bounds == (120, 0, 120, 180)
-    assert axes.get_title() == '$a  75\u00a0%'
-
-
-def test_without_the_image_the_attention_is_a_table(tmp_path, texts):
-    run = write_run(str(tmp_path / 'm'))
-    run.details[0].update(caption='two & three', attention=[[.75, .25]] * 2 + [[.1, .9]])
-    pictures.attentionPage(make_report.Story(), run, str(tmp_path))
-    assert texts[2] == 'two & three'
-    assert texts[4:] == ['two', '&', 'three', '75', '75', '10', '25', '25', '90']
 
 
 def test_the_zip_holds_what_is_handed_in_and_nothing_else(tmp_path):
@@ -277,17 +274,12 @@ def test_the_zip_checks_itself(tmp_path, capsys, monkeypatch):
     make_zip.check(path, 1, run)
     assert 'METEOR 0.3000, as in the report' in capsys.readouterr().out
     run.scores['meteor'] = .4
-    with pytest.raises(UserError, match='meteor 0.3 where the report has 0.4'):
+    with pytest.raises(UserError, match='METEOR 0.3000 where the report has 0.4'):
         make_zip.check(path, 1, run)
     (project / 'Validate_task1.py').write_text("raise SystemExit('broken')", encoding='utf-8')
     make_zip.writeZip(str(project), path)
     with pytest.raises(UserError, match='broken'):
         make_zip.check(path, 1, run)
-
-
-def test_the_name_of_the_zip(monkeypatch):
-    monkeypatch.setattr(submitter, 'SUBMITTER', 'Åse  Øye-Bjørn')
-    assert make_zip.zipName() == 'IN5400_exercise2_Ase_OyeBjorn.zip'
 
 
 def runs_by(trainers, tmp_path):
@@ -302,15 +294,17 @@ def runs_by(trainers, tmp_path):
 
 @pytest.mark.parametrize('name, trainers, refusal', [
     ('Your Name', ['here'], 'Put your name into report/submitter.py'),
-    ('Åse', ['here', '', 'Bo', 'Åse'], 'not trained tasks 2, 3: .*move away .*delivered.task2'),
-    ('Åse', ['here', 'Åse', None, 'here'], None),
-    ('Åse', ['', ''], None)])  # the package as it is, marked in its report
+    ('Åse', ['here', '', 'Bo', 'Åse'], 'Train .* python Exercise_Train_task2.py, python Exercise_'
+     'Train_task3.py. .* move away .*delivered.task2'),
+    ('Åse  Øye', ['here', 'Åse  Øye', None, 'here'], None),
+    ('Åse Øye', ['', ''], None)])  # the package as it is, marked in its report
 def test_the_zip_asks_for_a_name_and_for_the_missing_models(name, trainers, refusal, tmp_path,
                                                             monkeypatch):
     monkeypatch.setattr(submitter, 'SUBMITTER', name)
     made = runs_by(trainers, tmp_path)
     if refusal is None:
         make_zip.checkReady(made)
+        assert make_zip.zipName() == 'IN5400_exercise2_Åse_Øye.zip'
     else:
         with pytest.raises(UserError, match=refusal):
             make_zip.checkReady(made)
@@ -320,12 +314,12 @@ def test_whose_the_models_are(tmp_path, monkeypatch):
     monkeypatch.setattr(submitter, 'SUBMITTER', 'Åse')
     made = runs_by(['here', '', None, 'Åse'], tmp_path)
     made[4].scores = {}
+    missing = '; no held-out scores, as captions of its epochs are missing.'
     assert runs.stateOf(made) == [
-        'Tasks 1, 4: trained by Åse.',
-        'Tasks 1, 2: no held-out scores, as the captions of its epochs are missing.',
-        'Task 2: delivered with the package, not trained by the submitter.',
+        f'Task 1: trained by Åse{missing}',
+        f'Task 2: delivered with the package, not trained by the submitter{missing}',
         'Task 3: not trained on these data.',
-        'Task 4: not validated yet, which python Validate_task*.py does.']
+        'Task 4: trained by Åse; not validated yet, which python Validate_task4.py does.']
     monkeypatch.setattr(submitter, 'SUBMITTER', runs.UNNAMED)
     assert not made[2].isOwn()
 

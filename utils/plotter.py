@@ -1,51 +1,47 @@
-"""The curves of a run over its epochs: losses, METEOR and BLEU-4, rewards and CIDEr."""
+"""The curves of a run: losses, METEOR and BLEU-4 over the epochs."""
 import os
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from utils.pages.figures import plotFolder, saveFigure
 
-# The y-axes: label, and curves by their key in the history, name and style. The last two share
-# a plot.
-SCALES = [
-    ('loss per word [nats]', [('train_loss', 'training', 'C0o-'),
-                              ('val_loss', 'validation, teacher-forced', 'C1s--')]),
-    ('score of greedy captions [%]', [('meteor', 'METEOR (words)', 'C0o-'),
-                                      ('bleu_4', 'BLEU-4', 'C1s--')]),
-    ('reward in training (solid)', [('reward', 'reward', 'C0o-')]),
-    ('CIDEr in validation, greedy (dashed)', [('cider', 'CIDEr', 'C1s--')]),
-]
-MARKS = 25  # on a curve; more would touch
+# of each axes the label and the curves: key of the history, name, style
+AXES = (
+    ('teacher-forced loss per word [nats]', [('train_loss', 'training', 'o-'),
+                                             ('val_loss', 'validation', 's--')]),
+    ('score of greedy captions [%]', [('meteor', 'METEOR (words)', 'o-'),
+                                      ('bleu_4', 'BLEU-4', 's--')]),
+    ('reward of sampled captions', [('reward', 'training', 'o-')]),
+)
+MARKS = .04  # distance of a curve's marks, as a share of the axes' diagonal
 
 
 def plotsOf(history):
-    """The number of axes that `drawCurves` fills: 2, or 3 if the run has learned from rewards."""
+    """How many axes `drawCurves` takes: two, or three where a reward has been learned from."""
     return 3 if any('reward' in entry for entry in history) else 2
 
 
 def drawCurves(axes, history, kept):
-    """Draws a history, a list of one dict per epoch, into `plotsOf(history)` axes.
+    """Draws a run's curves.
 
-    All mark the epoch `kept`.
+    Args:
+        axes: as many as `plotsOf` says, for the losses, the scores and the reward.
+        history: list of one dict per epoch.
+        kept: the epoch to mark.
     """
-    scales = list(axes)
-    if plotsOf(history) == 3:
-        scales.append(axes[2].twinx())
-    for scale, (label, curves) in zip(scales, SCALES):
-        scale.set(xlabel='epoch', ylabel=label)
+    for ax, (label, curves) in zip(axes, AXES):
         for key, name, style in curves:
-            epochs = [entry['epoch'] for entry in history if key in entry]
-            values = [entry[key] for entry in history if key in entry]
-            scale.plot(epochs, values, style, label=name, markersize=3,
-                       markevery=1 + len(epochs) // MARKS)
-    for plot in axes:
-        plot.axvline(kept, color='.3', linestyle=':', label=f'kept: epoch {kept}')
-        plot.xaxis.set_major_locator(MaxNLocator(integer=True))
-        plot.grid(alpha=0.3)
-    for plot in axes[:2]:
-        plot.legend()
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1, symbol=''))
+            points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
+            if points:
+                ax.plot(*zip(*points), style, markersize=3, markevery=MARKS, label=name)
+                ax.legend()
+        ax.axvline(kept, color='.3', linewidth=1, linestyle=(0, (1, 2)))
+        ax.set_title(f'kept: epoch {kept}', loc='right', size='small')
+        ax.set(xlabel='epoch', ylabel=label)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(alpha=0.3)
+    axes[1].yaxis.set_major_formatter(lambda score, position: f'{100 * score:.4g}')
 
 
 class Plotter:
@@ -57,17 +53,17 @@ class Plotter:
 
     def plot(self, history):
         """Draws the history, a list of one dict per epoch; a notebook shows the picture, too."""
-        best = max(history, key=lambda entry: entry.get('meteor', float('-inf')))  # as saved
+        best = max(history, key=lambda entry: entry.get('meteor', float('-inf')))
         plots = plotsOf(history)
         figure = Figure(figsize=(5 * plots, 4), layout='constrained')
         drawCurves(figure.subplots(1, plots), history, best['epoch'])
-        figure.suptitle(os.path.normpath(self.modelParam['modelName']))
+        figure.suptitle(self.modelParam['modelName'].strip(os.sep))
         saveFigure(figure, self.path)
         if self.modelParam['inNotebook']:
             from IPython.display import Image, display
             display(Image(self.path))
 
     def plotMissing(self, history):
-        """Draws the history if its picture has been deleted and an epoch is done."""
+        """Draws the history where its picture is missing; an empty history leaves nothing."""
         if history and not os.path.exists(self.path):
             self.plot(history)

@@ -13,7 +13,6 @@ from utils.files.project import inProject, runFolder
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.otherCheckpoints import ORDER_OF_ROWS, asOurs, spelledAs
-from utils.processes.distributed import fromMain
 from utils.scripts.settings import allEpochs, withDefaults
 
 DELIVERED = inProject(os.path.join('report', 'models'))  # models that come with the project
@@ -154,12 +153,12 @@ class SaverRestorer:
             print(f"Model: {checkpoint['path']}, which {origin}, after epoch {model.start_epoch}.",
                   flush=True)
             return model
-        kind = 'best' if self.modelParam['restoreModelBest'] else 'last'
-        path = fromMain(lambda: newestCheckpoint(runFolder(self.modelParam), kind))
+        folder = runFolder(self.modelParam)
+        path = newestCheckpoint(folder, 'best' if self.modelParam['restoreModelBest'] else 'last')
         if path:
-            self._goOn(model, fromMain(lambda: readCheckpoint(path)))
+            self._goOn(model, readCheckpoint(path))
         else:
-            print(f'A new run begins, in {runFolder(self.modelParam)}.', flush=True)
+            print(f'A new run begins, in {folder}.', flush=True)
         return model
 
     def _goOn(self, model, checkpoint):
@@ -196,13 +195,9 @@ class SaverRestorer:
                   "modelParam['modelName'].", flush=True)
 
     def _loadWeights(self, model, checkpoint):
-        path, network = checkpoint['path'], type(model.net).__module__
+        path = checkpoint['path']
         if 'vocabulary' not in checkpoint:
             print(f'{path}: {ORDER_OF_ROWS}', flush=True)
-        if checkpoint.get('network', network) != network:
-            raise UserError(f'The checkpoint {path} belongs to another task: it was trained by '
-                            f"{checkpoint['network']}.py, and this script runs {network}.py. Move "
-                            'it back to the folder of its task.')
         if checkpoint.get('vocabulary', self.run['vocabulary']) != self.run['vocabulary']:
             raise UserError(f'The checkpoint {path} was trained with another vocabulary than that '
                             f"in {self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py "

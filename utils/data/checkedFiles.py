@@ -44,14 +44,14 @@ def checkFiles(dataset, modelParam, memory):
         return (*stamp, image['imgPath'], captions)
 
     faults = []
-    with ThreadPool(max(1, modelParam['numbOfCPUThreadsUsed'])) as pool:
-        found = pool.imap(check, unknown, FILES_AT_ONCE)
-        for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
-            if isinstance(entry, UserError):
-                faults.append(str(entry))
-            else:
-                known[dataset.names[index]] = entry
     if unknown:
+        with ThreadPool(max(1, modelParam['numbOfCPUThreadsUsed'])) as pool:
+            found = pool.imap(check, unknown, FILES_AT_ONCE)
+            for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
+                if isinstance(entry, UserError):
+                    faults.append(str(entry))
+                else:
+                    known[dataset.names[index]] = entry
         writePickle(memory, {'validFor': valid_for, 'files': known})
     if faults:
         more = '\n…' if len(faults) > FAULTS_NAMED else ''

@@ -20,9 +20,7 @@ except ImportError:  # numpy 1
 
 
 def _latin1Bytes(text, encoding):
-    """What pickle protocols up to 2 call for bytes."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'it asks for the text encoding {encoding!r}')
+    """Bytes, which pickle protocols up to 2 write as text; no other encoding is used."""
     return text.encode('latin1')
 
 
@@ -44,7 +42,7 @@ ALLOWED = {
     ('torch.storage', '_load_from_bytes'): _torchFromBytes,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
 }
-for _name in dir(torch):
+for _name in dir(torch):  # torch 1.10 names them
     if _name.endswith('Storage') and not _name.startswith('_'):
         ALLOWED['torch', _name] = getattr(torch, _name)
 

@@ -1,4 +1,4 @@
-"""Where a run's plots and pages lie, and writing figures there."""
+"""Figures, which need no display, and the folder of a run's plots and pages."""
 import contextlib
 import io
 
@@ -7,15 +7,15 @@ from utils.files.project import runFolder
 
 
 def plotFolder(modelParam):
-    """The folder of a run's plots and pages, made if missing, without leftovers of killed runs."""
+    """The folder of a run's plots and pages, made when missing, freed of unfinished files."""
     folder = runFolder(modelParam, 'img_dir')
-    with contextlib.suppress(FileNotFoundError):  # another script removes the same file
+    with contextlib.suppress(FileNotFoundError):  # another script removes the same
         removePartialFiles(folder)
     return folder
 
 
 def saveFigure(figure, path):
-    """Writes a matplotlib figure as a PNG, whole or not at all; needs no display."""
+    """Writes a matplotlib figure as a PNG that is replaced as a whole."""
     png = io.BytesIO()
     figure.savefig(png, format='png', dpi=120)
     writeAtomically(path, png.getvalue())
