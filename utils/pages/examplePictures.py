@@ -8,8 +8,10 @@ from utils.pages.figures import plotFolder, saveFigure
 
 EXAMPLES = 5
 REFERENCES = 5  # of an image are shown, at most
-CAPTION_LETTERS, REFERENCE_LETTERS = 75, 78  # in a line
-WIDTH, PICTURE, CAPTION_LINE, REFERENCE_LINE = 9, 1.9, .35, .23  # inches; all but WIDTH are heights
+CAPTION_LETTERS, REFERENCE_LETTERS = 40, 70  # in a line
+# in points: the width of all, margins, pictures' width, where the texts begin, lines' heights
+WIDTH, MARGIN, PICTURE, TEXT_LEFT, CAPTION_LINE, REFERENCE_LINE = 640, 16, 192, 224, 24, 17
+TEXT = {'va': 'top', 'linespacing': 1.5, 'parse_math': False}
 
 
 def plotImagesAndCaptions(model, modelParam, config, dataLoader):
@@ -20,8 +22,7 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
     """
     loader = dataLoader.myDataDicts['val']
     pictures, images = [], []
-    for index in range(len(loader.dataset)):
-        image = loader.dataset[index]
+    for image in loader.dataset:
         picture = dataLoader.picture('val', image['imgPath'])
         if picture is not None:
             pictures.append(picture)
@@ -49,24 +50,23 @@ def drawExamples(examples, path):
         examples: triples of a PIL picture, its predicted caption, and a list of its references.
         path: of the PNG to write.
     """
-    rows, heights = [], []
+    figure = Figure()
+    axes = figure.add_axes([0, 0, 1, 1])
+    axes.axis('off')
+    about = 'Bold: predicted, greedy and free-running. Below: reference captions.'
+    axes.text(MARGIN, 8, about, color='.35', **TEXT)
+    y = 40
     for picture, caption, references in examples:
-        captions = textwrap.wrap(caption, CAPTION_LETTERS) or ['']
+        bottom = y + PICTURE * picture.height / picture.width
+        axes.imshow(picture, extent=(MARGIN, MARGIN + PICTURE, bottom, y))
+        captions = textwrap.wrap(caption, CAPTION_LETTERS)
         lines = []
         for reference in references[:REFERENCES]:
             lines += textwrap.wrap(f'– {reference}', REFERENCE_LETTERS)
-        rows.append((picture, '\n'.join(captions), '\n'.join(lines)))
-        heights.append(max(PICTURE, len(lines) * REFERENCE_LINE) + len(captions) * CAPTION_LINE)
-    figure = Figure(figsize=(WIDTH, sum(heights) + CAPTION_LINE), layout='constrained')
-    figure.suptitle('Bold: predicted, greedy and free-running. Below: reference captions.',
-                    x=.005, ha='left', size=10, color='.35')
-    parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for part, (picture, caption, lines) in zip(parts, rows):
-        part.suptitle(caption, x=.005, ha='left', size=14, weight='bold', parse_math=False)
-        left, right = part.subplots(1, 2, gridspec_kw={'width_ratios': (3, 7)})
-        left.imshow(picture)
-        left.set_anchor('NW')
-        right.text(0, 1, lines, va='top', linespacing=1.4, parse_math=False)
-        left.axis('off')
-        right.axis('off')
+        y_lines = y + CAPTION_LINE * len(captions)
+        axes.text(TEXT_LEFT, y, '\n'.join(captions), weight='bold', size=15, **TEXT)
+        axes.text(TEXT_LEFT, y_lines, '\n'.join(lines), size=11, **TEXT)
+        y = max(bottom, y_lines + REFERENCE_LINE * len(lines)) + MARGIN
+    axes.set(xlim=(0, WIDTH), ylim=(y, 0))
+    figure.set_size_inches(WIDTH / 72, y / 72)
     saveFigure(figure, path)
