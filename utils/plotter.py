@@ -14,7 +14,7 @@ AXES = (
                                       ('bleu_4', 'BLEU-4', 's--')]),
     ('reward of sampled captions', [('reward', 'training', 'o-')]),
 )
-MARKS = .04  # distance of a curve's marks, as a share of the axes' diagonal
+MARKS = 25  # on a curve; more would touch
 
 
 def plotsOf(history):
@@ -34,7 +34,8 @@ def drawCurves(axes, history, kept):
         for key, name, style in curves:
             points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
             if points:
-                ax.plot(*zip(*points), style, markersize=3, markevery=MARKS, label=name)
+                ax.plot(*zip(*points), style, label=name, markersize=3,
+                        markevery=1 + len(points) // MARKS)
                 ax.legend()
         ax.axvline(kept, color='.3', linewidth=1, linestyle=(0, (1, 2)))
         ax.set_title(f'kept: epoch {kept}', loc='right', size='small')
