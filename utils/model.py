@@ -17,7 +17,7 @@ from utils.networks.learningRecipe import (
 from utils.networks.otherNetworks import attentionOver, wordwise
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.processes.cores import availableCores
-from utils.processes.distributed import isMain, localRank, rank, worldSize
+from utils.processes.distributed import averageGradients, isMain, localRank, rank, worldSize
 
 OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch.optim.SGD,
               'RMSprop': torch.optim.RMSprop}
@@ -184,6 +184,8 @@ class Model:
         for loss in losses:
             self.scaler.scale(loss / words).backward()
             values.append(loss.detach())
+        if worldSize() > 1:
+            averageGradients(self.net)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return values

@@ -16,7 +16,7 @@ from utils.networks.captionRewards import checkVocabulary
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
 from utils.plotter import Plotter
-from utils.processes.distributed import averaged, fromMain, isMain, lossOfShares, worldSize
+from utils.processes.distributed import averaged, fromMain, isMain, startAlike, worldSize
 from utils.processes.java import JavaError
 from utils.processes.progress import progressBar
 from utils.saverRestorer import SaverRestorer
@@ -75,7 +75,6 @@ class Trainer:
         if config['learningRecipe'] != ASSIGNMENT and model.start_epoch == 0:
             informStart(model, *fromMain(dataLoader.trainingStatistics))
         self.rewards = None  # from the first self-critical epoch on
-        self.lossOfParts = lossOfShares(model) if worldSize() > 1 else model.lossOfParts
         self.plotter = Plotter(modelParam, config)
         self.times = readRunFile(runFolder(modelParam), 'times.json', [])
 
@@ -97,6 +96,8 @@ class Trainer:
 
     def _train_epoch(self, epoch, validator):
         model = self.model
+        if worldSize() > 1:
+            startAlike(model.net)
         seedEverything(self.config['seed'], epoch)
         selfCritical = self._isSelfCritical(epoch)
         if selfCritical:
@@ -181,19 +182,17 @@ class Trainer:
         if selfCritical:
             batches = RewardedBatches(batches, model, loader, self.rewards)
         loader.batch_sampler.sampler.set_epoch(cur_epoch)
-        total, words, unread = 0.0, 0.0, []
+        total, words = torch.zeros((), dtype=torch.float64, device=model.device), 0.0
         for number, batch in enumerate(batches, start=1):
-            words_of_batch = averaged(float(batch['yWeights'].sum()))  # per process, as gradients
+            words_of_share = float(batch['yWeights'].sum())
+            words_of_batch = averaged(words_of_share)  # per process, as gradients are averaged
             words += words_of_batch
-            where = f'epoch {cur_epoch}, batch {number}'
-            for loss in model.learn(self.lossOfParts(batch), words_of_batch):
-                unread.append((loss, batch['imgPaths'], where))
+            losses = model.lossOfParts(batch) if words_of_share else []
+            for loss in model.learn(losses, words_of_batch):
+                total += loss
             if number % BATCHES_BETWEEN_LOOKS[model.device.type] == 0 or number == len(loader):
-                values = torch.stack([loss for loss, _, _ in unread]).tolist()
-                for value, (_, *origin) in zip(values, unread):
-                    total += finite(value, *origin)
-                unread = []
-                batches.set_postfix_str(f'loss {total / words:.3f}', refresh=False)
+                finite(total.item(), batch['imgPaths'], f'epoch {cur_epoch}, batch {number}')
+                batches.set_postfix_str(f'loss {total.item() / words:.3f}', refresh=False)
         if selfCritical:
             return averaged(batches.total) / averaged(batches.number)
-        return averaged(total) / words
+        return averaged(total.item()) / words
