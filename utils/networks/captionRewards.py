@@ -35,14 +35,17 @@ def ngrams(captions, vocabulary_size):
         integer array [3, number of n-grams]: each one's caption, its code, which equal n-grams
         alone share, and n - 1.
     """
-    found = []
-    for row, caption in enumerate(captions):
-        for start in range(len(caption)):
-            code = 0
-            for order, token in enumerate(caption[start:start + LONGEST]):
-                code = code * (vocabulary_size + 2) + token + 1
-                found.append((row, code, order))
-    return np.array(found, np.int64).reshape(-1, 3).T
+    longest = max(map(len, captions))
+    tokens = np.zeros((len(captions), longest + LONGEST), np.int64)      # 0 where there is none
+    for row, caption in zip(tokens, captions):
+        row[:len(caption)] = np.add(caption, 1)
+    found, codes = [], 0
+    for order in range(LONGEST):
+        last = tokens[:, order:longest + order]                          # of each start's n-gram
+        codes = codes * (vocabulary_size + 2) + last
+        rows, starts = last.nonzero()
+        found.append((rows, codes[rows, starts], np.full_like(rows, order)))
+    return np.concatenate(found, axis=1)
 
 
 class CaptionRewards:
