@@ -14,7 +14,7 @@ from utils.networks.learningRecipe import (
     droppedWords,
     smoothedLoss,
 )
-from utils.networks.otherNetworks import attentionOver, wordwise
+from utils.networks.otherNetworks import wordwise
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.processes.cores import availableCores
 from utils.processes.distributed import averageGradients, isMain, localRank, rank, worldSize
@@ -225,10 +225,13 @@ class Model:
             captions: B lists of tokens, as `greedyTokens` returns them.
 
         Returns:
-            [B, T, K], the attention's weights at each token; None where the network has none.
+            [B, T, K], the attention's weights at each token; None where the network has no
+            `attention_over`.
         """
+        if not hasattr(self.net, 'attention_over'):
+            return None
         tokens = torch.tensor(captions)                                  # [B, T]
         words_before = torch.cat([batch['xTokens'][:, :1, 0], tokens[:, :-1]], dim=1)
         with torch.no_grad(), self._products():
-            weights = attentionOver(self.net, self.features(batch), words_before.to(self.device))
-        return None if weights is None else weights.cpu()
+            weights = self.net.attention_over(self.features(batch), words_before.to(self.device))
+        return weights.cpu()

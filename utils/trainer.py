@@ -12,7 +12,6 @@ from utils.files.atomic import writeJson
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
 from utils.model import Model, describeDevice, seedEverything
-from utils.networks.captionRewards import checkVocabulary
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
 from utils.plotter import Plotter
@@ -70,8 +69,6 @@ class Trainer:
         self.dataLoader = dataLoader
         self.saveRestorer = saveRestorer
         self.epochs = allEpochs(modelParam, config)
-        if config['selfCriticalEpochs']:
-            checkVocabulary(config['vocabulary_size'])
         if config['learningRecipe'] != ASSIGNMENT and model.start_epoch == 0:
             informStart(model, *fromMain(dataLoader.trainingStatistics))
         self.rewards = None  # from the first self-critical epoch on

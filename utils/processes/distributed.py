@@ -1,8 +1,9 @@
 """One training by several processes, as torchrun starts them.
 
 The main process, rank 0, does all that a single process does; the others only train, each on its
-share of every batch. Numbers and barriers go by gloo, gradients by gloo between CPUs and by nccl
-between GPUs. A process that torchrun has not started is the main one of one.
+share of every batch, over which it normalises where a network has batch normalisation. Numbers and
+barriers go by gloo, gradients by gloo between CPUs and by nccl between GPUs. A process that
+torchrun has not started is the main one of one.
 """
 import contextlib
 import datetime
@@ -13,7 +14,7 @@ import sys
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import BatchSampler, DistributedSampler
+from torch.utils.data import BatchSampler
 
 # while the main process reads files or scores; when a process ends, nobody waits for it
 LONGEST_WAIT = datetime.timedelta(days=1)
@@ -97,16 +98,14 @@ def averaged(number):
 class ShareOfBatches(BatchSampler):
     """This process's share of the batches that a single process would draw.
 
-    The sampler yields (index, epoch). Yields lists of (index, epoch, learned), of the same length
-    in every process; where a batch has too few images for that, some are repeated with `learned`
-    False.
+    The sampler yields (index, epoch). Yields lists of (index, epoch, learned). Where a batch has
+    too few images, a share is the batch's first one, with `learned` False.
     """
 
     def __iter__(self):
         for batch in super().__iter__():
-            share = DistributedSampler(batch, worldSize(), rank(), shuffle=False)
-            yield [(*batch[position], rank() + row * worldSize() < len(batch))
-                   for row, position in enumerate(share)]
+            share = [(*key, True) for key in batch[rank()::worldSize()]]
+            yield share or [(*batch[0], False)]
 
 
 def startAlike(net):
