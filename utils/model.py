@@ -1,5 +1,6 @@
 """A network with its loss, optimizer and learning-rate schedule, for any of the tasks."""
 import contextlib
+import os
 import random
 import sys
 
@@ -17,7 +18,7 @@ from utils.networks.learningRecipe import (
 from utils.networks.otherNetworks import wordwise
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.processes.cores import availableCores
-from utils.processes.distributed import averageGradients, isMain, localRank, rank, worldSize
+from utils.processes.distributed import averageGradients, isMain, rank, worldSize
 
 OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch.optim.SGD,
               'RMSprop': torch.optim.RMSprop}
@@ -43,7 +44,8 @@ def chooseDevice(modelParam):
     cuda = modelParam['cuda']
     if not cuda['use_cuda'] or not torch.cuda.is_available():
         return torch.device('cpu')
-    number, found = cuda['device_idx'] + localRank(), torch.cuda.device_count()
+    number = cuda['device_idx'] + int(os.environ.get('LOCAL_RANK', 0))  # which torchrun sets
+    found = torch.cuda.device_count()
     if not 0 <= number < found:
         raise UserError(
             f"modelParam['cuda']['device_idx'] is {cuda['device_idx']}, but the GPUs that this "

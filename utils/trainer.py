@@ -86,8 +86,10 @@ class Trainer:
             self.plotter.plotMissing(self.model.history)
         if self.model.start_epoch == self.epochs:
             return
-        validator = CaptionValidator(self.modelParam, self.dataLoader) if isMain() else None
-        with closing(validator) if isMain() else nullcontext():
+        validating = nullcontext()
+        if isMain():
+            validating = closing(CaptionValidator(self.modelParam, self.dataLoader))
+        with validating as validator:
             for epoch in range(self.model.start_epoch + 1, self.epochs + 1):
                 self._train_epoch(epoch, validator)
 
@@ -158,7 +160,7 @@ class Trainer:
         Args:
             mode: 'train', with optimizer steps, or 'val', without.
             model: the `Model`.
-            is_train: True; captions that run free have no loss, `CaptionValidator` scores them.
+            is_train: not used: words are given in both modes, and running free there is no loss.
             cur_epoch: integer, which decides the order of the images and the captions drawn.
 
         Returns:
@@ -167,9 +169,6 @@ class Trainer:
         Raises:
             UserError: the loss is not finite.
         """
-        if not is_train:
-            raise ValueError("a pass with is_train False has no loss; 'val' is scored running free "
-                             'after every epoch')
         loader = self.dataLoader.myDataDicts[mode]
         batches = progressBar(loader, f'epoch {cur_epoch} {mode}', self.modelParam)
         if mode == 'val':

@@ -49,11 +49,6 @@ def worldSize():
     return 1 if _store is None else dist.get_world_size()
 
 
-def localRank():
-    """This process's number among those on its machine, from 0."""
-    return 0 if _store is None else int(os.environ['LOCAL_RANK'])
-
-
 def isMain():
     """Whether this is the process that validates, prints and writes."""
     return rank() == 0
