@@ -28,9 +28,8 @@ def ngrams(captions, vocabulary_size):
         alone share, and n - 1.
     """
     longest = max(map(len, captions))
-    tokens = np.zeros((len(captions), longest + LONGEST), np.int64)      # 0 where there is none
-    for row, caption in zip(tokens, captions):
-        row[:len(caption)] = np.add(caption, 1)
+    padded = [caption + [-1] * (longest + LONGEST - len(caption)) for caption in captions]
+    tokens = np.array(padded, np.int64) + 1                              # 0 where there is none
     found, codes = [], 0
     for order in range(LONGEST):
         last = tokens[:, order:longest + order]                          # of each start's n-gram
