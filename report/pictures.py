@@ -1,65 +1,56 @@
 """The pages with images: what a model says about them, and where its attention looks."""
-import io
 import math
 
 import numpy as np
-from matplotlib.patches import Rectangle
-from reportlab.platypus import Image, Table
 
-from report.story import COLUMN, NOTE, STRONG, newFigure, paragraph
+from report.story import STRONG, newFigure
+from utils.data.dataFolder import isDemo
 from utils.data.pictures import openPicture
-from utils.pages.examplePictures import REFERENCES, ownCaptions
+from utils.files.project import inProject
+from utils.pages.examplePictures import examplesFigure, ownCaptions
+from utils.pages.figures import saveFigure
 
 SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
-WIDTH, HEIGHT = 150, 112       # of an example's picture, at most, in points
 MOST_WORDS = 12                # of a caption, whose attention is drawn
 PER_ROW = 4                    # pictures of the attention
 DARK = .25                     # brightness of what is not attended to
 
 
-def examplesPage(story, task, run, data_dir):
-    """Five images with predicted and human captions.
+def examplesPage(story, runs, data_dir):
+    """Five images with predicted and human captions; on the demo data README.md's picture, too.
 
     Args:
         story: a `Story`.
-        task, run: a task's validated `Run`, or None.
+        runs: dict task → `Run`.
         data_dir: the data folder.
     """
-    own_captions = ownCaptions(data_dir)
-    story.newPage(f'Five images: what the model says, and {own_captions}')
-    if run is None:
+    story.newPage(f'Five images: what the model says, and {ownCaptions(data_dir)}')
+    validated = [task for task, run in runs.items() if run.details]
+    if not validated:
         story.text('No model has been validated, so there are no captions to show: '
                    'python Validate_task1.py makes them.')
         return
+    task = max(validated)
+    ranked = sorted(runs[task].details, key=lambda image: image['meteor'])
     story.text(f"""All by the model of task {task}. The images were not picked by eye: in the order
-               of the METEOR of all {len(run.details):,} validation images they stand at 90, 70,
-               50, 30 and 10\u00a0%. Bold: predicted, greedy and free running. Below:
-               {own_captions}.""")
-    ranked = sorted(run.details, key=lambda image: image['meteor'])
+               of the METEOR of all {len(ranked):,} validation images they stand at 90, 70, 50, 30
+               and 10\u00a0%.""")
+    examples = []
     for share in SHARES:
         image = ranked[int(share * len(ranked))]
-        notes = [f"METEOR {100 * image['meteor']:.1f}\u00a0%", *image['references'][:REFERENCES]]
-        texts = [paragraph(image['caption'], STRONG), *(paragraph(note, NOTE) for note in notes)]
-        story.add(Table([[_example(image, data_dir), texts]], [WIDTH + 20, COLUMN - WIDTH - 20],
-                        style=[('VALIGN', (0, 0), (-1, -1), 'TOP')]))
-    story.figure(f'Predicted captions, {own_captions}, and METEOR of the one against the others.')
+        lines = [f"METEOR {100 * image['meteor']:.1f} %", *image['references']]
+        examples.append((openPicture(data_dir, 'val', image['imgPath']), image['caption'], lines))
+    figure = examplesFigure(examples)
+    story.figure(f"""Bold: predicted, greedy and free running. Below: METEOR, and
+                 {ownCaptions(data_dir)}.""", figure)
+    if isDemo(data_dir):
+        saveFigure(figure, inProject('report/demo_examples.png'))
 
 
-def _example(image, data_dir):
-    """A validation image for the page, or that it is missing, in words."""
-    picture = openPicture(data_dir, 'val', image['imgPath'])
-    if picture is None:
-        return paragraph(f"{image['imgPath']} is not on this machine", NOTE)
-    picture.thumbnail((4 * WIDTH, 4 * HEIGHT))
-    png = io.BytesIO()
-    picture.save(png, 'PNG')
-    return Image(png, WIDTH, HEIGHT, kind='proportional')
-
-
-def attentionPage(story, run, data_dir):
+def attentionPage(story, runs, data_dir):
     """Where task 4's attention looks, for one caption; arguments as those of `examplesPage`."""
     story.newPage('Task 4: where the attention looks')
-    details = run.details if run else []
+    details = runs[4].details if 4 in runs else []
     images = [image for image in details if image.get('attention')]
     if not images:
         story.text('There is no attention to show before python Exercise_Train_task4.py and '
@@ -74,10 +65,9 @@ def attentionPage(story, run, data_dir):
     story.text(image['caption'], STRONG)
     picture = openPicture(data_dir, 'val', image['imgPath'])
     if picture and 'boxes' in image:
-        boxes = np.rint(image['boxes']).astype(int)
-        figure = attentionFigure(np.asarray(picture), words, attention, boxes)
-        story.figure("""For each word, every detection as bright as its weight; the most attended
-                     outlined, with its weight.""", figure)
+        figure = attentionFigure(np.asarray(picture), words, attention, image['boxes'])
+        story.figure("""For each word, every detection as bright as its weight; above, the largest
+                     weight.""", figure)
     else:
         rows = [[f'{100 * weight:.0f}' for weight in weights] for weights in attention.T]
         story.table("""The weights of the detections in percent, word by word. Where they lie in
@@ -91,8 +81,9 @@ def attentionFigure(pixels, words, attention, boxes):
         pixels: [height, width, 3].
         words: a list of T.
         attention: [T, regions].
-        boxes: [regions, 4], x1, y1, x2, y2 in whole pixels.
+        boxes: [regions, 4], x1, y1, x2, y2 in pixels.
     """
+    boxes = np.rint(boxes).astype(int)
     rows = math.ceil(len(words) / PER_ROW)
     figure = newFigure(1.5 * rows)
     for number, (word, weights) in enumerate(zip(words, attention), start=1):
@@ -103,8 +94,4 @@ def attentionFigure(pixels, words, attention, boxes):
         axes.axis('off')
         axes.imshow((pixels * light).astype(np.uint8))
         axes.set_title(f'{word}  {100 * weights.max():.0f}\u00a0%', size=9.5, parse_math=False)
-        x1, y1, x2, y2 = boxes[weights.argmax()]
-        for color, width in (('black', 2.6), ('white', 1.4)):  # to be seen on any image
-            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color,
-                                     linewidth=width, clip_on=False))
     return figure

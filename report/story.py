@@ -22,7 +22,7 @@ from reportlab.platypus import (
 
 REGULAR, BOLD = 'STIXGeneral', 'STIXGeneralBol'  # fonts that matplotlib brings along
 MARGIN = 54  # of a page, in points like all lengths here
-COLUMN = A4[0] - 2 * MARGIN
+COLUMN, TALLEST = A4[0] - 2 * MARGIN, A4[1] - 4 * MARGIN  # of a figure, with its caption
 DPI = 200
 PLOTS = {'font.family': 'STIXGeneral', 'mathtext.fontset': 'stix', 'font.size': 9,
          'axes.labelsize': 9, 'legend.fontsize': 8.5}
@@ -50,11 +50,10 @@ def newFigure(height):
 
 
 def drawnFigure(figure):
-    """A figure of matplotlib, whose inches are those on the page."""
+    """A figure of matplotlib, as wide as the text."""
     png = io.BytesIO()
     figure.savefig(png, dpi=DPI)
-    width, height = figure.get_size_inches() * 72
-    return Image(png, width, height)
+    return Image(png, COLUMN, TALLEST, kind='proportional')
 
 
 class Story:
@@ -84,9 +83,9 @@ class Story:
             figure.text(.05, 1 - (number + .7) / len(lines), line, size=11)
         self.add(drawnFigure(figure), Spacer(0, 8))
 
-    def figure(self, caption, *figures):
-        """Adds figures of matplotlib with their numbered caption below."""
-        self.add(*map(drawnFigure, figures), self._caption('Figure', caption))
+    def figure(self, caption, figure):
+        """Adds a figure of matplotlib with its numbered caption below."""
+        self.add(drawnFigure(figure), self._caption('Figure', caption))
 
     def table(self, caption, rows, leftColumns=1):
         """Adds a table with its numbered caption above.
@@ -112,9 +111,7 @@ class Story:
         """The pages as a PDF, in bytes; the same story gives the same bytes."""
         def foot(canvas, document):
             canvas.setFont(REGULAR, 8)
-            canvas.setFillColor(grey)
-            canvas.drawString(MARGIN, 34, f'{title} · {author}')
-            canvas.drawRightString(A4[0] - MARGIN, 34, str(document.page))
+            canvas.drawString(MARGIN, 34, f'{title} · {author} · {document.page}')
 
         file = io.BytesIO()
         document = SimpleDocTemplate(file, pagesize=A4, leftMargin=MARGIN - 6,

@@ -14,14 +14,15 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
 from utils.dataLoader import DataLoaderWrapper
 from utils.pages import captionPage, examplePictures
-from utils.pages.captionPage import spread, writeCaptionPage
-from utils.plotter import Plotter
+from utils.pages.captionPage import writeCaptionPage
+from utils.plotter import Plotter, curvesFigure
 from utils.validate import plotImagesAndCaptions
 
 SCORES = {'meteor': 0.25, 'bleu_4': 0.125, 'cider': 0.5, 'rouge': 0.375}
@@ -83,32 +84,24 @@ def test_every_image_with_all_that_is_known_of_it(written):
     for image, position in zip(data['images'], (1, 0, 2)):
         assert image['position'] == position
         assert {key: image[key] for key in details[position]} == details[position]
-    for text in ('<h1>Captions of m</h1>', 'data: 3 validation images.',
+    for text in ('<h1>Captions of m</h1>', 'data: 3 of 3 validation images.',
                  '<dt>METEOR</dt><dd>25.0 %</dd>', '<dt>BLEU-4</dt><dd>12.5 %</dd>',
                  '<dt>CIDEr</dt><dd>50.0 %</dd>', '<dt>ROUGE-L</dt><dd>37.5 %</dd>'):
         assert text in page
 
 
-def test_pictures_are_small_and_inside(written, tmp_path):
+def test_pictures_are_small_and_inside_and_may_be_missing(written, tmp_path):
     (tmp_path / 'val2017').mkdir()
     Image.new('L', (1000, 500), 100).save(str(tmp_path / 'val2017' / '1.jpg'))  # grey
-    _, data = written([detail(1, 0.5)])
-    image, = data['images']
-    assert image['size'] == [1000, 500]
+    (tmp_path / 'val2017' / '2.jpg').write_bytes(b'no picture')
+    _, data = written([detail(1, 0.5), detail(2, 0.4)])
+    image, broken = data['images']
+    assert image['size'] == [1000, 500] and 'picture' not in broken
     kind, content = image['picture'].split(',')
     assert kind == 'data:image/jpeg;base64'
     with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
         assert picture.size == (captionPage.PIXELS, captionPage.PIXELS // 2)
         assert picture.mode == 'RGB'
-
-
-def test_missing_and_broken_pictures_leave_the_frame_of_the_boxes_or_none(written, tmp_path):
-    (tmp_path / 'val2017').mkdir()
-    (tmp_path / 'val2017' / '1.jpg').write_bytes(b'no picture')
-    boxes = [[0, 5, 80, 9], [1, 2, 3, 60]]
-    _, data = written([detail(1, 0.5), detail(2, 0.4, boxes=boxes)])
-    assert [image['picture'] for image in data['images']] == [None] * 2
-    assert [image['size'] for image in data['images']] == [None, [80, 60]]
 
 
 def test_captions_and_names_are_text_and_nothing_else(written, model_param):
@@ -137,18 +130,10 @@ def test_the_page_asks_nothing_of_a_network(written):
 
 def test_many_images_are_shown_evenly_from_the_best_to_the_worst(written, monkeypatch):
     monkeypatch.setattr(captionPage, 'SHOWN', 5)
-    _, data = written([detail(number, number * 7 % 23 / 23) for number in range(23)])
-    assert data['number'] == 23
-    assert [image['rank'] for image in data['images']] == [1, 6, 12, 17, 23]
-    assert [image['meteor'] * 23 for image in data['images']] == pytest.approx([22, 17, 11, 6, 0])
-
-
-@pytest.mark.parametrize('number', [1, 500, 501, 5000])
-def test_spread(number):
-    places = list(spread(number, 500))
-    assert len(places) == min(number, 500) and places[0] == 0 and places[-1] == number - 1
-    steps = {after - before for before, after in zip(places, places[1:])}
-    assert not steps or min(steps) > 0 and max(steps) - min(steps) <= 1
+    page, data = written([detail(number, number * 7 % 23 / 23) for number in range(23)])
+    assert data['number'] == 23 and 'data: 5 of 23 validation images.' in page
+    assert [image['rank'] for image in data['images']] == [1, 6, 11, 16, 21]
+    assert [image['meteor'] * 23 for image in data['images']] == pytest.approx([22, 17, 12, 7, 2])
 
 
 def browser():
@@ -244,73 +229,54 @@ def textsOf(figure):
 
 
 @pytest.mark.parametrize('longer', [1, 30])
-def test_examples_stand_beside_their_pictures(longer, figures):
-    details = [{'caption': 'a dog ' * longer, 'references': ['One\n$1 dog. ' * longer] * 7,
-                'meteor': .5}, {'caption': '', 'references': ['A cat.'], 'meteor': None}]
-    pictures = [Image.new('RGB', (40, 20), color) for color in ('red', 'blue')]
-    examplePictures.drawExamples(zip(pictures, details), 'what people say', 'a.png')
-    figure, = figures
-    arrays = [image.get_array() for image in figure.findobj(AxesImage)]
-    assert len(arrays) == 2 and all(map(np.array_equal, arrays, map(np.asarray, pictures)))
-    words = ' '.join(text.get_text() for text in textsOf(figure)).split()
-    assert words[:7] == 'Bold: predicted, greedy and running free. Below:'.split()
-    assert words.count('50.0') == 1 and words.count('METEOR') == 1
-    assert words.count('$1') == longer * examplePictures.REFERENCES
-    bold = [text.get_text() for text in textsOf(figure) if text.get_weight() == 'bold']
-    assert ' '.join(bold).split() == ['a', 'dog'] * longer
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    boxes = [text.get_window_extent(renderer) for text in textsOf(figure)]
-    boxes += [axes.get_window_extent() for axes in figure.axes]
+def test_examples_stand_beside_their_pictures(longer):
+    lines = ['One\n$1 dog. ' * longer] * 7
+    pictures = [Image.new('RGB', (40, 20), 'red'), None]
+    figure = examplePictures.examplesFigure(zip(pictures, ['a dog ' * longer, ''], [lines, []]))
+    image, = figure.findobj(AxesImage)
+    assert np.array_equal(image.get_array(), np.asarray(pictures[0]))
+    caption, below, missing = (text for text in figure.findobj(Text) if text.get_text())
+    assert caption.get_text().startswith('a dog') and caption.get_weight() == 'bold'
+    assert below.get_text().count('One $1 dog.') >= examplePictures.LINES
+    assert missing.get_text() == 'The image is missing.'
+    FigureCanvasAgg(figure).draw()
+    boxes = [thing.get_window_extent() for thing in (caption, below, figure.axes[0])]
     for number, box in enumerate(boxes):
         assert 0 <= box.x0 and box.x1 <= figure.bbox.x1
         assert 0 <= box.y0 and box.y1 <= figure.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[:number])
 
 
-def test_the_example_picture_has_the_captions_of_the_model(model_param, tmp_path, figures):
-    (tmp_path / 'val2017').mkdir()
-    for number in (1, 3):                                        # the second has no picture
-        picture = Image.new('RGB', (8, 6), (number, 0, 0))
-        picture.save(str(tmp_path / 'val2017' / f'{number}.png'))
+def test_the_example_picture_has_the_captions_of_the_model(model_param, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(examplePictures, 'examplesFigure',
+                        lambda examples: saved.extend(examples) or Figure())
     images = [{'imgPath': f'{number}.png', 'original_captions': [f'Own {number}.']}
-              for number in (1, 2, 3)]
+              for number in range(7)]
     dataLoader = Images(tmp_path)
-    loader = SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)
-    dataLoader.myDataDicts = {'val': loader}
+    dataLoader.myDataDicts = {
+        'val': SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)}
     dataLoader.wordsOf = str
     model = SimpleNamespace(
         net=SimpleNamespace(eval=lambda: None),
         greedyTokens=lambda batch: [f"caption of {image['imgPath']}" for image in batch])
-    folder = os.path.join(model_param['modelsDir'], 'm')
-    os.makedirs(folder)
-    scored = [{**detail(1, .25), 'imgPath': '1.png', 'caption': 'caption of 1.png'},
-              {**detail(3, .75), 'imgPath': '3.png', 'caption': 'caption of another model'}]
-    with open(os.path.join(folder, 'details_validation.json'), 'w') as f:
-        json.dump(scored, f)
     path = plotImagesAndCaptions(model, model_param, {}, dataLoader)
     assert path == os.path.join(model_param['img_dir'], 'm', 'examples.png')
-    assert [text.get_text() for text in textsOf(figures[0])][1:] == [
-        'caption of 1.png', 'METEOR 25.0 %\n– Own 1.', 'caption of 3.png', '– Own 3.']
-    assert [image.get_array()[0, 0, 0] for image in figures[0].findobj(AxesImage)] == [1, 3]
-    shutil.rmtree(str(tmp_path / 'val2017'))
-    assert plotImagesAndCaptions(model, model_param, {}, dataLoader) is None and len(figures) == 1
+    assert os.path.exists(path)
+    assert saved == [(None, f'caption of {number}.png', [f'Own {number}.']) for number in range(5)]
 
 
-def test_curves_mark_the_epoch_that_was_kept(model_param, figures):
-    plotter = Plotter(model_param, {})
+def test_curves_mark_the_epoch_that_was_kept():
     history = [{'epoch': epoch, 'val_loss': 2., 'meteor': meteor}
                for epoch, meteor in enumerate((.1, .3, .3, .2), start=1)]
-    plotter.plot(history)
-    plotter.plot([{'epoch': 1, 'val_loss': 2.}, {'epoch': 2, 'val_loss': 1.}])  # without scores
-    for figure, kept in zip(figures, (2, 1)):
-        FigureCanvasAgg(figure).draw()
-        assert 'm' in [text.get_text() for text in textsOf(figure)]
+    unscored = [{'epoch': 1, 'val_loss': 2.}, {'epoch': 2, 'val_loss': 1., 'reward': 1.}]
+    for entries, kept, number in ((history, 2, 2), (unscored, 1, 4)):
+        figure = curvesFigure(entries)
+        assert len(figure.axes) == number
         for axes in figure.axes:
             assert axes.get_title(loc='right') == f'kept: epoch {kept}'
             assert list(axes.lines[-1].get_xdata()) == [kept, kept]
-    scores = figures[0].axes[1]
-    assert max(float(label.get_text()) for label in scores.get_yticklabels()) >= 30
-    assert scores.get_ylabel().endswith('[%]')
+    assert list(curvesFigure(history).axes[1].lines[0].get_ydata()) == [10, 30, 30, 20]
 
 
 def test_missing_curves_are_drawn_and_unfinished_files_removed(model_param):

@@ -1,6 +1,7 @@
 """A page of the validation images: predicted and human captions, and where attention looks."""
 import base64
 import io
+import math
 import os
 
 import jinja2
@@ -21,17 +22,8 @@ TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(os.path.dirname(__
                                autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
-def spread(number, most):
-    """The indices of at most `most` of `number` things, evenly spread, first and last included."""
-    if number <= most:
-        return range(number)
-    return [index * (number - 1) // (most - 1) for index in range(most)]
-
-
 def embedded(picture):
-    """A PIL picture as a page holds it, as the data URI of a small JPEG; None for None."""
-    if picture is None:
-        return None
+    """A PIL picture as a page holds it: the data URI of a small JPEG."""
     picture = picture.copy()
     picture.thumbnail((PIXELS, PIXELS))
     jpeg = io.BytesIO()
@@ -42,7 +34,7 @@ def embedded(picture):
 def writeCaptionPage(scores, modelParam, dataLoader):
     """Writes captions.html, which needs no server, from what `validateCaptions` has left.
 
-    Shows at most `SHOWN` images, evenly spread over the ranking by METEOR.
+    Of more than `SHOWN` images every second, third … in the ranking by METEOR is shown.
 
     Args:
         scores: dict of the scores of all images, as `validateCaptions` returns it.
@@ -52,31 +44,24 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     Returns:
         The page's path.
     """
-    details = readRunFile(runFolder(modelParam), 'details_validation.json', [])
-    number = len(details)
-    ranking = sorted(range(number), key=lambda index: -details[index]['meteor'])
-    images = []
-    for place in spread(number, SHOWN):
-        detail = details[ranking[place]]
-        picture, size = dataLoader.picture('val', detail['imgPath']), None
+    images = readRunFile(runFolder(modelParam), 'details_validation.json', [])
+    for position, image in enumerate(images):
+        image['position'] = position
+    images.sort(key=lambda image: -image['meteor'])
+    for rank, image in enumerate(images, 1):
+        image['rank'] = rank
+    shown = images[::math.ceil(len(images) / SHOWN)]
+    for image in shown:
+        picture = dataLoader.picture('val', image['imgPath'])
         if picture is not None:
-            size = picture.size
-        elif 'boxes' in detail:
-            size = [max(box[side] for box in detail['boxes']) for side in (2, 3)]
-        images.append({**detail, 'rank': place + 1, 'position': ranking[place],
-                       'picture': embedded(picture), 'size': size})
+            image.update(size=picture.size, picture=embedded(picture))
     data_dir = os.path.normpath(modelParam['data_dir'])
-    about = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
-    if len(images) == number:
-        about += f': {number:,} validation images.'
-    else:
-        about += (f': {len(images)} of {number:,} validation images, evenly spread from the best '
-                  'to the worst.')
-    references = ownCaptions(data_dir)
+    data = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
     path = os.path.join(plotFolder(modelParam), 'captions.html')
-    writePage(path, {'number': number, 'images': images,
-                     'ownCaptions': references[0].upper() + references[1:]},
-              model=os.path.basename(os.path.normpath(modelParam['modelName'])), about=about,
+    writePage(path, {'number': len(images), 'images': shown,
+                     'ownCaptions': ownCaptions(data_dir).capitalize()},
+              model=os.path.basename(os.path.normpath(modelParam['modelName'])),
+              about=f'{data}: {len(shown):,} of {len(images):,} validation images.',
               scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])
     print(f'Captions on a page: {path}')
     return path
@@ -88,8 +73,9 @@ def writePage(path, page, **texts):
     Args:
         path: the file's.
         page: dict of `images`, a list of dicts as in `details_validation.json` with `position`,
-            `picture` (as `embedded` returns it) and `size`, and with `rank` where they have a
-            `meteor`; `number`, that of all ranks; `ownCaptions`, a name for the `references`.
+            with `picture` (as `embedded` returns it) and `size` where the image is there, and with
+            `rank` where they have a `meteor`; `number`, that of all ranks; `ownCaptions`, a name
+            for the `references`.
         texts: `model`, `about` and `scores`, a list of pairs of texts, empty without scores.
     """
     html = TEMPLATES.get_template('captionPage.html').render(

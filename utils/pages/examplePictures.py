@@ -6,15 +6,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from utils.data.dataFolder import isDemo
-from utils.files.project import runFolder
-from utils.files.runFiles import readRunFile
 from utils.pages.figures import plotFolder, saveFigure
 
 EXAMPLES = 5
-REFERENCES = 5  # of an image are shown, at most
-CAPTION_LETTERS, REFERENCE_LETTERS = 50, 74  # in a line
-# inches: the whole picture's and an image's width, the heading's and the least row's height, lines
-WIDTH, PICTURE, HEAD, ROW, CAPTION_LINE, REFERENCE_LINE = 9, 2.7, .45, 2.2, .31, .22
+LINES = 6  # that stand below a caption, at most
+CAPTION_LETTERS, LINE_LETTERS = 50, 68  # in a line
+WIDTH, HEIGHT = 9, 2.1  # of an example, in inches
 
 
 def ownCaptions(data_dir):
@@ -23,74 +20,43 @@ def ownCaptions(data_dir):
 
 
 def plotImagesAndCaptions(model, modelParam, config, dataLoader):
-    """Draws the first five validation images that can be read, with captions, as examples.png.
-
-    A caption's METEOR is shown where `validateCaptions` has scored it.
+    """Draws the first five validation images with captions, as examples.png.
 
     Returns:
-        The picture's path, or None where no image can be read.
+        The picture's path.
     """
     loader = dataLoader.myDataDicts['val']
-    pictures, images = [], []
-    for index in range(len(loader.dataset)):
-        image = loader.dataset[index]
-        picture = dataLoader.picture('val', image['imgPath'])
-        if picture is not None:
-            pictures.append(picture)
-            images.append(image)
-        if len(images) == EXAMPLES:
-            break
-    if not images:
-        print(f"No example pictures: {dataLoader.imageFile('val', '')} holds none of the "
-              'validation images.')
-        return None
+    images = [loader.dataset[index] for index in range(min(EXAMPLES, len(loader.dataset)))]
     model.net.eval()
-    meteor = {(scored['imgPath'], scored['caption']): scored['meteor'] for scored
-              in readRunFile(runFolder(modelParam), 'details_validation.json', [])}
-    examples = []
-    for image, tokens in zip(images, model.greedyTokens(loader.collate_fn(images))):
-        caption = dataLoader.wordsOf(tokens)
-        examples.append({'caption': caption, 'references': image['original_captions'],
-                         'meteor': meteor.get((image['imgPath'], caption))})
+    tokens = model.greedyTokens(loader.collate_fn(images))
     path = os.path.join(plotFolder(modelParam), 'examples.png')
-    drawExamples(zip(pictures, examples), ownCaptions(modelParam['data_dir']), path)
-    print(f'Examples with captions: {path}')
+    saveFigure(examplesFigure((dataLoader.picture('val', image['imgPath']),
+                               dataLoader.wordsOf(caption), image['original_captions'])
+                              for image, caption in zip(images, tokens)), path)
+    print(f"Examples with captions, below them {ownCaptions(modelParam['data_dir'])}: {path}")
     return path
 
 
-def drawExamples(examples, own_captions, path):
-    """Draws one example below the other.
+def examplesFigure(examples):
+    """A figure of examples one below the other, each an image with texts on its right.
 
     Args:
-        examples: pairs of a picture and a dict of its `caption`, `references` and `meteor`, which
-            may be None.
-        own_captions: what the references are called.
-        path: of the PNG to write.
+        examples: triples of a picture, or None where the image is missing; its predicted caption;
+            and lines that stand below that, cut where they are longer than the figure is wide.
     """
-    rows, height = [], HEAD
-    for picture, example in examples:
-        caption = textwrap.wrap(example['caption'], CAPTION_LETTERS)
-        lines = []
-        if example['meteor'] is not None:
-            lines.append(f"METEOR {100 * example['meteor']:.1f} %")
-        for reference in example['references'][:REFERENCES]:
-            lines += textwrap.wrap('– ' + ' '.join(reference.split()), REFERENCE_LETTERS)
-        below = CAPTION_LINE * len(caption) + .05
-        rows.append((height, below, picture, caption, lines))
-        height += max(ROW, below + REFERENCE_LINE * len(lines) + .2)
-    figure = Figure(figsize=(WIDTH, height))
-
-    def write(top, left, lines, **options):
-        figure.text(left / WIDTH, 1 - top / height, '\n'.join(lines), va='top', linespacing=1.4,
-                    parse_math=False, **options)
-
-    write(.15, .2, [f'Bold: predicted, greedy and running free. Below: {own_captions}.'],
-          size=10, color='.35')
-    for top, below, picture, caption, lines in rows:
-        axes = figure.add_axes([.2 / WIDTH, 1 - (top + ROW - .2) / height, PICTURE / WIDTH,
-                                (ROW - .2) / height], anchor='NW')
-        axes.imshow(np.asarray(picture))
-        axes.axis('off')
-        write(top, PICTURE + .4, caption, size=14, weight='bold')
-        write(top + below, PICTURE + .4, lines, size=10)
-    saveFigure(figure, path)
+    examples = list(examples)
+    figure = Figure(figsize=(WIDTH, HEIGHT * len(examples)), layout='constrained')
+    rows = figure.subplots(len(examples), 2, width_ratios=[3, 6], squeeze=False)
+    for (left, right), (picture, caption, lines) in zip(rows, examples):
+        left.axis('off')
+        right.axis('off')
+        if picture is None:
+            left.text(.5, .5, 'The image is missing.', ha='center')
+        else:
+            left.imshow(np.asarray(picture))
+        head = textwrap.wrap(caption, CAPTION_LETTERS, max_lines=2, placeholder=' …')
+        right.text(0, 1, '\n'.join(head), va='top', size=14, weight='bold', parse_math=False)
+        below = [textwrap.shorten(line, LINE_LETTERS, placeholder=' …') for line in lines]
+        right.text(0, 1 - .14 * len(head), '\n'.join(below[:LINES]), va='top', size=11,
+                   linespacing=1.4, parse_math=False)
+    return figure
