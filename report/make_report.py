@@ -46,7 +46,8 @@ PROTOCOL = """Four models say, word by word, what an image shows. Captions are g
     percent: 32.00 here is 0.3200 where a script prints it."""
 RESULTS = """The saved models, as the validation scripts score them. Their epoch was chosen by
     METEOR on the same images, which flatters them a little. Held out: one half of the validation
-    images chooses the epoch, and only the other half is scored."""
+    images chooses the epoch, and only the other half is scored; empty where the captions of the
+    epochs are missing."""
 CURVES = """Left: loss per word in training and validation, both teacher-forced; in training with
     dropout, and with smoothed labels in the recipe 'regularised'. Right: METEOR and BLEU-4 of
     greedy captions of all validation images. Below, with self-critical epochs: the reward they
@@ -150,7 +151,7 @@ def taskPage(story, task, run):
     rows = [['setting', 'value'] * 2]
     for left, right in zip_longest(cells[::2], cells[1::2], fillvalue=('', '')):
         rows.append([*left, *right])
-    story.table(f'The settings, as the scripts call them; {run.whose()}.', rows, leftColumns=4)
+    story.table(f'The settings, as the scripts call them; {run.state()}.', rows, leftColumns=4)
     for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')):
         best = max(run.history, key=lambda entry: entry.get(key, -1))
         story.text(f"The best {name}, {percent(best.get(key))}, is that of epoch {best['epoch']}.")
