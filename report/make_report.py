@@ -11,6 +11,7 @@ import platform
 import sys
 from itertools import zip_longest
 
+import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
@@ -112,23 +113,27 @@ def titlePage(story, runs, data_dir):
     story.text(EXPECTED)
     story.text(PROTOCOL)
     rows = [['', 'epoch', *COLUMNS, 'METEOR\nheld out', 'BLEU-4\nheld out']]
-    figure = newFigure(2.8)
-    axes = figure.subplots()
     for task, run in runs.items():
         scores = [run.scores.get(key) for key in COLUMNS.values()]
         scores += [run.halves.get('meteor'), run.halves.get('bleu_4')]
         rows.append([f'{task}  {NAMES[task]}', str(run.epoch), *map(percent, scores)])
-        points = run.meteorOfEpochs()
-        axes.plot([epoch for epoch, _ in points], [100 * meteor for _, meteor in points],
-                  label=f'task {task}, {NAMES[task]}')
+    story.table(RESULTS, rows)
+    story.text(' '.join(stateOf(runs)))
+    story.figure('METEOR on words of all validation images after each epoch.', meteorFigure(runs))
+
+
+def meteorFigure(runs):
+    """METEOR over the epochs, a line for each task."""
+    figure = newFigure(2.8)
+    axes = figure.subplots()
+    for task, run in runs.items():
+        points = np.array(run.meteorOfEpochs()).reshape(-1, 2)
+        axes.plot(points[:, 0], 100 * points[:, 1], label=f'task {task}, {NAMES[task]}')
+        axes.legend()
     axes.set(xlabel='epoch', ylabel='METEOR [%]')
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=.3)
-    if runs:
-        axes.legend()
-    story.table(RESULTS, rows)
-    story.text(' '.join(stateOf(runs)))
-    story.figure('METEOR on words of all validation images after each epoch.', figure)
+    return figure
 
 
 def taskPage(story, task, run):
@@ -154,7 +159,7 @@ def taskPage(story, task, run):
     story.table(f'The settings, as the scripts call them; {run.state()}.', rows, leftColumns=4)
     for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')):
         best = max(run.history, key=lambda entry: entry.get(key, -1))
-        story.text(f"The best {name}, {percent(best.get(key))}, is that of epoch {best['epoch']}.")
+        story.text(f"Best {name}: {percent(best.get(key))} in epoch {best['epoch']}.")
     story.figure(CURVES, curvesFigure(run.history))
 
 
