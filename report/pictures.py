@@ -2,29 +2,29 @@
 import math
 
 import numpy as np
+from matplotlib.patches import Rectangle
 
 from report.story import STRONG, newFigure
 from utils.data.dataFolder import isDemo
 from utils.data.pictures import openPicture
 from utils.files.project import inProject
-from utils.pages.examplePictures import examplesFigure, ownCaptions
+from utils.pages.examplePictures import examplesFigure
 from utils.pages.figures import saveFigure
 
 SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
 MOST_WORDS = 12                # of a caption, whose attention is drawn
 PER_ROW = 4                    # pictures of the attention
-DARK = .25                     # brightness of what is not attended to
 
 
 def examplesPage(story, runs, data_dir):
-    """Five images with predicted and human captions; on the demo data README.md's picture, too.
+    """Five images with predicted and reference captions; on the demo data README.md's picture, too.
 
     Args:
         story: a `Story`.
         runs: dict task → `Run`.
         data_dir: the data folder.
     """
-    story.newPage(f'Five images: what the model says, and {ownCaptions(data_dir)}')
+    story.newPage('Five images with predicted and reference captions')
     validated = [task for task, run in runs.items() if run.details]
     if not validated:
         story.text('No model has been validated, so there are no captions to show: '
@@ -41,8 +41,7 @@ def examplesPage(story, runs, data_dir):
         lines = [f"METEOR {100 * image['meteor']:.1f} %", *image['references']]
         examples.append((openPicture(data_dir, 'val', image['imgPath']), image['caption'], lines))
     figure = examplesFigure(examples)
-    story.figure(f"""Bold: predicted, greedy and free running. Below: METEOR, and
-                 {ownCaptions(data_dir)}.""", figure)
+    story.figure('Bold: predicted, greedy and free running. Below: METEOR and references.', figure)
     if isDemo(data_dir):
         saveFigure(figure, inProject('report/demo_examples.png'))
 
@@ -65,33 +64,32 @@ def attentionPage(story, runs, data_dir):
     story.text(image['caption'], STRONG)
     picture = openPicture(data_dir, 'val', image['imgPath'])
     if picture and 'boxes' in image:
-        figure = attentionFigure(np.asarray(picture), words, attention, image['boxes'])
-        story.figure("""For each word, every detection as bright as its weight; above, the largest
-                     weight.""", figure)
+        figure = attentionFigure(picture, words, attention, image['boxes'])
+        story.figure("""For each word, the detections: the larger its weight, the clearer a
+                     detection's box. Above the image stands the largest weight.""", figure)
     else:
         rows = [[f'{100 * weight:.0f}' for weight in weights] for weights in attention.T]
         story.table("""The weights of the detections in percent, word by word. Where they lie in
-                    the image is not known here.""", [words] + rows, leftColumns=len(words))
+                    the image is not known here.""", [words, *rows], leftColumns=len(words))
 
 
-def attentionFigure(pixels, words, attention, boxes):
-    """An image once for each word, as bright as the weights there.
+def attentionFigure(picture, words, attention, boxes):
+    """A picture once for each word, with the boxes as clear as their weights.
 
     Args:
-        pixels: [height, width, 3].
+        picture: a PIL image.
         words: a list of T.
         attention: [T, regions].
         boxes: [regions, 4], x1, y1, x2, y2 in pixels.
     """
-    boxes = np.rint(boxes).astype(int)
     rows = math.ceil(len(words) / PER_ROW)
     figure = newFigure(1.5 * rows)
     for number, (word, weights) in enumerate(zip(words, attention), start=1):
-        light = np.full((*pixels.shape[:2], 1), DARK)
-        for (x1, y1, x2, y2), weight in zip(boxes, weights / weights.max()):
-            light[y1:y2, x1:x2] = np.maximum(light[y1:y2, x1:x2], DARK + (1 - DARK) * weight)
         axes = figure.add_subplot(rows, PER_ROW, number)
         axes.axis('off')
-        axes.imshow((pixels * light).astype(np.uint8))
-        axes.set_title(f'{word}  {100 * weights.max():.0f}\u00a0%', size=9.5, parse_math=False)
+        axes.imshow(picture)
+        axes.set_title(f'{word}  {100 * weights.max():.0f}\u00a0%', parse_math=False)
+        for (x1, y1, x2, y2), weight in zip(boxes, weights / weights.max()):
+            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, clip_on=False,
+                                     edgecolor='orange', alpha=weight, linewidth=2))
     return figure

@@ -149,16 +149,10 @@ def runsOfTasks():
     return runs
 
 
-def inWords(tasks):
-    """'task 1', 'tasks 1, 2'."""
-    word = 'task' if len(tasks) == 1 else 'tasks'
-    return f"{word} {', '.join(map(str, tasks))}"
-
-
 def stateOf(runs):
     """Sentences on a dict task → `Run`: who has trained the models, and what is missing."""
-    tasks = {}
+    sentences = []
     for task in TASKS:
         state = runs[task].state() if task in runs else 'not trained on these data'
-        tasks.setdefault(state, []).append(task)
-    return [f'{inWords(of_state).capitalize()}: {state}.' for state, of_state in tasks.items()]
+        sentences.append(f'Task {task}: {state}.')
+    return sentences

@@ -1,6 +1,5 @@
-"""What the report is made of: headings, text, tables and figures, on A4 pages of reportlab."""
+"""The parts of the report, headings, text, tables and figures, on A4 pages of reportlab."""
 import io
-import os
 from xml.sax.saxutils import escape
 
 import matplotlib
@@ -10,37 +9,30 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.pdfbase.pdfmetrics import registerFont
 from reportlab.pdfbase.ttfonts import TTFont
-from reportlab.platypus import (
-    Image,
-    KeepTogether,
-    PageBreak,
-    Paragraph,
-    SimpleDocTemplate,
-    Spacer,
-    Table,
-)
+from reportlab.platypus import Image, KeepTogether, PageBreak, Paragraph, SimpleDocTemplate, Table
 
-REGULAR, BOLD = 'STIXGeneral', 'STIXGeneralBol'  # fonts that matplotlib brings along
+FONTS = REGULAR, BOLD = 'STIXGeneral', 'STIXGeneralBol'  # matplotlib brings them along
 MARGIN = 54  # of a page, in points like all lengths here
-COLUMN, TALLEST = A4[0] - 2 * MARGIN, A4[1] - 4 * MARGIN  # of a figure, with its caption
+COLUMN, TALLEST = A4[0] - 2 * MARGIN, A4[1] - 4 * MARGIN  # a figure's width and most height
 DPI = 200
-PLOTS = {'font.family': 'STIXGeneral', 'mathtext.fontset': 'stix', 'font.size': 9,
-         'axes.labelsize': 9, 'legend.fontsize': 8.5}
+PLOTS = {'font.family': REGULAR, 'mathtext.fontset': 'stix', 'font.size': 9}
 
-TEXT = ParagraphStyle('text', fontName=REGULAR, fontSize=10, leading=13, spaceAfter=6)
-NOTE = ParagraphStyle('note', TEXT, fontSize=9, leading=11.7, spaceAfter=3)
-STRONG = ParagraphStyle('strong', TEXT, fontName=BOLD, fontSize=11.5, leading=14, spaceAfter=2)
-HEADING = ParagraphStyle('heading', STRONG, fontSize=14, leading=18, spaceBefore=8, spaceAfter=4,
-                         keepWithNext=1)
-TITLE = ParagraphStyle('title', STRONG, fontSize=19, leading=30)
 
-for font in (REGULAR, BOLD):
-    registerFont(TTFont(font, os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf',
-                                           f'{font}.ttf')))
+def style(size, font=REGULAR, **options):
+    """The style of a paragraph."""
+    return ParagraphStyle('', fontName=font, fontSize=size, leading=1.3 * size, spaceAfter=5,
+                          **options)
+
+
+TEXT, NOTE, STRONG = style(10), style(9), style(11.5, BOLD)
+TITLE, HEADING = style(19, BOLD), style(14, BOLD, spaceBefore=10, keepWithNext=1)
+
+for name in FONTS:
+    registerFont(TTFont(name, f'{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf'))
 
 
 def paragraph(text, style=TEXT):
-    """Text as it is: no letter in it is markup."""
+    """A paragraph of the text as it is: no letter in it is markup."""
     return Paragraph(escape(text), style)
 
 
@@ -49,23 +41,19 @@ def newFigure(height):
     return Figure(figsize=(COLUMN / 72, height), layout='constrained')
 
 
-def drawnFigure(figure):
-    """A figure of matplotlib, as wide as the text."""
+def drawn(figure):
+    """A figure of matplotlib as a flowable, as wide as the text if it isn't too high then."""
     png = io.BytesIO()
     figure.savefig(png, dpi=DPI)
     return Image(png, COLUMN, TALLEST, kind='proportional')
 
 
 class Story:
-    """The report from its first page to its last, added to from top to bottom."""
+    """The report's flowables, from its first page to its last."""
 
     def __init__(self):
         self.flowables = []
         self.numbered = {'Figure': 0, 'Table': 0}
-
-    def add(self, *flowables):
-        """Adds flowables that stay on one page."""
-        self.flowables.append(KeepTogether(list(flowables)))
 
     def text(self, text, style=TEXT):
         """Adds a paragraph."""
@@ -78,14 +66,13 @@ class Story:
 
     def equations(self, lines):
         """Adds equations in matplotlib's mathtext, one a line."""
-        figure = newFigure(.28 * len(lines))
-        for number, line in enumerate(lines):
-            figure.text(.05, 1 - (number + .7) / len(lines), line, size=11)
-        self.add(drawnFigure(figure), Spacer(0, 8))
+        figure = newFigure(.28 * len(lines) + .1)
+        figure.text(.05, .5, '\n'.join(lines), size=11, va='center', linespacing=1.8)
+        self.flowables.append(drawn(figure))
 
     def figure(self, caption, figure):
         """Adds a figure of matplotlib with its numbered caption below."""
-        self.add(drawnFigure(figure), self._caption('Figure', caption))
+        self.flowables.append(KeepTogether([drawn(figure), self._caption('Figure', caption)]))
 
     def table(self, caption, rows, leftColumns=1):
         """Adds a table with its numbered caption above.
@@ -95,13 +82,13 @@ class Story:
             rows: lists of str, as many in each; the first row is the header.
             leftColumns: how many columns are aligned left; those after them are aligned right.
         """
-        style = [('FONT', (0, 0), (-1, -1), REGULAR, 9), ('FONT', (0, 0), (-1, 0), BOLD, 9),
-                 ('ALIGN', (0, 0), (-1, -1), 'RIGHT'),
-                 ('ALIGN', (0, 0), (leftColumns - 1, -1), 'LEFT'),
-                 ('VALIGN', (0, 0), (-1, -1), 'BOTTOM'), ('TOPPADDING', (0, 0), (-1, -1), 1),
-                 ('LINEBELOW', (0, 0), (-1, -1), .4, grey)]
-        self.add(self._caption('Table', caption),
-                 Table(rows, style=style, hAlign='LEFT', spaceAfter=12))
+        whole = (0, 0), (-1, -1)
+        style = [('FONT', *whole, REGULAR, 9), ('FONT', (0, 0), (-1, 0), BOLD, 9),
+                 ('ALIGN', *whole, 'RIGHT'), ('ALIGN', (0, 0), (leftColumns - 1, -1), 'LEFT'),
+                 ('TOPPADDING', *whole, 1), ('RIGHTPADDING', *whole, 4),
+                 ('LINEBELOW', *whole, .4, grey)]
+        table = Table(rows, style=style, hAlign='LEFT', spaceAfter=10)
+        self.flowables.append(KeepTogether([self._caption('Table', caption), table]))
 
     def _caption(self, kind, text):
         self.numbered[kind] += 1
@@ -111,11 +98,14 @@ class Story:
         """The pages as a PDF, in bytes; the same story gives the same bytes."""
         def foot(canvas, document):
             canvas.setFont(REGULAR, 8)
-            canvas.drawString(MARGIN, 34, f'{title} · {author} · {document.page}')
+            canvas.setFillColor(grey)
+            canvas.drawString(MARGIN, 34, f'{title} · {author}')
+            canvas.drawRightString(A4[0] - MARGIN, 34, str(document.page))
 
-        file = io.BytesIO()
-        document = SimpleDocTemplate(file, pagesize=A4, leftMargin=MARGIN - 6,
-                                     rightMargin=MARGIN - 6, topMargin=50, bottomMargin=50,
-                                     title=title, author=author, invariant=1)
+        pdf = io.BytesIO()
+        side = MARGIN - 6  # reportlab leaves another 6 points
+        document = SimpleDocTemplate(pdf, pagesize=A4, leftMargin=side, rightMargin=side,
+                                     topMargin=MARGIN, bottomMargin=MARGIN, title=title,
+                                     author=author, invariant=1)
         document.build(self.flowables, onFirstPage=foot, onLaterPages=foot)
-        return file.getvalue()
+        return pdf.getvalue()

@@ -137,7 +137,7 @@ def test_batches_are_the_same_however_files_are_read(course_folder, load, thread
 def test_training_opens_no_pickle_of_a_checked_file(course_folder, load, monkeypatch):
     course_folder()
     loader = load(check=True)
-    monkeypatch.setattr(imageFiles, '_unpickled', None)
+    monkeypatch.setattr(imageFiles, 'RestrictedUnpickler', None)
     for batch in loader.myDataDicts['train']:
         assert batch['cnn_features'].any() and batch['xTokens'].any() and batch.references()
     loader.captionRewards()

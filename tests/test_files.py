@@ -3,13 +3,12 @@ import errno
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
 from utils.files.atomic import removePartialFiles, writeAtomically, writeJson
 from utils.files.errors import UserError
-from utils.files.project import PROJECT, runFolder
+from utils.files.project import PROJECT
 from utils.files.runFiles import readRunFile
 
 
@@ -30,13 +29,6 @@ def test_an_interrupted_write_keeps_the_old_file(step, tmp_path, monkeypatch):
     assert path.read_bytes() == b'old' and os.listdir(str(tmp_path)) == ['file.json']
 
 
-def test_a_file_system_that_cannot_synchronise_folders_will_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, 'open', raising(errno.EINVAL))
-    monkeypatch.chdir(tmp_path)
-    writeAtomically('file', b'new')
-    assert (tmp_path / 'file').read_bytes() == b'new' and os.listdir(str(tmp_path)) == ['file']
-
-
 def test_what_a_killed_process_leaves(tmp_path):
     """The old checkpoint, and a part of the new one, which the next training removes."""
     path = tmp_path / 'last_epoch1.pt'
@@ -46,16 +38,11 @@ def test_what_a_killed_process_leaves(tmp_path):
             'writeAtomically(sys.argv[1], b"new")')
     assert subprocess.run([sys.executable, '-c', code, str(path)], cwd=PROJECT).returncode != 0
     assert path.read_bytes() == b'old' and len(os.listdir(str(tmp_path))) == 2
-    os.utime(str(path), (0, 0))
-    for name, changed in (('partial_1_examples.png', time.time()), ('partial_2_history.json', 0)):
-        (tmp_path / name).write_text('x')
-        os.utime(str(tmp_path / name), (changed, changed))
     removePartialFiles(str(tmp_path))
-    assert set(os.listdir(str(tmp_path))) == {'last_epoch1.pt', 'partial_1_examples.png'}
+    assert os.listdir(str(tmp_path)) == ['last_epoch1.pt']
 
 
-@pytest.mark.parametrize('data', [b'', b'{"a": 1', b'\xff\xfe', b'[' * 100000,  # no JSON
-                                  b'{}', b'[1]', b'[{"meteor": 0.5}]', b'"epoch"'])  # of no run
+@pytest.mark.parametrize('data', [b'', b'{"a": 1', b'\xff\xfe'])
 def test_a_broken_json_file_is_named(data, tmp_path):
     (tmp_path / 'history.json').write_bytes(data)
     with pytest.raises(UserError, match=r'history\.json is broken'):
@@ -70,12 +57,6 @@ def test_json_is_read_back(value, lines, tmp_path):
     writeJson(str(tmp_path / 'file.json'), value)
     assert (tmp_path / 'file.json').read_bytes().count(b'\n') == lines
     assert readRunFile(str(tmp_path), 'file.json', 'nothing') == value
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match=r"file.* cannot be made: .*modelParam\['modelsDir'\]"):
-        runFolder({'modelsDir': str(tmp_path / 'file'), 'modelName': 'm/'})
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='the program that lives on is `sleep`')

@@ -46,13 +46,14 @@ def test_what_is_impossible_is_named(script, name, key, value):
 def test_missing_keys_take_the_courses_values():
     required = {key: Exercise_Train_task3.config[key]
                 for key in ('cellType', 'num_rnn_layers', 'featurepathstub')}
-    modelParam, config = checkSettings({'modelName': 'mine/', 'modelsDir': './'},
+    modelParam, config = checkSettings({'modelName': 'mine/', 'modelsDir': './', 'data_dir': 'x/'},
                                        {**required, 'scheduler_milestones': None})
     assert config['vocabulary_size'] == 10000 and modelParam['numbOfEpochs'] == 99
     assert modelParam['modeSetups'] == [['train', True], ['val', True]]
     config['learningRate']['lr'] = 7
     assert withDefaults({})['learningRate'] == {'lr': 0.001}
-    modelParam, config = checkSettings({'modelName': 'mine/', 'inference': True}, {})
+    modelParam, config = checkSettings(
+        {'modelName': 'mine/', 'data_dir': 'x/', 'inference': True}, {})
     assert config == {'beamSize': 3} and modelParam['modeSetups'] == [['val', False]]
 
 

@@ -13,14 +13,12 @@ from conftest import CAPTIONS, write_pickle
 from PIL import Image
 
 import cocoSource_task2_gru
-import cocoSource_task3_lstm
 import cocoSource_task4_attention
-from utils import saverRestorer
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
 from utils.model import Model, chooseDevice
 from utils.processes.java import JavaError
-from utils.saverRestorer import SaverRestorer, loadForValidation
+from utils.saverRestorer import SaverRestorer
 from utils.trainer import Trainer
 from utils.validate import plotImagesAndCaptions, restoredModel
 from utils.validate_metrics import CaptionValidator, teacherForcedLoss, validateCaptions
@@ -111,22 +109,10 @@ def test_a_changed_configuration_is_named_and_can_be_forced(course_folder, confi
     assert trainer.model.history[-1]['learning_rate'] == pytest.approx(0.004 * 0.2)
 
 
-def test_a_run_on_other_data_of_the_same_name_is_told(course_folder, config, model_param, capsys):
-    course_folder()
-    for name in ('m_coco-012abc', 'm_coco-more-012abc', 'n_coco-012abc'):
-        os.makedirs(os.path.join(model_param['modelsDir'], name))
-    build(config, {**model_param, 'modelName': 'm_coco-111111/'})
-    new, other = capsys.readouterr().out.splitlines()
-    assert 'm_coco-111111' in new and 'm_coco-012abc learned from other files' in other
-
-
 def test_what_does_not_fit_is_refused(course_folder, config, model_param):
     course_folder()
     param = {**model_param, 'numbOfEpochs': 1}
     build(config, param).train()
-    said = r'trained by cocoSource_task2_gru\.py, and this script runs cocoSource_task3_lstm\.py'
-    with pytest.raises(UserError, match=said):
-        build(config, param, cocoSource_task3_lstm.ImageCaptionModel)
     with pytest.raises(UserError, match='does not fit this network.*12'):
         build({**config, 'hidden_state_sizes': 13}, {**param, 'restoreModelLast': 1})
     path = os.path.join(model_param['modelsDir'], 'm', 'last_epoch1.pt')
@@ -138,23 +124,6 @@ def test_what_does_not_fit_is_refused(course_folder, config, model_param):
             f.write(data)
         with pytest.raises(UserError, match=r'last_epoch1\.pt cannot be read'):
             build(config, param)
-
-
-def test_the_newest_is_validated_when_a_training_replaces_it(tmp_path, model_param, monkeypatch):
-    folder = os.path.join(model_param['modelsDir'], 'm')
-    os.makedirs(folder)
-    for epoch in (1, 2):
-        with open(os.path.join(folder, f'best_epoch{epoch}.pt'), 'w'):
-            pass
-
-    def load(path):
-        if path.endswith('2.pt'):
-            os.rename(path, os.path.join(folder, 'best_epoch3.pt'))
-            raise FileNotFoundError(path)
-        return {'epoch': 3, 'model_state_dict': {}, 'config': {}}
-
-    monkeypatch.setattr(saverRestorer, 'loadCheckpoint', load)
-    assert loadForValidation(model_param)['path'].endswith('best_epoch3.pt')
 
 
 def test_validation_takes_every_size_from_the_checkpoint(course_folder, config, model_param):

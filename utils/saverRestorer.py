@@ -1,5 +1,4 @@
 """Checkpoints of the last and the best epoch in a run's folder, and going on from them."""
-import glob
 import hashlib
 import io
 import os
@@ -15,7 +14,6 @@ from utils.files.project import inProject, runFolder
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.otherCheckpoints import ORDER_OF_ROWS, asOurs, spelledAs
-from utils.processes.distributed import fromMain
 from utils.scripts.settings import allEpochs, withDefaults
 
 DELIVERED = inProject(os.path.join('report', 'models'))  # models that come with the project
@@ -54,12 +52,7 @@ def loadForValidation(modelParam):
     if path is None:
         raise UserError(f'There is no checkpoint to validate in {runFolder(modelParam)}. Train the '
                         'model first: python Exercise_Train_task*.py')
-    try:
-        return readCheckpoint(path)
-    except UserError:
-        if path == findForValidation(modelParam):
-            raise
-        return loadForValidation(modelParam)  # a training that is running has replaced it
+    return readCheckpoint(path)
 
 
 def readCheckpoint(path):
@@ -151,12 +144,13 @@ class SaverRestorer:
         """
         if self.modelParam['inference']:
             self._restoreForInference(model)
+            return model
+        folder = runFolder(self.modelParam)
+        path = newestCheckpoint(folder, 'best' if self.modelParam['restoreModelBest'] else 'last')
+        if path:
+            self._goOn(model, readCheckpoint(path))
         else:
-            checkpoint = fromMain(self._loadForTraining)
-            if checkpoint:
-                self._goOn(model, checkpoint)
-            else:
-                self._sayThatARunBegins()
+            print(f'A new run begins, in {folder}.', flush=True)
         return model
 
     def _restoreForInference(self, model):
@@ -169,18 +163,6 @@ class SaverRestorer:
             origin = f"was trained by {checkpoint['trainedBy']}"
         print(f"Model: {checkpoint['path']}, which {origin}, after epoch {model.start_epoch}.",
               flush=True)
-
-    def _loadForTraining(self):
-        kind = 'best' if self.modelParam['restoreModelBest'] else 'last'
-        path = newestCheckpoint(runFolder(self.modelParam), kind)
-        return readCheckpoint(path) if path else None
-
-    def _sayThatARunBegins(self):
-        folder = os.path.normpath(runFolder(self.modelParam))
-        print(f'A new run begins, in {folder}.', flush=True)
-        others = glob.glob(glob.escape(folder[:-6]) + '[0-9a-f]' * 6)  # as dataName ends
-        for other in set(others) - {folder}:
-            print(f'That in {other} learned from other files or another vocabulary.', flush=True)
 
     def _goOn(self, model, checkpoint):
         folder = runFolder(self.modelParam)
@@ -217,13 +199,9 @@ class SaverRestorer:
                   "modelParam['modelName'].", flush=True)
 
     def _loadWeights(self, model, checkpoint):
-        path, network = checkpoint['path'], type(model.net).__module__
+        path = checkpoint['path']
         if 'vocabulary' not in checkpoint:
             print(f'{path}: {ORDER_OF_ROWS}', flush=True)
-        if checkpoint.get('network', network) != network:
-            raise UserError(f'The checkpoint {path} belongs to another task: it was trained by '
-                            f"{checkpoint['network']}.py, and this script runs {network}.py. Move "
-                            'it back to the folder of its task.')
         if checkpoint.get('vocabulary', self.run['vocabulary']) != self.run['vocabulary']:
             raise UserError(f'The checkpoint {path} was trained with another vocabulary than that '
                             f"in {self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py "

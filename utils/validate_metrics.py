@@ -1,4 +1,4 @@
-"""Free-running captions of the validation images, their scores, and the teacher-forced validation loss."""
+"""Captions of the validation images, their scores, and the teacher-forced validation loss."""
 import contextlib
 import math
 import os
@@ -13,9 +13,10 @@ from utils.processes.progress import progressBar
 
 
 def imageId(imgPath):
-    """COCO's image id, the number in an image's file name; the name itself where it is no number."""
+    """COCO's image id, the number in an image's file name; the name itself where it is no number.
+    """
     stem = os.path.splitext(os.path.basename(imgPath))[0]
-    return int(stem) if stem.isdigit() else stem
+    return int(stem) if stem.isascii() and stem.isdecimal() else stem
 
 
 def finite(loss, imgPaths, where):
@@ -25,38 +26,40 @@ def finite(loss, imgPaths, where):
         UserError: it is infinite or not a number; the message names the batch's images.
     """
     if not math.isfinite(loss):
-        raise UserError(f"The loss is {loss} in {where}, images {', '.join(imgPaths)}. Nothing of this epoch is "
-                        'kept, the last checkpoint is finite. The files were checked at the start, so the model has diverged: '
-                        "train a new one with a smaller config['learningRate'], or go on from the last checkpoint with it by "
-                        "modelParam['restoreModelLast'] = 1. In self-critical epochs the rate is LEARNING_RATE in "
-                        'utils/networks/selfCritical.py.')
+        raise UserError(
+            f"The loss is {loss} in {where}, images {', '.join(imgPaths)}. The files were checked "
+            'at the start, so the model has diverged. Nothing of this epoch is saved. Start again '
+            "with a smaller config['learningRate'], either with a new model or, if an epoch has "
+            "been saved, from there by modelParam['restoreModelLast'] = 1. In self-critical epochs "
+            'the rate is LEARNING_RATE in utils/networks/selfCritical.py.')
     return loss
 
 
 def teacherForcedLoss(model, batches):
-    """The loss per word in nats over all words of the batches, each image's first caption given word by word."""
+    """The loss per word in nats over all words of the batches, each image's first caption given
+    word by word."""
     model.net.eval()
     total, words = 0.0, 0.0
     for batch in batches:
-        loss, number = lossAndWords(model, batch)
-        total, words = total + loss, words + number
+        with torch.no_grad():
+            loss = float(sum(model.lossOfParts(batch)))
+        total += finite(loss, batch['imgPaths'], 'the validation')
+        words += float(batch['yWeights'].sum())
     return total / words
-
-
-def lossAndWords(model, batch):
-    """A validation batch's teacher-forced loss summed over its words, in nats, and the number of its words."""
-    with torch.no_grad():
-        return finite(float(sum(model.lossOfParts(batch))), batch['imgPaths'], 'the validation'), float(batch['yWeights'].sum())
 
 
 class CaptionValidator:
     """Captions the validation images and scores the captions; one for a whole run.
 
-    The first pass over the images, whichever it is, also collects their human captions, which all scores are against.
+    The first pass over the images also collects their references, the captions by people.
 
     Args:
         modelParam: dict.
         dataLoader: a `DataLoaderWrapper` with the mode 'val'.
+
+    Attributes:
+        references: dict image id → list of captions as they are.
+        token_references: the same as strings of token numbers.
 
     Raises:
         JavaError: there is no Java, or it failed.
@@ -65,14 +68,13 @@ class CaptionValidator:
     def __init__(self, modelParam, dataLoader):
         self.modelParam = modelParam
         self.dataLoader = dataLoader
-        self.loader = dataLoader.myDataDicts['val']
         self.meteor = metrics.METEOR()  # reads its tables while the first captions are made
         self.scorer = None
-        self.annotations = {'images': [], 'annotations': []}
+        self.references = {}
         self.token_references = {}
 
     def close(self):
-        """Ends the scorer's processes."""
+        """Ends METEOR's Java process."""
         self.meteor.close()
 
     def batches(self, description):
@@ -81,122 +83,126 @@ class CaptionValidator:
         Raises:
             UserError: two files are of the same image.
         """
-        known = len(self.token_references) == len(self.loader.dataset)
-        for batch in progressBar(self.loader, description, self.modelParam):
-            if not known:
-                self._collectReferences(batch)
+        loader = self.dataLoader.myDataDicts['val']
+        isFirstPass = not self.references
+        for batch in progressBar(loader, description, self.modelParam):
+            if isFirstPass:
+                self._collectReferences(batch, loader.dataset.paths)
             yield batch
 
-    def _collectReferences(self, batch):
-        for imgPath, captions, tokens in zip(*(batch[key] for key in ('imgPaths', 'orig_captions', 'allcaptionsAsTokens'))):
-            image_id = imageId(imgPath)
-            if image_id in self.token_references:
-                path = self.loader.dataset.paths[len(self.token_references)]
-                raise UserError(f'{path} is of the image {image_id}, as is another file of its folder. Move one of them away.')
-            annotations = self.annotations['annotations']
-            self.annotations['images'].append({'id': image_id, 'file_name': imgPath})
-            annotations += [{'id': len(annotations) + number, 'image_id': image_id, 'caption': caption}
-                            for number, caption in enumerate(captions)]
-            # as the course has it: a caption without an end token loses its last word, unknown tokens stay as they are
-            self.token_references[image_id] = [' '.join(map(str, caption[1:-1])) for caption in tokens]
+    def _collectReferences(self, batch, paths):
+        for row, imgPath in enumerate(batch['imgPaths']):
+            image = imageId(imgPath)
+            if image in self.references:
+                raise UserError(f'{paths[len(self.references)]} is of the image {image}, as is '
+                                'another file of its folder. Move one of them away.')
+            self.references[image] = batch['orig_captions'][row]
+            # As the course does it: a caption without an end token loses its last word.
+            self.token_references[image] = [' '.join(map(str, caption[1:-1]))
+                                            for caption in batch['allcaptionsAsTokens'][row]]
 
     def results(self, batch, captions):
-        """A batch's captions, B lists of tokens, in COCO results form: list of dicts of `image_id` and `caption`."""
+        """A batch's captions, B lists of tokens, in COCO results form: list of dicts of `image_id`
+        and `caption`."""
         return [{'image_id': imageId(imgPath), 'caption': self.dataLoader.wordsOf(tokens)}
                 for imgPath, tokens in zip(batch['imgPaths'], captions)]
 
     def caption(self, model):
-        """The greedy free-running captions of all validation images, as `results` has them."""
+        """The greedy captions of all validation images, as `results` has them."""
         model.net.eval()
-        return [result for batch in self.batches('captions') for result in self.results(batch, model.greedyTokens(batch))]
+        return [result for batch in self.batches('captions')
+                for result in self.results(batch, model.greedyTokens(batch))]
 
     def score(self, results):
-        """The COCO protocol's scores on words: dict of `bleu_1` … `bleu_4`, `meteor`, `cider`, `rouge`, plain floats."""
+        """The COCO protocol's scores on words: dict of `bleu_1` … `bleu_4`, `meteor`, `cider`,
+        `rouge`, plain floats."""
         if self.scorer is None:
-            self.scorer = metrics.CaptionScorer(self.annotations, self.meteor)
+            self.scorer = metrics.CaptionScorer(self.references, self.meteor)
         return self.scorer.score(results)
+
+    def meteorOnTokens(self, results):
+        """The course's METEOR, on strings of token numbers, where stems and synonyms never match.
+        """
+        token = self.dataLoader.vocabulary['wordToToken']
+        predicted = {}
+        for result in results:
+            tokens = [str(token[word]) for word in result['caption'].split()]
+            predicted[result['image_id']] = [' '.join(tokens)]
+        return self.meteor.compute_score(self.token_references, predicted)[0]
 
     def allScores(self, results):
         """Those of `score`, and `meteor_tokens`."""
         return {**self.score(results), 'meteor_tokens': self.meteorOnTokens(results)}
 
-    def meteorOnTokens(self, results):
-        """The course's METEOR, on strings of token numbers, where stems and synonyms never match."""
-        token = self.dataLoader.vocabulary['wordToToken']
-        predicted = {result['image_id']: [' '.join(str(token[word]) for word in result['caption'].split())]
-                     for result in results}
-        score, _ = self.meteor.compute_score(self.token_references, predicted)
-        return score
 
-
-def detailsOf(batch, results, attention):
-    """What there is to show of each image of a batch; see `validateCaptions`.
-
-    Args:
-        batch: a batch of images.
-        results: its captions in COCO results form.
-        attention: for each image a list of weights over the detections per word, or None.
-    """
-    details = []
-    boxes = batch.get('boxes', [None] * len(results))
-    for row, (result, weights) in enumerate(zip(results, attention)):
-        image = {**result, 'imgPath': batch['imgPaths'][row], 'references': batch['orig_captions'][row]}
-        if weights is not None:
-            image['attention'] = [[round(weight, 3) for weight in word] for word in weights]
-        if boxes[row] is not None:
-            image['boxes'] = [[round(value, 1) for value in box] for box in boxes[row].tolist()]
-        details.append(image)
-    return details
-
-
-def validateCaptions(model, modelParam, config, dataLoader):
+def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
     """Captions and scores the validation images.
 
-    Writes `captions_validation.json`, the captions in COCO results form, and `details_validation.json`, all that pages about
-    them show: a list of dicts of `image_id`, `imgPath`, `caption`, `references` (the human captions as they are), `meteor`
-    (on words, of this image), and where the model and the data have them `attention` (a row of weights over the detections
-    per word of the caption) and `boxes` ([x1, y1, x2, y2] in pixels per detection). Writes also `scores_validation.json`, what
-    is returned and the `epoch` that the model comes from, and with a `config['beamSize']` of K > 1
-    `captions_validation_beam{K}.json`.
+    Writes into the run's folder `captions_validation.json`, the captions in COCO results form;
+    `details_validation.json`, all that pages about them show: a list of dicts of `image_id`,
+    `imgPath`, `caption`, `references` (the captions by people), `meteor` (on words, of this
+    image), and where the model and the data have them `attention` (a row of weights over the
+    detections per word of the caption) and `boxes` ([x1, y1, x2, y2] in pixels per detection);
+    `scores_validation.json`, what is returned and the `epoch` of the model; with a beam also
+    `captions_validation_beam{beamSize}.json`.
+
+    Args:
+        config: not used; the course's scripts give it.
+        beamSize: integer; with more than 1 captions of a beam search are scored as well.
 
     Returns:
-        dict of floats: `bleu_1` … `bleu_4`, `meteor`, `cider`, `rouge` by the COCO protocol on words, `meteor_tokens`
-        as the course scores it, all of greedy free-running captions; `loss`, teacher-forced, in nats per word; and with a
-        beam `beam_bleu_1` … `beam_meteor_tokens`, the scores of its captions.
+        dict of floats: `loss`, teacher-forced, in nats per word; of greedy captions `bleu_1` …
+        `bleu_4`, `meteor`, `cider`, `rouge` by the COCO protocol on words, and `meteor_tokens` as
+        the course scores it; with a beam `beam_bleu_1` … `beam_meteor_tokens`.
     """
-    beamSize = config.get('beamSize', 1)
-    folder = runFolder(modelParam)
-    results, beam_results, details, loss, words = [], [], [], 0.0, 0.0
+    results, beam_results, details = [], [], []
     model.net.eval()
     with contextlib.closing(CaptionValidator(modelParam, dataLoader)) as validator:
         for batch in validator.batches('captions'):
             captions = model.greedyTokens(batch)
-            weights = model.attentionOver(batch, captions)                       # [B, T, detections] or None
-            attention = [None if weights is None else weights[row, dataLoader.wordPositions(tokens)].tolist()
-                         for row, tokens in enumerate(captions)]
+            attention = model.attentionOver(batch, captions)           # [B, T, detections] or None
             of_batch = validator.results(batch, captions)
             results += of_batch
-            details += detailsOf(batch, of_batch, attention)
-            loss_of_batch, words_of_batch = lossAndWords(model, batch)
-            loss, words = loss + loss_of_batch, words + words_of_batch
+            for row, result in enumerate(of_batch):
+                image = {**result, 'imgPath': batch['imgPaths'][row],
+                         'references': batch['orig_captions'][row]}
+                if attention is not None:
+                    words = dataLoader.wordPositions(captions[row])
+                    image['attention'] = _rounded(attention[row, words], 3)
+                if 'boxes' in batch and batch['boxes'][row] is not None:
+                    image['boxes'] = _rounded(batch['boxes'][row], 1)
+                details.append(image)
             if beamSize > 1:
                 beam_results += validator.results(batch, model.beamTokens(batch, beamSize))
-        writeJson(os.path.join(folder, 'captions_validation.json'), results)
-        scores = {'loss': loss / words, **validator.allScores(results)}
+        loss = teacherForcedLoss(model, validator.batches('loss'))
+        scores = {'loss': loss, **validator.allScores(results)}
         for image in details:
             image['meteor'] = validator.scorer.meteor_per_image[image['image_id']]
-        writeJson(os.path.join(folder, 'details_validation.json'), details)
+        files = {'captions_validation.json': results, 'details_validation.json': details}
         if beamSize > 1:
-            writeJson(os.path.join(folder, f'captions_validation_beam{beamSize}.json'), beam_results)
-            scores.update((f'beam_{name}', score) for name, score in validator.allScores(beam_results).items())
-        writeJson(os.path.join(folder, 'scores_validation.json'), {'epoch': model.start_epoch, **scores})
+            files[f'captions_validation_beam{beamSize}.json'] = beam_results
+            for name, score in validator.allScores(beam_results).items():
+                scores[f'beam_{name}'] = score
+    files['scores_validation.json'] = {'epoch': model.start_epoch, **scores}
+    for name, content in files.items():
+        writeJson(os.path.join(runFolder(modelParam), name), content)
     return scores
 
 
-def scoreTable(scores, config):
-    """The scores that `validateCaptions` returns as a table in text: a name, the greedy score, the beam's beside it."""
-    lines = [f'{name:14s}{score:.4f}' + (f"{scores[f'beam_{name}']:12.4f}" if f'beam_{name}' in scores else '')
-             for name, score in scores.items() if not name.startswith('beam_')]
-    if 'beam_meteor' in scores:
-        lines.insert(0, f"{'':14s}greedy{'beam of ' + str(config['beamSize']):>12s}")
+def _rounded(matrix, digits):
+    """A matrix as lists of floats for a JSON file."""
+    return [[round(value, digits) for value in row] for row in matrix.tolist()]
+
+
+def scoreTable(scores, beamSize):
+    """The scores that `validateCaptions` returns as a table in text, with a column for the beam."""
+    lines = []
+    if beamSize > 1:
+        lines.append(f"{'':14s}greedy{f'beam of {beamSize}':>12s}")
+    for name, score in scores.items():
+        if not name.startswith('beam_'):
+            line = f'{name:14s}{score:.4f}'
+            if f'beam_{name}' in scores:
+                line += f"{scores[f'beam_{name}']:12.4f}"
+            lines.append(line)
     return '\n'.join(lines)

@@ -71,7 +71,7 @@ class CaptionDataset(Dataset):
         index, epoch, learned = fullKey(key)
         if self.checked is not None:
             size, time, offset, imgPath, captions = self.checked[index]
-            with contextlib.suppress(OSError):  # which is said where the file is read again, below
+            with contextlib.suppress(OSError):  # which `load` says in a sentence
                 if readRaw(self.paths[index], (size, time), offset, features):
                     lines = captions.split('\n')
                     tokens = map(int, lines[self.drawn(index, epoch, len(lines))].split())

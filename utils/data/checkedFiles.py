@@ -4,7 +4,7 @@ So files are checked again only where they are new or have changed, and training
 the others: it knows where the features lie in a file, and the captions.
 """
 import os
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 
 from utils.data.imageFiles import loadWithStamp
 from utils.files.atomic import writePickle
@@ -12,9 +12,9 @@ from utils.files.errors import UserError
 from utils.files.safePickle import loadPickle
 from utils.processes.progress import progressBar
 
-FAULTS_NAMED = 3      # of many unusable files
-FILES_AT_ONCE = 500
-CHECK = 2             # to be raised when `loadImage` begins to refuse what it read before
+FAULTS_NAMED = 3    # of many unusable files
+CHECK = 2           # to be raised when `loadImage` begins to refuse what it read before
+FILES_AT_ONCE = 50  # of a thread
 
 
 def checkFiles(dataset, modelParam, memory):
@@ -31,41 +31,33 @@ def checkFiles(dataset, modelParam, memory):
     """
     folder = os.path.dirname(dataset.paths[0])
     valid_for = [CHECK, folder, dataset.features_shape]
-    names = [os.path.basename(path) for path in dataset.paths]
     known = _remembered(memory, valid_for)
-    unknown = [path for name, path in zip(names, dataset.paths)
-               if name not in known or known[name][:2] != _stamp(path)]
-    faults = []
-    if unknown:
-        found, faults = _check(unknown, dataset.features_shape, modelParam)
-        known.update(found)
-        known = {name: known[name] for name in names if known.get(name)}
-        writePickle(memory, {'validFor': valid_for, 'files': known})
-    if faults:
-        more = '\n…' if len(faults) > FAULTS_NAMED else ''
-        raise UserError(f'{len(faults):,} of the {len(names):,} feature files in {folder} cannot '
-                        'be used:\n' + '\n'.join(faults[:FAULTS_NAMED]) + more)
-    dataset.checked = [known[name] for name in names]
+    unknown = [index for index, name in enumerate(dataset.names)
+               if name not in known or known[name][:2] != _stamp(dataset.paths[index])]
 
-
-def _check(paths, shape, modelParam):
-    """Dict file name → what is known of it, None where it cannot be used; list of the faults."""
-    def check(path):
+    def check(index):
         try:
-            image, stamp = loadWithStamp(path, shape)
+            image, stamp = loadWithStamp(dataset.paths[index], dataset.features_shape)
         except UserError as error:
-            faults.append(str(error))
-            return None
+            return error
         captions = '\n'.join(' '.join(map(str, tokens)) for tokens in image['captionsAsTokens'])
         return (*stamp, image['imgPath'], captions)
 
-    found, faults = {}, []
-    starts = range(0, len(paths), FILES_AT_ONCE)
-    with ThreadPoolExecutor(max(1, modelParam['numbOfCPUThreadsUsed'])) as pool:
-        for start in progressBar(starts, 'checking files', modelParam):
-            part = paths[start:start + FILES_AT_ONCE]
-            found.update(zip(map(os.path.basename, part), pool.map(check, part)))
-    return found, sorted(faults)
+    faults = []
+    if unknown:
+        with ThreadPool(max(1, modelParam['numbOfCPUThreadsUsed'])) as pool:
+            found = pool.imap(check, unknown, FILES_AT_ONCE)
+            for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
+                if isinstance(entry, UserError):
+                    faults.append(str(entry))
+                else:
+                    known[dataset.names[index]] = entry
+        writePickle(memory, {'validFor': valid_for, 'files': known})
+    if faults:
+        more = '\n…' if len(faults) > FAULTS_NAMED else ''
+        raise UserError(f'{len(faults):,} of the {len(dataset):,} feature files in {folder} cannot '
+                        'be used:\n' + '\n'.join(faults[:FAULTS_NAMED]) + more)
+    dataset.checked = [known[name] for name in dataset.names]
 
 
 def _stamp(path):

@@ -73,10 +73,8 @@ def featureFiles(data_dir, mode, featurepathstub):
     folder = os.path.join(data_dir, SPLITS[mode] + featurepathstub)
     names = featureNames(folder)
     if not names:
-        fault = 'is empty' if os.path.isdir(folder) else 'does not exist'
-        found = ', '.join(sorted(os.listdir(data_dir))[:12])
-        raise UserError(f'This task needs the features in {folder}, but that folder {fault}. '
-                        f'{data_dir} holds: {found}. {SET_ROOT}')
+        raise UserError(f'This task needs the features in {folder}, but there are none. '
+                        f'{SET_ROOT}')
     return [os.path.join(folder, name) for name in names]
 
 

@@ -11,7 +11,7 @@ import torch
 from utils.data.captionWords import START
 from utils.files.errors import UserError
 from utils.files.regular import openRegular
-from utils.files.safePickle import RestrictedUnpickler
+from utils.files.safePickle import RestrictedUnpickler, loadPickle
 
 DETECTIONS = 10         # of an image, in the layout of the course
 FILES_LOOKED_AT = 5     # for the shape of the features
@@ -33,7 +33,7 @@ def shapeOfFeatures(paths, expected):
     shapes = []
     for path in paths[:FILES_LOOKED_AT]:
         with contextlib.suppress(Exception):  # whatever a broken file leads to
-            shapes.append(list(_unpickled(path)[0]['cnn_features'].shape))
+            shapes.append(list(loadPickle(path)['cnn_features'].shape))
     shapes = [shape for shape in shapes if len(shape) == len(expected) and 0 not in shape]
     return max(shapes, key=shapes.count, default=expected)
 
@@ -65,15 +65,17 @@ def loadWithStamp(path, shape):
     `offset` is where the file holds the features as raw float32 values, -1 where it does not.
     """
     try:
-        image, data, time = _unpickled(path)
-        image = _checked(image, shape)
+        with openRegular(path) as f:
+            data, status = f.read(), os.fstat(f.fileno())
+        image = _checked(RestrictedUnpickler(io.BytesIO(data)).load(), shape)
     except OSError as error:
         raise UserError(f'The feature file {path} cannot be read: {error.strerror}.') from None
     except Exception as error:  # whatever a broken file leads to
         fault = str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
         raise UserError(f'The feature file {path} cannot be used: {fault}. '
                         'Copy it again from where the data came from.') from None
-    return image, (len(data), time, data.find(image['cnn_features'].numpy()))
+    offset = data.find(image['cnn_features'].numpy())
+    return image, (len(data), status.st_mtime_ns, offset)
 
 
 def readRaw(path, stamp, offset, features):
@@ -92,13 +94,6 @@ def readRaw(path, stamp, offset, features):
                 and os.preadv(descriptor, [features], offset) == features.nbytes)
     finally:
         os.close(descriptor)
-
-
-def _unpickled(path):
-    """The file's value, its bytes, and the time of its last change."""
-    with openRegular(path) as f:
-        data, status = f.read(), os.fstat(f.fileno())
-    return RestrictedUnpickler(io.BytesIO(data)).load(), data, status.st_mtime_ns
 
 
 def _checked(image, shape):

@@ -40,9 +40,6 @@ class Batch(collections.UserDict):
         """The tokens of all captions of each image, as `CaptionDataset.captions` returns them."""
         return [self.dataset.captions(fullKey(key)[0]) for key in self.dataset_keys]
 
-    def __reduce__(self):
-        return dict, (self.data,)
-
 
 class ImageLoader:
     """The batches of a `CaptionDataset`; iterating over it is one pass.
@@ -76,22 +73,17 @@ class ImageLoader:
         threads = self.threads if is_slow else 1
         ahead = collections.deque()
         with ThreadPoolExecutor(threads) as pool:
-            try:
-                for keys in batches:
-                    features = self._newFeatures(keys)
-                    parts = [pool.submit(self._read, keys[part::threads], features[part::threads])
-                             for part in range(threads)]
-                    ahead.append((keys, features, parts))
-                    if len(ahead) == BATCHES_AHEAD:
-                        yield first
-                        first = self._batch(*ahead.popleft())
-                yield first
-                while ahead:
-                    yield self._batch(*ahead.popleft())
-            finally:
-                for _, _, parts in ahead:  # of a pass that is left early
-                    for part in parts:
-                        part.cancel()
+            for keys in batches:
+                features = self._newFeatures(keys)
+                parts = [pool.submit(self._read, keys[part::threads], features[part::threads])
+                         for part in range(threads)]
+                ahead.append((keys, features, parts))
+                if len(ahead) == BATCHES_AHEAD:
+                    yield first
+                    first = self._batch(*ahead.popleft())
+            yield first
+            while ahead:
+                yield self._batch(*ahead.popleft())
 
     def _readHere(self, keys):
         features, done = self._newFeatures(keys), Future()

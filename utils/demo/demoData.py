@@ -1,20 +1,15 @@
 """The built-in demo data: drawn scenes in the course's layout, for machines without COCO."""
-import contextlib
-import glob
 import json
 import os
-import shutil
 import tempfile
-import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tqdm import tqdm
 
 from utils.data.captionWords import captionRecord, wordsOfCaption
-from utils.data.dataFolder import IMAGE_FOLDERS, MODES, POOLED, SPLITS, UNPOOLED
+from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED
 from utils.data.imageFiles import DETECTIONS
 from utils.demo.scenes import HEIGHT, HORIZON, WIDTH, Scene
 from utils.files.atomic import writePickle
@@ -67,7 +62,7 @@ class FeatureExtractor:
         crops = torch.from_numpy(crops)
         shapes = (self._shapes(self._edges(crops)) @ self.patterns.t() - THRESHOLD).relu()
         pixels = crops[:, 1::3, 1::3].float().flatten(1, 2) / 255  # every third is enough
-        distances = torch.cdist(pixels, self.colours.expand(len(pixels), -1, -1))
+        distances = torch.cdist(pixels, self.colours)
         near = self.window.flatten() @ (1 - distances / .3).relu()
         return torch.cat([6 * shapes, 8 * near], 1).numpy()
 
@@ -103,20 +98,16 @@ def cropsOf(picture, boxes):
 def makeDemoData(root, n_train=N_TRAIN, n_val=N_VAL):
     """Draws the demo data into the new folder `root`; does nothing where it exists.
 
-    It is drawn in a temporary folder beside it, and renamed when it is complete. Temporary folders
-    that killed processes have left are removed after an hour. The same numbers give the same data.
+    It is drawn in a temporary folder beside it, and renamed when it is complete. The same numbers
+    give the same data.
 
     Args:
         root: the folder's path.
         n_train, n_val: how many images.
     """
-    root = os.path.normpath(root)
-    for folder in glob.glob(f'{glob.escape(root)}.partial*'):
-        with contextlib.suppress(FileNotFoundError):  # its process has just removed it
-            if time.time() - os.path.getmtime(folder) > 3600:
-                shutil.rmtree(folder, ignore_errors=True)
     if os.path.exists(root):
         return
+    print(f'The demo data are drawn, once, into {root} …', flush=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the steps are small: more threads would wait for each other
     parent, name = os.path.split(root)
@@ -142,13 +133,11 @@ def _draw(root, n_train, n_val):
     writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
     extractor = FeatureExtractor()
     for mode, numbers in (('train', range(n_train)), ('val', range(n_train, len(scenes)))):
-        unpooled = os.path.join(root, SPLITS[mode] + UNPOOLED)
-        pooled = os.path.join(root, SPLITS[mode] + POOLED)
-        pictures = os.path.join(root, IMAGE_FOLDERS[mode])
+        unpooled, pooled, pictures = (os.path.join(root, name) for name in (
+            SPLITS[mode] + UNPOOLED, SPLITS[mode] + POOLED, IMAGE_FOLDERS[mode]))
         for folder in (unpooled, pooled, pictures):
             os.makedirs(folder)
-        for number in tqdm(numbers, f'demo data, {MODES[mode]}', unit='image', disable=None,
-                           leave=False):
+        for number in numbers:
             name = f'{number:012d}'
             picture, boxes = scenes[number].draw(), detections(scenes[number])
             picture.save(os.path.join(pictures, f'{name}.jpg'), quality=88)

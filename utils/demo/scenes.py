@@ -170,30 +170,31 @@ def kite(pen, colour):
 
 
 # What can be in a scene: the function that draws it, its usual size in pixels, its possible
-# colours, nouns for one of it, and verbs as (it ..., they ..., ...ing).
-Kind = collections.namedtuple('Kind', 'draw width height colours nouns verbs')
+# colours, other nouns for it than its name, and keys of VERBS.
+Kind = collections.namedtuple('Kind', 'draw width height colours synonyms verbs')
 PLURALS = {'bus': 'buses', 'person': 'people'}  # the others end in s
 NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
-DRIVES, STOPS = ('drives', 'drive', 'driving'), ('stops', 'stop', 'parked')
-STANDS, SITS = ('stands', 'stand', 'standing'), ('sits', 'sit', 'sitting')
-FLIES, FLOATS = ('flies', 'fly', 'flying'), ('floats', 'float', 'floating')
-SAILS, GROWS = ('sails', 'sail', 'sailing'), ('grows', 'grow', 'growing')
-RUNS, WAITS = ('runs', 'run', 'running'), ('waits', 'wait', 'waiting')
+# What they do: what it does, and what it is seen doing.
+VERBS = {
+    'drive': ('drives', 'driving'), 'stop': ('stops', 'parked'), 'stand': ('stands', 'standing'),
+    'sit': ('sits', 'sitting'), 'fly': ('flies', 'flying'), 'float': ('floats', 'floating'),
+    'sail': ('sails', 'sailing'), 'grow': ('grows', 'growing'), 'run': ('runs', 'running'),
+    'wait': ('waits', 'waiting')}
 # In the order in which the detector is sure of them.
 KINDS = {
-    'house': Kind(house, 62, 62, PAINTS, ['house', 'building'], [STANDS]),
-    'bus': Kind(bus, 80, 40, PAINTS, ['bus'], [STOPS, DRIVES]),
-    'car': Kind(car, 62, 34, PAINTS, ['car'], [DRIVES, STOPS]),
-    'boat': Kind(boat, 54, 58, PAINTS, ['boat', 'sailboat'], [SAILS, FLOATS]),
-    'person': Kind(person, 26, 56, PAINTS, ['person'], [STANDS, WAITS]),
-    'dog': Kind(dog, 46, 36, FURS, ['dog'], [STANDS, RUNS]),
-    'cat': Kind(cat, 32, 38, FURS, ['cat'], [SITS]),
-    'umbrella': Kind(umbrella, 56, 54, PAINTS, ['umbrella', 'parasol'], [STANDS]),
-    'balloon': Kind(balloon, 34, 48, PAINTS, ['balloon', 'hot air balloon'], [FLOATS, FLIES]),
-    'kite': Kind(kite, 30, 44, PAINTS, ['kite'], [FLIES]),
-    'bird': Kind(bird, 38, 30, PAINTS, ['bird'], [FLIES]),
-    'tree': Kind(tree, 46, 66, ['green', 'orange', 'yellow', 'brown'], ['tree'], [STANDS, GROWS]),
-    'flower': Kind(flower, 26, 40, PAINTS[:-2], ['flower'], [GROWS]),
+    'house': Kind(house, 62, 62, PAINTS, ['building'], ['stand']),
+    'bus': Kind(bus, 80, 40, PAINTS, [], ['stop', 'drive']),
+    'car': Kind(car, 62, 34, PAINTS, [], ['drive', 'stop']),
+    'boat': Kind(boat, 54, 58, PAINTS, ['sailboat'], ['sail', 'float']),
+    'person': Kind(person, 26, 56, PAINTS, [], ['stand', 'wait']),
+    'dog': Kind(dog, 46, 36, FURS, [], ['stand', 'run']),
+    'cat': Kind(cat, 32, 38, FURS, [], ['sit']),
+    'umbrella': Kind(umbrella, 56, 54, PAINTS, ['parasol'], ['stand']),
+    'balloon': Kind(balloon, 34, 48, PAINTS, ['hot air balloon'], ['float', 'fly']),
+    'kite': Kind(kite, 30, 44, PAINTS, [], ['fly']),
+    'bird': Kind(bird, 38, 30, PAINTS, [], ['fly']),
+    'tree': Kind(tree, 46, 66, ['green', 'orange', 'yellow', 'brown'], [], ['stand', 'grow']),
+    'flower': Kind(flower, 26, 40, PAINTS[:-2], [], ['grow']),
 }
 SKY_KINDS = ['balloon', 'kite', 'bird']
 # Grounds: colour, what stands there, words for places on it, words for places in the air above.
@@ -249,15 +250,15 @@ class Group:
         if self.count == 1 and abs(self.scale - 1) > .25 and rng.random() < .5:
             words.append(rng.choice(['big', 'large'] if self.scale > 1 else ['small', 'little']))
         coloured = rng.random() < .85
-        if coloured and self.name != 'person':
-            words.append(self.colour)
-        noun = rng.choice(self.kind.nouns)
+        noun = rng.choice([self.name, *self.kind.synonyms])
         if self.count > 1:
             noun = PLURALS.get(noun, noun + 's')
             number = rng.choice(NUMBERS[self.count])
-        words.append(noun)
         if coloured and self.name == 'person':
-            words.append(f'in {self.colour}')
+            noun += f' in {self.colour}'
+        elif coloured:
+            words.append(self.colour)
+        words.append(noun)
         if self.count == 1:
             number = 'an' if words[0][0] in 'aeiou' else 'a'
         return ' '.join([number] + words)
@@ -289,8 +290,8 @@ class Scene:
             count = rng.choice([1, 1, 1, 2, 3] if len(drawn) < 3 else [1, 1, 2])
             scale = rng.choice([.65, 1, 1.35]) if count == 1 else .8
             self.groups.append(Group(rng, name, colour, count, scale))
-        self._place([group for group in self.groups if not group.inSky])
-        self._place([group for group in self.groups if group.inSky])
+        for inSky in (False, True):
+            self._place([group for group in self.groups if group.inSky == inSky])
 
     def _place(self, groups):
         """Gives every thing of these groups a box, side by side."""
@@ -388,7 +389,8 @@ class Scene:
         return f'{group.phrase()} {self._where(group)}'
 
     def _doing(self, group):
-        it, they, doing = self.rng.choice(group.kind.verbs)
+        they = self.rng.choice(group.kind.verbs)
+        it, doing = VERBS[they]
         phrase = group.phrase()
         verb = self.rng.choice([it if group.count == 1 else they, doing])
         return f'{phrase} {verb} {self._where(group)}'

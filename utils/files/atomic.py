@@ -1,9 +1,9 @@
 """Writes files as a whole or not at all, and reads JSON files."""
 import contextlib
+import glob
 import json
 import os
 import pickle
-import time
 
 from utils.files.errors import UserError
 
@@ -35,41 +35,22 @@ def writeAtomically(path, data, outlive_power_failure=True):
     finally:
         with contextlib.suppress(OSError):
             os.remove(partial_path)
-    if outlive_power_failure:
-        with contextlib.suppress(OSError):  # not every system can bring a folder to the disk
-            descriptor = os.open(folder or '.', os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def removePartialFiles(folder):
-    """Removes what killed processes have left in a folder, which is locked for this process.
-
-    Checkpoints go at once, as no other process writes them, other files when they are an hour old.
-    """
-    an_hour_ago = time.time() - 3600
-    for entry in os.scandir(folder):
-        old = entry.name.endswith('.pt') or entry.stat().st_mtime < an_hour_ago
-        if entry.name.startswith(PARTIAL) and old:
-            os.remove(entry.path)
+    """Removes the checkpoints that killed processes have left unfinished in a locked folder."""
+    for path in glob.glob(os.path.join(glob.escape(folder), f'{PARTIAL}*.pt')):
+        os.remove(path)
 
 
 def writeJson(path, value):
     """Writes a list or a dict as JSON, a line per item or key, as `writeAtomically` does."""
     if isinstance(value, dict):
-        start, end = '{', '}'
-        lines = [f'{_json(str(key))}: {_json(part)}' for key, part in value.items()]
+        text = json.dumps(value, ensure_ascii=False, indent=0)
     else:
-        start, end = '[', ']'
-        lines = map(_json, value)
-    text = f'{start}\n' + ',\n'.join(lines) + f'\n{end}\n'
-    writeAtomically(path, text.encode('utf-8', 'replace'))
-
-
-def _json(value):
-    return json.dumps(value, ensure_ascii=False)
+        lines = (json.dumps(item, ensure_ascii=False) for item in value)
+        text = '[\n' + ',\n'.join(lines) + '\n]'
+    writeAtomically(path, f'{text}\n'.encode('utf-8', 'replace'))
 
 
 def writePickle(path, value):
@@ -88,6 +69,6 @@ def readJson(path, default):
     try:
         with open(path, encoding='utf-8') as f:
             return json.load(f)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f'{path} is broken: {error}. Move it away, then start the same command '
                         'again.') from None

@@ -3,7 +3,6 @@
 Only numpy arrays and scalars, CPU tensors and plain Python values are built, nothing else.
 """
 import collections
-import inspect
 import io
 import pickle
 import types
@@ -20,9 +19,7 @@ except ImportError:  # numpy 1
 
 
 def _latin1Bytes(text, encoding):
-    """What pickle protocols up to 2 call for bytes."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'it asks for the text encoding {encoding!r}')
+    """Bytes, which pickle protocols up to 2 write as text; no other encoding is used."""
     return text.encode('latin1')
 
 
@@ -44,7 +41,7 @@ ALLOWED = {
     ('torch.storage', '_load_from_bytes'): _torchFromBytes,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
 }
-for _name in dir(torch):
+for _name in dir(torch):  # torch 1.10 names them
     if _name.endswith('Storage') and not _name.startswith('_'):
         ALLOWED['torch', _name] = getattr(torch, _name)
 
@@ -78,8 +75,6 @@ def _load(file, **options):
 
 def loadCheckpoint(file):
     """The checkpoint in a file or at its path, its tensors on the CPU; errors as `loadPickle`'s."""
-    if 'weights_only' in inspect.signature(torch.load).parameters:
-        return torch.load(file, map_location='cpu', weights_only=True)
     restricted = types.SimpleNamespace(__name__='restricted', Unpickler=RestrictedUnpickler,
                                        load=_load)
     return torch.load(file, map_location='cpu', pickle_module=restricted)

@@ -10,7 +10,6 @@ from utils.data.dataFolder import isDemo
 from utils.files.atomic import writeAtomically
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
-from utils.pages.examplePictures import ownCaptions
 from utils.pages.figures import plotFolder
 
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
@@ -59,7 +58,7 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     data = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
     path = os.path.join(plotFolder(modelParam), 'captions.html')
     writePage(path, {'number': len(images), 'images': shown,
-                     'ownCaptions': ownCaptions(data_dir).capitalize()},
+                     'ownCaptions': 'Reference captions'},
               model=os.path.basename(os.path.normpath(modelParam['modelName'])),
               about=f'{data}: {len(shown):,} of {len(images):,} validation images.',
               scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])

@@ -1,22 +1,16 @@
-"""Example images with predicted and human captions, as one picture."""
+"""Example images with predicted and reference captions, as one picture."""
 import os
 import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.data.dataFolder import isDemo
 from utils.pages.figures import plotFolder, saveFigure
 
 EXAMPLES = 5
 LINES = 6  # that stand below a caption, at most
 CAPTION_LETTERS, LINE_LETTERS = 50, 68  # in a line
 WIDTH, HEIGHT = 9, 2.1  # of an example, in inches
-
-
-def ownCaptions(data_dir):
-    """What the captions that come with the images of a data folder are called."""
-    return "the scene's own sentences" if isDemo(data_dir) else 'what people say'
 
 
 def plotImagesAndCaptions(model, modelParam, config, dataLoader):
@@ -33,7 +27,7 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
     saveFigure(examplesFigure((dataLoader.picture('val', image['imgPath']),
                                dataLoader.wordsOf(caption), image['original_captions'])
                               for image, caption in zip(images, tokens)), path)
-    print(f"Examples with captions, below them {ownCaptions(modelParam['data_dir'])}: {path}")
+    print(f'Examples with captions: {path}')
     return path
 
 

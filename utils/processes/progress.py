@@ -20,7 +20,7 @@ def progressBar(iterable, description, modelParam):
     if not modelParam['inNotebook'] and not sys.stderr.isatty():
         seconds = SECONDS_BETWEEN_LINES
         options = {'file': Log(), 'delay': seconds, 'mininterval': seconds, 'maxinterval': seconds}
-    return tqdm(iterable, description, leave=False, disable=not isMain(), **options)
+    return tqdm(iterable, description, leave=False, position=0, disable=not isMain(), **options)
 
 
 class Log:

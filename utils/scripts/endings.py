@@ -5,8 +5,6 @@ import signal
 import sys
 import time
 
-import torch
-
 from utils.files.errors import UserError
 from utils.processes.distributed import isFirstToEnd, joined, worldSize
 from utils.processes.java import JavaError
@@ -59,7 +57,8 @@ def _advice(error):
     """What to do about an error of the system or a GPU; '' where the user can do nothing."""
     text = str(error).lower()
     if 'cuda' in text and ('out of memory' in text or 'alloc_failed' in text):
-        return _memoryOfGpu()
+        return ('The GPU is full. Choose a free one (nvidia-smi shows them) by '
+                "CUDA_VISIBLE_DEVICES, or set modelParam['batch_size'] lower.")
     if worldSize() > 1 and any(sign in text for sign in LOST_PROCESS):
         return 'Another process of this training, or the connection to it, has ended.'
     number = getattr(error, 'errno', None)
@@ -69,14 +68,3 @@ def _advice(error):
         return ('The scripts write into their own folder: copy the project to a place where you '
                 'may write.')
     return ''
-
-
-def _memoryOfGpu():
-    """What to do about a full GPU, with its free memory and this process's share."""
-    device = torch.cuda.current_device()
-    held, most = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
-    free, total = torch.cuda.mem_get_info(device)
-    total, free, held, most = (f'{size / 2 ** 20:,.0f}' for size in (total, free, held, most))
-    return (f'GPU {device} is full: of {total} MiB {free} are free, this process holds {held} and '
-            f'needed more than {most}. Choose a free one (nvidia-smi shows them) by '
-            "CUDA_VISIBLE_DEVICES, or set modelParam['batch_size'] lower.")

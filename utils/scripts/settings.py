@@ -5,7 +5,7 @@ uses it.
 """
 import copy
 
-from utils.data.dataFolder import POOLED, UNPOOLED, dataDir
+from utils.data.dataFolder import POOLED, UNPOOLED
 from utils.files.errors import UserError
 from utils.model import OPTIMIZERS
 from utils.networks.learningRecipe import RECIPES
@@ -15,8 +15,8 @@ REQUIRED = object()  # in place of a default: what tells the tasks apart
 
 
 def wholeNumber(low):
-    """A check whether a value is a whole number of `low` or more."""
-    return lambda value: type(value) is int and value >= low
+    """A check whether a value is a whole number of `low` or more, and what to say if it is not."""
+    return (lambda value: type(value) is int and value >= low), f'a whole number of {low} or more'
 
 
 def oneOf(*values):
@@ -24,10 +24,10 @@ def oneOf(*values):
     return (lambda value: value in values), 'one of ' + ', '.join(map(repr, values))
 
 
-SIZE = wholeNumber(1), 'a whole number of 1 or more'
-COUNT = wholeNumber(0), 'a whole number of 0 or more'
+SIZE, COUNT = wholeNumber(1), wholeNumber(0)
 FLAG = oneOf(0, 1)
 FOLDER = (lambda value: value.strip() != ''), "a folder, such as 'storedModels/'"
+TRAINING, VALIDATION = [['train', True], ['val', True]], [['val', False]]  # 'modeSetups'
 # key → (default, check, what is possible); a check that raises an exception has failed
 CONFIG = {
     'optimizer': ('adamW', *oneOf(*OPTIMIZERS)),
@@ -36,14 +36,14 @@ CONFIG = {
     'weight_decay': (1e-5, lambda value: value >= 0, 'a number of 0 or more'),
     'number_of_cnn_features': (2048, *SIZE),
     'embedding_size': (300, *SIZE),
-    'vocabulary_size': (10000, wholeNumber(4), 'a whole number of 4 or more'),  # 3 marks, a word
+    'vocabulary_size': (10000, *wholeNumber(4)),  # 3 marks, a word
     'truncated_backprop_length': (25, *SIZE),
     'hidden_state_sizes': (512, *SIZE),
     'num_rnn_layers': (REQUIRED, *SIZE),
     'cellType': (REQUIRED, lambda value: value.strip() != '', "a cell's name, such as 'GRU'"),
     'scheduler_milestones': ([75, 90],
                              lambda value: value is None
-                             or all(map(wholeNumber(1), value)) and sorted(value) == list(value),
+                             or sorted(value) == list(value) and min(value, default=1) >= 1,
                              'a rising list of epochs such as [75, 90], or None'),
     'scheduler_factor': (0.2, lambda value: 0 <= value <= 1, 'a number from 0 to 1'),
     'attention': ('assignment', *oneOf('assignment', 'content')),
@@ -59,32 +59,22 @@ VALIDATION_CONFIG = {'beamSize': (3, *SIZE)}  # the rest is the checkpoint's
 MODEL_PARAM = {
     'batch_size': (128, *SIZE),
     'cuda': ({'use_cuda': True, 'device_idx': 0},
-             lambda value: type(value['use_cuda']) is bool and wholeNumber(0)(value['device_idx']),
+             lambda value: type(value['use_cuda']) is bool and value['device_idx'] >= 0,
              "a dictionary such as {'use_cuda': True, 'device_idx': 0}"),
     'numbOfCPUThreadsUsed': (10, *COUNT),
     'numbOfEpochs': (99, *SIZE),
-    'data_dir': (REQUIRED, *FOLDER),  # checkSettings looks into utils/dataRoot.py
+    'data_dir': (REQUIRED, *FOLDER),
     'img_dir': ('lossImages/', *FOLDER),
     'modelsDir': ('storedModels/', *FOLDER),
     'modelName': (REQUIRED, lambda value: value.strip(' /\\.') != '',
                   "a folder's name, such as 'task1_rnn/'"),
+    'modeSetups': (TRAINING, *oneOf(TRAINING)),
     'restoreModelLast': (0, *FLAG),
     'restoreModelBest': (0, *FLAG),
     'inNotebook': (False, *FLAG),
     'inference': (False, *FLAG),
 }
-TRAINING_PARAM = {
-    **MODEL_PARAM,
-    'modeSetups': ([['train', True], ['val', True]],
-                   lambda value: sorted(map(list, value)) == [['train', True], ['val', True]],
-                   "[['train', True], ['val', True]]: an epoch learns, then validates"),
-}
-VALIDATION_PARAM = {
-    **MODEL_PARAM,
-    'modeSetups': ([['val', False]],
-                   lambda value: sorted(mode for mode, _ in value) in (['val'], ['train', 'val']),
-                   "a list such as [['val', False]], with 'val' in it"),
-}
+VALIDATION_PARAM = {**MODEL_PARAM, 'modeSetups': (VALIDATION, *oneOf(VALIDATION))}
 
 
 def allEpochs(modelParam, config):
@@ -116,10 +106,10 @@ def checkSettings(modelParam, config=None):
         UserError: a key is unknown, or missing and without a default, or a value impossible; the
             message names all of them.
     """
-    paramTable, configTable = TRAINING_PARAM, CONFIG
+    paramTable, configTable = MODEL_PARAM, CONFIG
     if modelParam.get('inference'):
         paramTable, configTable = VALIDATION_PARAM, VALIDATION_CONFIG
-    modelParam = {'data_dir': dataDir(), **_completed(modelParam, paramTable)}
+    modelParam = _completed(modelParam, paramTable)
     faults = _faults('modelParam', modelParam, paramTable)
     if config is not None:
         config = _completed(config, configTable)

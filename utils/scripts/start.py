@@ -38,8 +38,7 @@ def prepare(modelParam, config=None):
         with saidWhenLong('Looking for Java'):
             findJava()
     data_dir = inProject(modelParam['data_dir'])
-    doing = 'Drawing the demo data, once' if isDemo(data_dir) else 'Looking for the data'
-    with mainFirst(), saidWhenLong(doing):
+    with mainFirst():
         provideData(data_dir)
     name = modelParam['modelName'].rstrip('/\\')
     parameters = {**modelParam, 'data_dir': data_dir,
@@ -63,8 +62,7 @@ def provideData(data_dir):
     if isDemo(data_dir):
         makeDemoData(DEMO_ROOT)
     elif not os.path.isdir(data_dir):
-        what = 'is a file' if os.path.isfile(os.path.normpath(data_dir)) else 'does not exist'
-        raise UserError(f'The data folder {data_dir} {what}. {SET_ROOT} '
+        raise UserError(f'The data folder {data_dir} does not exist. {SET_ROOT} '
                         "Or set it to '' for the built-in demo data.")
 
 
