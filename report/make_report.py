@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 from report import submitter  # noqa: E402
 from report.pictures import attentionPage, examplesPage  # noqa: E402
 from report.runs import TASKS, runsOfTasks, stateOf  # noqa: E402
-from report.story import HEADING, PLOTS, TITLE, Story, newFigure  # noqa: E402
+from report.story import HEADING, NOTE, PLOTS, TITLE, Story, newFigure  # noqa: E402
 from utils.data.dataFolder import SPLITS, UNPOOLED, dataDir, featureNames, isDemo  # noqa: E402
 from utils.files.atomic import writeAtomically  # noqa: E402
 from utils.files.project import inProject  # noqa: E402
@@ -120,7 +120,8 @@ def titlePage(story, runs, data_dir):
         scores += [run.halves.get('meteor'), run.halves.get('bleu_4')]
         rows.append([f'{task}  {NAMES[task]}', str(run.epoch), *map(percent, scores)])
     story.table(RESULTS, rows)
-    story.text(' '.join(stateOf(runs)))
+    for sentence in stateOf(runs):
+        story.text(sentence, NOTE)
     story.figure('METEOR on words of all validation images after each epoch.', meteorFigure(runs))
 
 
