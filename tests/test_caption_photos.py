@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_caption_page import browser, usedInBrowser
 from test_photo_features import MeanColours, drawn
 
 from cocoSource_task2_gru import ImageCaptionModel as GruModel
@@ -143,39 +142,3 @@ def test_a_broken_photo_among_many_is_named(photos, checkpoint, capsys, monkeypa
     assert [[image['imgPath'] for image in page['images']] for page in pages] == [
         ['0.png', '1.png', '2.png'], ['4.png', 'x/1.png']]
     assert len(os.listdir(str(photos))) == 6  # nothing is written there
-
-
-# What a reader does, and what is seen after it
-READER = """<script>
-const seen = {}, $$ = selector => [...document.querySelectorAll(selector)];
-const texts = selector => $$(selector).map(element => element.textContent);
-seen.titles = [document.title, texts('header p')[0], texts('.card h3')];
-seen.captions = texts('.card h2').map(text => text.trim());
-seen.lists = $$('.card').map(card => [...card.querySelectorAll('li')].map(li => li.textContent));
-seen.shown = [$$('.controls label').map(label => label.getClientRects().length > 0),
-              $$('.scores div').length];
-$$('.word')[0].dispatchEvent(new Event('mouseenter'));
-const boxes = [...$$('.card')[0].querySelectorAll('.box')];
-seen.boxes = [boxes.length, Math.max(...boxes.map(box => Number(box.style.opacity)))];
-seen.names = texts('.score');
-const pre = document.body.appendChild(document.createElement('pre'));
-Object.assign(pre, {id: 'seen', textContent: encodeURIComponent(JSON.stringify(seen))});
-</script></body>"""
-
-
-@pytest.mark.skipif(browser() is None, reason='no Chromium is installed to open the page in')
-def test_the_page_of_three_photos_in_a_browser(photos, checkpoint, tmp_path):
-    checkpoint()
-    for number in range(3):
-        drawn(number, 90, 60).save(str(photos / f'{number}<b>.jpg'))
-    script.main()
-    page = (photos / 'captions.html').read_text(encoding='utf-8')
-    seen = usedInBrowser(page, READER, tmp_path)
-    images = page_of(photos / 'captions.html')['images']
-    assert seen == {
-        'titles': ['Captions of mine', f'3 photos in {photos}.', ['The 3 best'] * 3],
-        'captions': [image['caption'] for image in images],
-        'lists': [image['references'] for image in images],
-        'shown': [[False, True], 0],  # no order but that of the photos, no scores
-        'boxes': [10, 1],
-        'names': ['0<b>.jpg', '1<b>.jpg', '2<b>.jpg']}

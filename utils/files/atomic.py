@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import pickle
+import time
 
 from utils.files.errors import UserError
 
@@ -38,9 +39,13 @@ def writeAtomically(path, data, outlive_power_failure=True):
 
 
 def removePartialFiles(folder):
-    """Removes the checkpoints that killed processes have left unfinished in a locked folder."""
-    for path in glob.glob(os.path.join(glob.escape(folder), f'{PARTIAL}*.pt')):
-        os.remove(path)
+    """Removes what killed processes have left in a folder that is locked for this process.
+
+    Checkpoints go at once, as no other process writes them; other files when an hour old.
+    """
+    for path in glob.glob(os.path.join(glob.escape(folder), f'{PARTIAL}*')):
+        if path.endswith('.pt') or os.path.getmtime(path) < time.time() - 3600:
+            os.remove(path)
 
 
 def writeJson(path, value):

@@ -3,6 +3,7 @@
 Only numpy arrays and scalars, CPU tensors and plain Python values are built, nothing else.
 """
 import collections
+import inspect
 import io
 import pickle
 import types
@@ -75,6 +76,8 @@ def _load(file, **options):
 
 def loadCheckpoint(file):
     """The checkpoint in a file or at its path, its tensors on the CPU; errors as `loadPickle`'s."""
+    if 'weights_only' in inspect.signature(torch.load).parameters:
+        return torch.load(file, map_location='cpu', weights_only=True)
     restricted = types.SimpleNamespace(__name__='restricted', Unpickler=RestrictedUnpickler,
                                        load=_load)
     return torch.load(file, map_location='cpu', pickle_module=restricted)
