@@ -120,8 +120,7 @@ def titlePage(story, runs, data_dir):
         scores += [run.halves.get('meteor'), run.halves.get('bleu_4')]
         rows.append([f'{task}  {NAMES[task]}', str(run.epoch), *map(percent, scores)])
     story.table(RESULTS, rows)
-    for sentence in stateOf(runs):
-        story.text(sentence, NOTE)
+    story.text(' '.join(stateOf(runs)), NOTE)
     story.figure('METEOR on words of all validation images after each epoch.', meteorFigure(runs))
 
 
@@ -129,9 +128,9 @@ def meteorFigure(runs):
     """METEOR over the epochs, a line for each task."""
     figure = newFigure(2.8)
     axes = figure.subplots()
-    for task, run in runs.items():
+    for (task, run), style in zip(runs.items(), ('-', '--', '-.', ':')):  # told apart in grey too
         points = np.array(run.meteorOfEpochs()).reshape(-1, 2)
-        axes.plot(points[:, 0], 100 * points[:, 1], label=f'task {task}, {NAMES[task]}')
+        axes.plot(points[:, 0], 100 * points[:, 1], style, label=f'task {task}, {NAMES[task]}')
         axes.legend()
     axes.set(xlabel='epoch', ylabel='METEOR [%]')
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
