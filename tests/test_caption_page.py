@@ -12,16 +12,15 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
 from utils.dataLoader import DataLoaderWrapper
-from utils.files.atomic import writeJson
-from utils.files.project import runFolder
 from utils.pages import captionPage, examplePictures
 from utils.pages.captionPage import writeCaptionPage
-from utils.plotter import Plotter
+from utils.plotter import Plotter, curvesFigure
 from utils.validate import plotImagesAndCaptions
 
 SCORES = {'meteor': 0.25, 'bleu_4': 0.125, 'cider': 0.5, 'rouge': 0.375}
@@ -45,9 +44,11 @@ class Images(DataLoaderWrapper):
 def written(model_param, tmp_path):
     """A function that writes the page of some details; returns its text and the data in it."""
     def write(details):
-        writeJson(os.path.join(runFolder(model_param), 'details_validation.json'), details)
+        os.makedirs(os.path.join(model_param['modelsDir'], 'm'), exist_ok=True)
+        with open(os.path.join(model_param['modelsDir'], 'm', 'details_validation.json'), 'w') as f:
+            json.dump(details, f)
         path = writeCaptionPage(SCORES, model_param, Images(tmp_path))
-        assert path == os.path.join(runFolder(model_param, 'img_dir'), 'captions.html')
+        assert path == os.path.join(model_param['img_dir'], 'm', 'captions.html')
         with open(path, encoding='utf-8') as f:
             page = f.read()
         return page, json.loads(scriptsOf(page)[0])
@@ -60,48 +61,61 @@ def detail(number, meteor, **more):
             'meteor': meteor, 'references': [f'The dog {number}.', 'A dog.'], **more}
 
 
-def test_every_image_with_all_that_is_known_of_it(written, tmp_path):
-    (tmp_path / 'val2017').mkdir()
-    Image.new('L', (1000, 500), 100).save(str(tmp_path / 'val2017' / '2.jpg'))  # grey
-    (tmp_path / 'val2017' / '3.jpg').write_bytes(b'no picture')
+def test_every_image_with_all_that_is_known_of_it(written):
     looked = {'attention': [[0.25, 0.75]] * 3, 'boxes': [[0, 0, 8, 9], [1, 2, 3, 4]]}
     details = [detail(1, 0.5), detail(2, 0.75, **looked), detail(3, 0.1)]
     page, data = written(details)
-    kind, content = data['images'][1].pop('picture').split(',')
-    assert kind == 'data:image/jpeg;base64' and data['images'][1].pop('size') == [1000, 500]
-    assert data['images'] == [{**image, 'rank': rank} for image, rank in zip(details, (2, 1, 3))]
-    with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
-        assert picture.size == (320, 160) and picture.mode == 'RGB'
-    for text in ('<h1>Captions of m</h1>', 'data: 3 validation images.',
+    assert data['images'] == [{**details[position], 'position': position, 'rank': rank}
+                              for rank, position in ((1, 1), (2, 0), (3, 2))]
+    for text in ('<h1>Captions of m</h1>', 'data: 3 of 3 validation images.',
                  '<dt>METEOR</dt><dd>25.0 %</dd>', '<dt>BLEU-4</dt><dd>12.5 %</dd>',
                  '<dt>CIDEr</dt><dd>50.0 %</dd>', '<dt>ROUGE-L</dt><dd>37.5 %</dd>'):
         assert text in page
 
 
-def test_captions_and_names_are_text_and_nothing_else(written, model_param):
-    model_param['modelName'] = '<b>&m/'
-    plain, _ = written([detail(1, 0.5)] * len(EVIL))
+def test_pictures_are_small_and_inside_and_broken_ones_left_out(written, tmp_path):
+    (tmp_path / 'val2017').mkdir()
+    Image.new('L', (1000, 500), 100).save(str(tmp_path / 'val2017' / '1.jpg'))  # grey
+    (tmp_path / 'val2017' / '2.jpg').write_bytes(b'no picture')
+    _, data = written([detail(1, 0.5), detail(2, 0.4)])
+    image, broken = data['images']
+    assert image['size'] == [1000, 500] and 'picture' not in broken
+    kind, content = image['picture'].split(',')
+    assert kind == 'data:image/jpeg;base64'
+    with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+        assert picture.size == (captionPage.PIXELS, captionPage.PIXELS // 2)
+        assert picture.mode == 'RGB'
+
+
+def test_captions_and_names_are_text_and_nothing_else(written, tmp_path):
+    plain, _ = written([detail(number, 0.5) for number in range(len(EVIL))])
     page, data = written([detail(1, 0.5, caption=text, references=EVIL, imgPath=text + '.jpg')
                           for text in EVIL])
     assert [image['caption'] for image in data['images']] == EVIL
     assert data['images'][0]['references'] == EVIL
-    assert '<h1>Captions of &lt;b&gt;&amp;m</h1>' in page
-    captions = scriptsOf(page)[0]
-    assert '<' not in captions and page == plain.replace(scriptsOf(plain)[0], captions)
-    # the code makes text nodes of captions, and the page asks nothing of a network
-    assert not re.search('innerHTML|outerHTML|insertAdjacentHTML|document.write', plain)
-    assert not re.search(r'(https?:)?//[a-z0-9-]+\.|@import|url\(|fetch\(|XMLHttpRequest', plain)
-    assert "default-src 'none'" in plain
-    assert all(link.startswith('data:') for link in re.findall(r'(?:src|href)="([^"]*)"', plain))
+    assert '<' not in scriptsOf(page)[0]
+    assert page.replace(scriptsOf(page)[0], '') == plain.replace(scriptsOf(plain)[0], '')
+    # data become text nodes alone
+    assert not re.search('innerHTML|outerHTML|insertAdjacentHTML|document.write', page)
+    path = tmp_path / 'named.html'
+    captionPage.writePage(str(path), {'images': []}, model='<b>&m', about='', scores=[])
+    assert '<h1>Captions of &lt;b&gt;&amp;m</h1>' in path.read_text(encoding='utf-8')
+
+
+def test_the_page_asks_nothing_of_a_network(written):
+    page, _ = written([detail(1, 0.5)])
+    assert not re.search(r'(https?:)?//[a-z0-9-]+\.|@import|url\(|fetch\(|XMLHttpRequest', page)
+    assert "default-src 'none'" in page
+    assert all(link.startswith('data:') for link in re.findall(r'(?:src|href)="([^"]*)"', page))
 
 
 def test_many_images_are_shown_evenly_from_the_best_to_the_worst(written, monkeypatch):
     monkeypatch.setattr(captionPage, 'SHOWN', 5)
-    page, data = written([detail(number, number // 4 / 5) for number in range(21)])
-    assert '21 validation images. 5 are shown' in page
-    # they come in their own order, as do equal scores in the ranking
-    assert [(image['image_id'], image['rank']) for image in data['images']] == [
-        (3, 21), (6, 16), (9, 11), (12, 6), (20, 1)]
+    page, data = written([detail(number, number * 7 % 22 / 22) for number in range(21)])
+    assert '5 of 21 validation images.' in page
+    assert [image['rank'] for image in data['images']] == [1, 6, 11, 16, 21]
+    meteors = [image['meteor'] for image in data['images']]
+    assert meteors == sorted(meteors, reverse=True)
 
 
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
@@ -170,85 +184,60 @@ def test_the_page_in_a_browser(written, tmp_path):
     assert seen['evil'] == [None, [evil]]
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved from here on."""
-    saved = []
-    for module in ('utils.pages.examplePictures', 'utils.plotter'):
-        monkeypatch.setattr(f'{module}.saveFigure', lambda figure, path: saved.append(figure))
-    return saved
-
-
-def textsOf(figure):
-    return [text for text in figure.findobj(Text) if text.get_text()]
-
-
-def test_examples_stand_beside_their_pictures(figures):
-    texts = [('a dog ' * 30, ['One\n$1 dog. ' * 30] * 7), ('', ['A cat.'])]
-    pictures = [Image.new('RGB', (40, 20), color) for color in ('red', 'blue')]
-    examplePictures.drawExamples([(picture, *text) for picture, text in zip(pictures, texts)], '')
-    figure, = figures
-    arrays = [image.get_array() for image in figure.findobj(AxesImage)]
-    assert len(arrays) == 2 and all(map(np.array_equal, arrays, map(np.asarray, pictures)))
-    words = ' '.join(text.get_text() for text in textsOf(figure)).split()
-    assert words.count('$1') == 30 * examplePictures.REFERENCES and 'cat.' in words
-    bold = [text.get_text() for text in textsOf(figure) if text.get_weight() == 'bold']
-    assert ' '.join(bold).split() == ['a', 'dog'] * 30
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    boxes = [text.get_window_extent(canvas.get_renderer()) for text in textsOf(figure)]
-    boxes += [image.get_window_extent() for image in figure.findobj(AxesImage)]
+def test_examples_stand_beside_their_pictures():
+    lines = ['One\n$1 dog. ' * 30] * 7
+    pictures = [Image.new('RGB', (40, 20), 'red'), None]
+    figure = examplePictures.examplesFigure(zip(pictures, ['a dog ' * 30, ''], [lines, []]))
+    image, = figure.findobj(AxesImage)
+    assert np.array_equal(image.get_array(), np.asarray(pictures[0]))
+    caption, below, missing = (text for text in figure.findobj(Text) if text.get_text())
+    assert caption.get_text().startswith('a dog') and caption.get_weight() == 'bold'
+    assert below.get_text().count('\nOne $1 dog.') == examplePictures.LINES - 1
+    assert missing.get_text() == 'The image is missing.'
+    FigureCanvasAgg(figure).draw()
+    boxes = [thing.get_window_extent() for thing in (caption, below, figure.axes[0])]
     for number, box in enumerate(boxes):
         assert 0 <= box.x0 and box.x1 <= figure.bbox.x1
         assert 0 <= box.y0 and box.y1 <= figure.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[:number])
 
 
-def test_the_example_picture_has_the_captions_of_the_model(model_param, tmp_path, figures):
-    (tmp_path / 'val2017').mkdir()
-    for number in (1, 3):                                        # the second has no picture
-        Image.new('RGB', (number, 6)).save(str(tmp_path / 'val2017' / f'{number}.png'))
+def test_the_example_picture_has_the_captions_of_the_model(model_param, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(examplePictures, 'examplesFigure',
+                        lambda examples: saved.extend(examples) or Figure())
     images = [{'imgPath': f'{number}.png', 'original_captions': [f'Own {number}.']}
-              for number in (1, 2, 3)]
+              for number in range(7)]
     dataLoader = Images(tmp_path)
-    loader = SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)
-    dataLoader.myDataDicts = {'val': loader}
+    dataLoader.myDataDicts = {
+        'val': SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)}
     dataLoader.wordsOf = str
     model = SimpleNamespace(
         net=SimpleNamespace(eval=lambda: None),
         greedyTokens=lambda batch: [f"caption of {image['imgPath']}" for image in batch])
     path = plotImagesAndCaptions(model, model_param, {}, dataLoader)
     assert path == os.path.join(model_param['img_dir'], 'm', 'examples.png')
-    texts = {text.get_text() for text in textsOf(figures[0])}
-    assert {'caption of 1.png', '– Own 1.', 'caption of 3.png', '– Own 3.'} < texts
-    assert [image.get_size() for image in figures[0].findobj(AxesImage)] == [(6, 1), (6, 3)]
-    loader.dataset = images[1:2]
-    assert plotImagesAndCaptions(model, model_param, {}, dataLoader) is None and len(figures) == 1
+    assert os.path.exists(path)
+    assert saved == [(None, f'caption of {number}.png', [f'Own {number}.']) for number in range(5)]
 
 
-def test_curves_mark_the_epoch_that_was_kept(model_param, figures):
-    meteors = .1, .3, .3, .2
-    Plotter(model_param, {}).plot([{'epoch': epoch, 'val_loss': 2., 'meteor': meteor}
-                                   for epoch, meteor in enumerate(meteors, start=1)])
-    Plotter(model_param, {}).plot([{'epoch': 1, 'val_loss': 2.}])  # without scores
-    for figure, kept in zip(figures, (2, 1)):
-        titles = [axes.get_title(loc='right') for axes in figure.axes]
-        assert titles == [f'kept: epoch {kept}'] * 2
-    scores = figures[0].axes[1]
-    assert tuple(scores.lines[0].get_ydata()) == meteors
-    assert scores.get_ylabel().endswith('[%]') and scores.yaxis.get_major_formatter()(.3) == '30'
+def test_curves_mark_the_epoch_that_was_kept():
+    history = [{'epoch': epoch, 'val_loss': 2., 'meteor': meteor}
+               for epoch, meteor in enumerate((.1, .3, .3, .2), start=1)]
+    unscored = [{'epoch': 1, 'val_loss': 2.}, {'epoch': 2, 'val_loss': 1., 'reward': 1.}]
+    for entries, kept, number in ((history, 2, 2), (unscored, 1, 4)):
+        figure = curvesFigure(entries)
+        assert len(figure.axes) == number
+        for axes in figure.axes:
+            assert axes.get_title(loc='right') == f'kept: epoch {kept}'
+            assert list(axes.lines[-1].get_xdata()) == [kept, kept]
+    assert list(curvesFigure(history).axes[1].lines[0].get_ydata()) == [10, 30, 30, 20]
 
 
-def test_missing_curves_are_drawn_and_unfinished_files_removed(model_param):
-    folder, history = os.path.join(model_param['img_dir'], 'm'), [{'epoch': 1, 'val_loss': 2.}]
-    os.makedirs(folder)
-    unfinished = os.path.join(folder, 'partial_1_curves.png')
-    with open(unfinished, 'w'):
-        os.utime(unfinished, (0, 0))
-    Plotter(model_param, {}).plotMissing([])
+def test_missing_curves_are_drawn(model_param):
+    folder = os.path.join(model_param['img_dir'], 'm')
+    plotter = Plotter(model_param, {})
+    plotter.plotMissing([])
     assert os.listdir(folder) == []
-    path = os.path.join(folder, 'curves.png')
-    Plotter(model_param, {}).plotMissing(history)
-    before = os.stat(path).st_mtime_ns
-    Plotter(model_param, {}).plotMissing(history)
-    assert os.stat(path).st_mtime_ns == before
+    plotter.plotMissing([{'epoch': 1, 'val_loss': 2.}])
+    assert os.listdir(folder) == ['curves.png']

@@ -71,11 +71,11 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
     assert [result['image_id'] for result in results] == [139, 'b', 'a']
     images = page_of(photos / 'captions.html')['images']
     assert [image['imgPath'] for image in images] == ['000000000139.jpg', 'b.jpg', 'trip/a.png']
-    for image, result in zip(images, results):
+    for position, (image, result) in enumerate(zip(images, results)):
         words = result['caption'].split()
         assert image['caption'] == result['caption'] and words
         assert set(words) <= set(WORDS) - {'eeee', 'ssss'}
-        assert image['picture'].startswith('data:image/jpeg')
+        assert image['position'] == position and image['picture'].startswith('data:image/jpeg')
         assert image['size'] == [90, 60] and image['boxes'][0] == [0, 0, 90, 60]
         assert len(image['references']) == 3
         for reference in image['references']:

@@ -141,8 +141,8 @@ def main():
                 name = os.path.relpath(path, folder)
                 image_id = imageId(path) if photos_with_id[imageId(path)] == 1 else name
                 picture, size = openPhoto(path, PIXELS)
-                image.update(imgPath=name, size=size, picture=embedded(picture),
-                             boxes=regions.round(1).tolist())
+                image.update(imgPath=name, position=len(results), size=size,
+                             picture=embedded(picture), boxes=regions.round(1).tolist())
                 results.append({'image_id': image_id, 'caption': image['caption']})
         if images:
             number = f'_{len(pages) + 1}' if pages else ''
