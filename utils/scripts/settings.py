@@ -74,7 +74,7 @@ MODEL_PARAM = {
     'inNotebook': (False, *FLAG),
     'inference': (False, *FLAG),
 }
-VALIDATION_PARAM = {**MODEL_PARAM, 'modeSetups': (VALIDATION, *oneOf(VALIDATION))}
+VALIDATION_PARAM = {**MODEL_PARAM, 'modeSetups': (VALIDATION, *oneOf(VALIDATION, TRAINING))}
 
 
 def allEpochs(modelParam, config):
