@@ -234,10 +234,6 @@ def test_curves_mark_the_epoch_that_was_kept():
     assert list(curvesFigure(history).axes[1].lines[0].get_ydata()) == [10, 30, 30, 20]
 
 
-def test_missing_curves_are_drawn(model_param):
-    folder = os.path.join(model_param['img_dir'], 'm')
-    plotter = Plotter(model_param, {})
-    plotter.plotMissing([])
-    assert os.listdir(folder) == []
-    plotter.plotMissing([{'epoch': 1, 'val_loss': 2.}])
-    assert os.listdir(folder) == ['curves.png']
+def test_curves_are_drawn_into_the_runs_folder(model_param):
+    Plotter(model_param, {}).plot([{'epoch': 1, 'val_loss': 2.}])
+    assert os.listdir(os.path.join(model_param['img_dir'], 'm')) == ['curves.png']

@@ -57,8 +57,3 @@ class Plotter:
         if self.modelParam['inNotebook']:
             from IPython.display import Image, display
             display(Image(self.path))
-
-    def plotMissing(self, history):
-        """Draws the history where its picture is missing; an empty history leaves nothing."""
-        if history and not os.path.exists(self.path):
-            self.plot(history)

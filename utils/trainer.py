@@ -82,8 +82,6 @@ class Trainer:
         captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
         one alone validates and writes.
         """
-        if isMain():
-            self.plotter.plotMissing(self.model.history)
         if self.model.start_epoch == self.epochs:
             return
         validating = nullcontext()
