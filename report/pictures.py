@@ -1,63 +1,60 @@
-"""The report's pages with images: their captions, and where the attention looks."""
-import io
+"""The pages with images: what a model says about them, and where its attention looks."""
 import math
 
 import numpy as np
 from matplotlib.patches import Rectangle
-from reportlab.platypus import Image, Table
 
-from report.story import COLUMN, NOTE, STRONG, newFigure, paragraph
+from report.story import STRONG, newFigure
+from utils.data.dataFolder import isDemo
 from utils.data.pictures import openPicture
-from utils.pages.examplePictures import REFERENCES
+from utils.files.project import inProject
+from utils.pages.examplePictures import examplesFigure
+from utils.pages.figures import saveFigure
 
 SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
-WIDTH, HEIGHT = 150, 112       # of an example's picture, at most, in points
 MOST_WORDS = 12                # of a caption, whose attention is drawn
 PER_ROW = 4                    # pictures of the attention
 
 
-def examplesPage(story, task, run, data_dir):
-    """Five images with predicted and reference captions.
+def examplesPage(story, runs, data_dir):
+    """Five images with predicted and reference captions; on the demo data README.md's picture, too.
 
     Args:
         story: a `Story`.
-        task, run: a task's validated `Run`, or None.
+        runs: dict task → `Run`.
         data_dir: the data folder.
     """
-    if run is None:
-        return
     story.newPage('Five images with predicted and reference captions')
+    validated = [task for task, run in runs.items() if run.details]
+    if not validated:
+        story.text('No model has been validated, so there are no captions to show: '
+                   'python Validate_task1.py makes them.')
+        return
+    task = max(validated)
+    ranked = sorted(runs[task].details, key=lambda image: image['meteor'])
     story.text(f"""All by the model of task {task}. The images were not picked by eye: in the order
-               of the METEOR of all {len(run.details):,} validation images they stand at 90, 70,
-               50, 30 and 10\u00a0%. Bold: predicted, greedy and free running.""")
-    ranked = sorted(run.details, key=lambda image: image['meteor'])
+               of the METEOR of all {len(ranked):,} validation images they stand at 90, 70, 50, 30
+               and 10\u00a0%.""")
+    examples = []
     for share in SHARES:
         image = ranked[int(share * len(ranked))]
-        notes = [f"METEOR {100 * image['meteor']:.1f}\u00a0%"]
-        notes += [f'– {reference}' for reference in image['references'][:REFERENCES]]
-        texts = [paragraph(image['caption'], STRONG), *(paragraph(note, NOTE) for note in notes)]
-        story.flowables.append(Table(
-            [[_example(image, data_dir), texts]], [WIDTH + 20, COLUMN - WIDTH - 20],
-            style=[('VALIGN', (0, 0), (-1, -1), 'TOP')], spaceAfter=6))
+        lines = [f"METEOR {100 * image['meteor']:.1f} %", *image['references']]
+        examples.append((openPicture(data_dir, 'val', image['imgPath']), image['caption'], lines))
+    figure = examplesFigure(examples)
+    story.figure('Bold: predicted, greedy and free running. Below: METEOR and references.', figure)
+    if isDemo(data_dir):
+        saveFigure(figure, inProject('report/demo_examples.png'))
 
 
-def _example(image, data_dir):
-    """A validation image for the page, or a sentence that it is missing."""
-    picture = openPicture(data_dir, 'val', image['imgPath'])
-    if picture is None:
-        return paragraph(f"{image['imgPath']} is not on this machine", NOTE)
-    picture.thumbnail((4 * WIDTH, 4 * HEIGHT))
-    png = io.BytesIO()
-    picture.save(png, 'PNG')
-    return Image(png, WIDTH, HEIGHT, kind='proportional')
-
-
-def attentionPage(story, run, data_dir):
+def attentionPage(story, runs, data_dir):
     """Where task 4's attention looks, for one caption; arguments as those of `examplesPage`."""
-    images = [image for image in run.details if image.get('attention')] if run else []
-    if not images:
-        return
     story.newPage('Task 4: where the attention looks')
+    details = runs[4].details if 4 in runs else []
+    images = [image for image in details if image.get('attention')]
+    if not images:
+        story.text('There is no attention to show before python Exercise_Train_task4.py and '
+                   'python Validate_task4.py have run.')
+        return
     image = max(images, key=lambda image: image['meteor'])
     words = image['caption'].split()[:MOST_WORDS]           # T
     attention = np.array(image['attention'])[:MOST_WORDS]   # [T, regions]
@@ -67,9 +64,9 @@ def attentionPage(story, run, data_dir):
     story.text(image['caption'], STRONG)
     picture = openPicture(data_dir, 'val', image['imgPath'])
     if picture and 'boxes' in image:
+        figure = attentionFigure(picture, words, attention, image['boxes'])
         story.figure("""For each word, the detections: the larger its weight, the clearer a
-                     detection's box. Above the image stands the largest weight.""",
-                     attentionFigure(picture, words, attention, image['boxes']))
+                     detection's box. Above the image stands the largest weight.""", figure)
     else:
         rows = [[f'{100 * weight:.0f}' for weight in weights] for weights in attention.T]
         story.table("""The weights of the detections in percent, word by word. Where they lie in

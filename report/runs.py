@@ -22,7 +22,8 @@ class Run:
 
     Attributes:
         folder, name, checkpoint (of the best epoch), epoch, history, times: as training left them;
-            `times` may be empty.
+            the last two may be empty.
+        trainedBy: the name of who has trained it, or `UNNAMED`.
         scores, details: as validation of this checkpoint left them, else empty.
         halves: the held-out scores, see `scoreHalves`, or empty.
     """
@@ -32,14 +33,13 @@ class Run:
         self.name = os.path.basename(os.path.normpath(folder))
         self.checkpoint = readCheckpoint(newestCheckpoint(folder, 'best'))
         self.epoch = self.checkpoint['epoch']
+        self.trainedBy = self.checkpoint.get('trainedBy', UNNAMED)
         self.history = readRunFile(folder, 'history.json', [])
         self.times = readRunFile(folder, 'times.json', [])
         self.scores = readRunFile(folder, 'scores_validation.json', {})
         self.details = readRunFile(folder, 'details_validation.json', [])
-        then = {**self.scores, **self.atEpoch()}
-        if not (self.details and self.scores.get('epoch') == self.epoch
-                and abs(self.scores['meteor'] - then['meteor']) <= SAME):
-            self.scores, self.details = {}, []  # of another model
+        if self.scores.get('epoch') != self.epoch:
+            self.scores, self.details = {}, []
         self.halves = readRunFile(folder, 'halves.json', {})
         if self.halves.get('of') != self.meteorOfEpochs():
             self.halves = {}  # the run has gone on since
@@ -48,10 +48,6 @@ class Run:
         """Pairs of epoch and METEOR, of the epochs that were scored."""
         return [[entry['epoch'], entry['meteor']] for entry in self.history if 'meteor' in entry]
 
-    def atEpoch(self):
-        """The history's entry of the checkpoint's epoch; empty where another program trained it."""
-        return next((entry for entry in self.history if entry['epoch'] == self.epoch), {})
-
     def numberOfParameters(self):
         """How many values training changes."""
         weights = self.checkpoint['model_state_dict'].items()
@@ -59,47 +55,44 @@ class Run:
 
     def isOwn(self):
         """Whether the submitter has trained it: on this machine, or delivered under this name."""
-        trainedBy = self.checkpoint.get('trainedBy', UNNAMED)
         return (not self.folder.startswith(DELIVERED)
-                or trainedBy == submitter.SUBMITTER != UNNAMED)
+                or self.trainedBy == submitter.SUBMITTER != UNNAMED)
 
-    def whose(self):
-        """Who has trained it, in words."""
+    def state(self):
+        """Who has trained it, and whether it has been validated, in words."""
         if self.isOwn():
-            return f'trained by {submitter.SUBMITTER}'
-        trainedBy = self.checkpoint.get('trainedBy', UNNAMED)
-        origin = 'delivered with the package' if trainedBy == UNNAMED else f'trained by {trainedBy}'
-        return f'{origin}, not trained by the submitter'
+            words = f'trained by {submitter.SUBMITTER}'
+        elif self.trainedBy == UNNAMED:
+            words = 'delivered with the package, not trained by the submitter'
+        else:
+            words = f'trained by {self.trainedBy}, not trained by the submitter'
+        if not self.scores:
+            words += '; not validated yet, which python Validate_task*.py does'
+        return words
 
-    def scoreHalves(self, details):
+    def scoreHalves(self):
         """Scores on images that did not choose the epoch: one half chooses, the other is scored.
 
         Every second image, in order of file names, chooses. The result is kept in halves.json: a
         dict of `epoch` (the chosen one), `meteor` and `bleu_4` (of the other half), and `of` (the
-        METEOR of all epochs then). There is none where captions of the epochs are missing.
-
-        Args:
-            details: of the validation images, for their references.
+        METEOR of all epochs then). There is none without validation or captions of the epochs.
         """
-        if self.halves:
+        captions = {(entry['epoch'], result['image_id']): [result['caption']]
+                    for entry in self.history for result
+                    in readRunFile(self.folder, f"captions_epoch{entry['epoch']}.json", [])}
+        if self.halves or not captions or not self.details:
             return
-        images = [image['image_id'] for image in details]
-        epochs = [epoch for epoch, _ in self.meteorOfEpochs()]
-        captions = {(epoch, result['image_id']): [result['caption']] for epoch in epochs
-                    for result in readRunFile(self.folder, f'captions_epoch{epoch}.json', [])}
-        complete = all((epoch, image) in captions for epoch in epochs for image in images)
-        if not (epochs and complete and len(images) > 1):
-            return
-        references = tokenize({image['image_id']: image['references'] for image in details})
+        references = tokenize({image['image_id']: image['references'] for image in self.details})
         captions = tokenize(captions)
 
         def score(scorer, half, epoch):
             return scorer.compute_score({image: references[image] for image in half},
                                         {image: captions[epoch, image] for image in half})[0]
 
-        choosing, scored = images[::2], images[1::2]
+        choosing, scored = list(references)[::2], list(references)[1::2]
         with METEOR() as meteor:
-            chosen = max(epochs, key=lambda epoch: score(meteor, choosing, epoch))
+            chosen = max(sorted({epoch for epoch, _ in captions}),
+                         key=lambda epoch: score(meteor, choosing, epoch))
             self.halves = {'epoch': chosen, 'meteor': score(meteor, scored, chosen),
                            'bleu_4': float(score(BLEU(), scored, chosen)[3]),
                            'of': self.meteorOfEpochs()}
@@ -126,7 +119,7 @@ def ownAndDelivered(modelParam):
 def isUpToDate(delivered, own):
     """Whether what has been delivered, a `Run` or None, is the submitter's run on this machine."""
     return (bool(delivered) and delivered.history == own.history
-            and delivered.checkpoint.get('trainedBy', UNNAMED) == submitter.SUBMITTER)
+            and delivered.trainedBy == submitter.SUBMITTER)
 
 
 def runsOfTasks():
@@ -152,7 +145,7 @@ def runsOfTasks():
                         f'{dataDir()}, and none was delivered for them. Train one first, for '
                         'example: python Exercise_Train_task1.py')
     for run in runs.values():
-        run.scoreHalves(run.details)
+        run.scoreHalves()
     return runs
 
 
@@ -160,12 +153,6 @@ def stateOf(runs):
     """Sentences on a dict task → `Run`: who has trained the models, and what is missing."""
     sentences = []
     for task in TASKS:
-        state = 'not trained on these data'
-        if task in runs:
-            state = runs[task].whose()
-            if not runs[task].scores:
-                state += f'; not validated yet, which python Validate_task{task}.py does'
-            elif not runs[task].halves:
-                state += '; no held-out scores, as captions of its epochs are missing'
+        state = runs[task].state() if task in runs else 'not trained on these data'
         sentences.append(f'Task {task}: {state}.')
     return sentences

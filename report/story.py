@@ -13,7 +13,7 @@ from reportlab.platypus import Image, KeepTogether, PageBreak, Paragraph, Simple
 
 FONTS = REGULAR, BOLD = 'STIXGeneral', 'STIXGeneralBol'  # matplotlib brings them along
 MARGIN = 54  # of a page, in points like all lengths here
-COLUMN = A4[0] - 2 * MARGIN
+COLUMN, TALLEST = A4[0] - 2 * MARGIN, A4[1] - 4 * MARGIN  # a figure's width and most height
 DPI = 200
 PLOTS = {'font.family': REGULAR, 'mathtext.fontset': 'stix', 'font.size': 9}
 
@@ -42,10 +42,10 @@ def newFigure(height):
 
 
 def drawn(figure):
-    """A figure of matplotlib as a flowable; its inches are those on the page."""
+    """A figure of matplotlib as a flowable, as wide as the text if it isn't too high then."""
     png = io.BytesIO()
     figure.savefig(png, dpi=DPI)
-    return Image(png, COLUMN, figure.get_figheight() * 72)
+    return Image(png, COLUMN, TALLEST, kind='proportional')
 
 
 class Story:

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
@@ -19,7 +20,7 @@ from PIL import Image
 from utils.dataLoader import DataLoaderWrapper
 from utils.pages import captionPage, examplePictures
 from utils.pages.captionPage import writeCaptionPage
-from utils.plotter import Plotter
+from utils.plotter import Plotter, curvesFigure
 from utils.validate import plotImagesAndCaptions
 
 SCORES = {'meteor': 0.25, 'bleu_4': 0.125, 'cider': 0.5, 'rouge': 0.375}
@@ -66,7 +67,7 @@ def test_every_image_with_all_that_is_known_of_it(written):
     page, data = written(details)
     assert data['images'] == [{**details[position], 'position': position, 'rank': rank}
                               for rank, position in ((1, 1), (2, 0), (3, 2))]
-    for text in ('<h1>Captions of m</h1>', 'data: 3 validation images.',
+    for text in ('<h1>Captions of m</h1>', 'data: 3 of 3 validation images.',
                  '<dt>METEOR</dt><dd>25.0 %</dd>', '<dt>BLEU-4</dt><dd>12.5 %</dd>',
                  '<dt>CIDEr</dt><dd>50.0 %</dd>', '<dt>ROUGE-L</dt><dd>37.5 %</dd>'):
         assert text in page
@@ -111,7 +112,7 @@ def test_the_page_asks_nothing_of_a_network(written):
 def test_many_images_are_shown_evenly_from_the_best_to_the_worst(written, monkeypatch):
     monkeypatch.setattr(captionPage, 'SHOWN', 5)
     page, data = written([detail(number, number * 7 % 22 / 22) for number in range(21)])
-    assert '21 validation images. 5 are shown' in page
+    assert '5 of 21 validation images.' in page
     assert [image['rank'] for image in data['images']] == [1, 6, 11, 16, 21]
     meteors = [image['meteor'] for image in data['images']]
     assert meteors == sorted(meteors, reverse=True)
@@ -183,85 +184,56 @@ def test_the_page_in_a_browser(written, tmp_path):
     assert seen['evil'] == [None, [evil]]
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved from here on."""
-    saved = []
-    for module in ('utils.pages.examplePictures', 'utils.plotter'):
-        monkeypatch.setattr(f'{module}.saveFigure', lambda figure, path: saved.append(figure))
-    return saved
-
-
-def textsOf(figure):
-    return [text for text in figure.findobj(Text) if text.get_text()]
-
-
-def test_examples_stand_beside_their_pictures(figures):
-    texts = [('a dog ' * 30, ['One\n$1 dog. ' * 30] * 7), ('', ['A cat.'])]
-    pictures = [Image.new('RGB', (40, 20), color) for color in ('red', 'blue')]
-    examplePictures.drawExamples([(picture, *text) for picture, text in zip(pictures, texts)], '')
-    figure, = figures
-    arrays = [image.get_array() for image in figure.findobj(AxesImage)]
-    assert len(arrays) == 2 and all(map(np.array_equal, arrays, map(np.asarray, pictures)))
-    words = ' '.join(text.get_text() for text in textsOf(figure)).split()
-    assert words.count('$1') == 30 * examplePictures.REFERENCES and 'cat.' in words
-    bold = [text.get_text() for text in textsOf(figure) if text.get_weight() == 'bold']
-    assert ' '.join(bold).split() == ['a', 'dog'] * 30
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    boxes = [text.get_window_extent(canvas.get_renderer()) for text in textsOf(figure)]
-    boxes += [image.get_window_extent() for image in figure.findobj(AxesImage)]
+def test_examples_stand_beside_their_pictures():
+    lines = ['One\n$1 dog. ' * 30] * 7
+    pictures = [Image.new('RGB', (40, 20), 'red'), None]
+    figure = examplePictures.examplesFigure(zip(pictures, ['a dog ' * 30, ''], [lines, []]))
+    image, = figure.findobj(AxesImage)
+    assert np.array_equal(image.get_array(), np.asarray(pictures[0]))
+    caption, below, missing = (text for text in figure.findobj(Text) if text.get_text())
+    assert caption.get_text().startswith('a dog') and caption.get_weight() == 'bold'
+    assert below.get_text().count('\nOne $1 dog.') == examplePictures.LINES - 1
+    assert missing.get_text() == 'The image is missing.'
+    FigureCanvasAgg(figure).draw()
+    boxes = [thing.get_window_extent() for thing in (caption, below, figure.axes[0])]
     for number, box in enumerate(boxes):
         assert 0 <= box.x0 and box.x1 <= figure.bbox.x1
         assert 0 <= box.y0 and box.y1 <= figure.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[:number])
 
 
-def test_the_example_picture_has_the_captions_of_the_model(model_param, tmp_path, figures):
-    (tmp_path / 'val2017').mkdir()
-    for number in (1, 3):                                        # the second has no picture
-        Image.new('RGB', (number, 6)).save(str(tmp_path / 'val2017' / f'{number}.png'))
+def test_the_example_picture_has_the_captions_of_the_model(model_param, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(examplePictures, 'examplesFigure',
+                        lambda examples: saved.extend(examples) or Figure())
     images = [{'imgPath': f'{number}.png', 'original_captions': [f'Own {number}.']}
-              for number in (1, 2, 3)]
+              for number in range(7)]
     dataLoader = Images(tmp_path)
-    loader = SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)
-    dataLoader.myDataDicts = {'val': loader}
+    dataLoader.myDataDicts = {
+        'val': SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)}
     dataLoader.wordsOf = str
     model = SimpleNamespace(
         net=SimpleNamespace(eval=lambda: None),
         greedyTokens=lambda batch: [f"caption of {image['imgPath']}" for image in batch])
     path = plotImagesAndCaptions(model, model_param, {}, dataLoader)
     assert path == os.path.join(model_param['img_dir'], 'm', 'examples.png')
-    texts = {text.get_text() for text in textsOf(figures[0])}
-    assert {'caption of 1.png', '– Own 1.', 'caption of 3.png', '– Own 3.'} < texts
-    assert [image.get_size() for image in figures[0].findobj(AxesImage)] == [(6, 1), (6, 3)]
-    loader.dataset = images[1:2]
-    assert plotImagesAndCaptions(model, model_param, {}, dataLoader) is None and len(figures) == 1
+    assert os.path.exists(path)
+    assert saved == [(None, f'caption of {number}.png', [f'Own {number}.']) for number in range(5)]
 
 
-def test_curves_mark_the_epoch_that_was_kept(model_param, figures):
-    meteors = .1, .3, .3, .2
-    Plotter(model_param, {}).plot([{'epoch': epoch, 'val_loss': 2., 'meteor': meteor}
-                                   for epoch, meteor in enumerate(meteors, start=1)])
-    Plotter(model_param, {}).plot([{'epoch': 1, 'val_loss': 2.}])  # without scores
-    for figure, kept in zip(figures, (2, 1)):
-        titles = [axes.get_title(loc='right') for axes in figure.axes]
-        assert titles == [f'kept: epoch {kept}'] * 2
-    scores = figures[0].axes[1]
-    assert tuple(scores.lines[0].get_ydata()) == meteors
-    assert scores.get_ylabel().endswith('[%]') and scores.yaxis.get_major_formatter()(.3) == '30'
+def test_curves_mark_the_epoch_that_was_kept():
+    history = [{'epoch': epoch, 'val_loss': 2., 'meteor': meteor}
+               for epoch, meteor in enumerate((.1, .3, .3, .2), start=1)]
+    unscored = [{'epoch': 1, 'val_loss': 2.}, {'epoch': 2, 'val_loss': 1., 'reward': 1.}]
+    for entries, kept, number in ((history, 2, 2), (unscored, 1, 4)):
+        figure = curvesFigure(entries)
+        assert len(figure.axes) == number
+        for axes in figure.axes:
+            assert axes.get_title(loc='right') == f'kept: epoch {kept}'
+            assert list(axes.lines[-1].get_xdata()) == [kept, kept]
+    assert list(curvesFigure(history).axes[1].lines[0].get_ydata()) == [10, 30, 30, 20]
 
 
-def test_missing_curves_are_drawn_and_unfinished_files_removed(model_param):
-    folder, history = os.path.join(model_param['img_dir'], 'm'), [{'epoch': 1, 'val_loss': 2.}]
-    os.makedirs(folder)
-    unfinished = os.path.join(folder, 'partial_1_curves.png')
-    with open(unfinished, 'w'):
-        os.utime(unfinished, (0, 0))
-    Plotter(model_param, {}).plotMissing([])
-    assert os.listdir(folder) == []
-    path = os.path.join(folder, 'curves.png')
-    Plotter(model_param, {}).plotMissing(history)
-    before = os.stat(path).st_mtime_ns
-    Plotter(model_param, {}).plotMissing(history)
-    assert os.stat(path).st_mtime_ns == before
+def test_curves_are_drawn_into_the_runs_folder(model_param):
+    Plotter(model_param, {}).plot([{'epoch': 1, 'val_loss': 2.}])
+    assert os.listdir(os.path.join(model_param['img_dir'], 'm')) == ['curves.png']

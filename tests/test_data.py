@@ -226,15 +226,6 @@ def test_empty_words_are_not_learned_and_white_space_is_no_part_of_others(course
     assert loader.vocabulary['wordToToken']['red'] == red
 
 
-@pytest.mark.parametrize('word', ['new york', '\ud800'])
-def test_a_vocabulary_of_unusable_words_is_named(course_folder, word):
-    root = course_folder()
-    change_words(root, {'red': word})
-    with pytest.raises(UserError, match='vocabulary.pickle cannot be used: a word ') as caught:
-        loadVocabulary(root)
-    assert ascii(word) in str(caught.value)
-
-
 @pytest.mark.parametrize('key, value, fault', [
     ('cnn_features', None, 'it has no cnn_features'),
     ('cnn_features', np.ones(D, complex), 'complex numbers'),

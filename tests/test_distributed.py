@@ -18,11 +18,11 @@ import torch
 from leftovers import kill_all, marked_environment, needs_proc, seconds_until_gone
 
 from utils import metrics, model, trainer
-from utils.data.captionDataset import Collate, EpochSampler
+from utils.data.captionDataset import EpochSampler
 from utils.files.project import PROJECT
 from utils.plotter import Plotter
 from utils.processes import distributed
-from utils.processes.distributed import LossOfShare, ShareOfBatches
+from utils.processes.distributed import ShareOfBatches
 from utils.scripts import start
 from utils.scripts.endings import runScript
 
@@ -38,6 +38,8 @@ RUNS = {
                  {'batch_size': 3, 'numbOfEpochs': 1}),
     'endless': ('cocoSource_task2_gru', {}, {'numbOfEpochs': 10000}),
 }
+
+lossOfParts = model.Model.lossOfParts
 
 
 def train(module, config, model_param, last_epoch=None, breaks=False):
@@ -60,21 +62,18 @@ def train(module, config, model_param, last_epoch=None, breaks=False):
     if last_epoch:
         replaced.append((trainer, 'allEpochs', lambda *_: last_epoch))
     if breaks:
-        replaced.append((trainer, 'lossOfShares', brokenLosses))
+        replaced.append((model.Model, 'lossOfParts', brokenLosses))
     with contextlib.ExitStack() as stack:
         for owner, name, value in replaced:
             stack.enter_context(mock.patch.object(owner, name, value))
         trainer.train(config, model_param, net_class)
 
 
-def brokenLosses(learner):
-    """As `lossOfShares`; in epoch 2 those of process 1 are not finite."""
-    def losses(batch):
-        is_broken = distributed.rank() == 1 and learner.scheduler.last_epoch == 1
-        return [loss * float('nan') if is_broken else loss for loss in of_shares(batch)]
-
-    of_shares = distributed.lossOfShares(learner)
-    return losses
+def brokenLosses(learner, batch):
+    """As `lossOfParts`; in epoch 2 those of process 1 are not finite."""
+    is_broken = distributed.rank() == 1 and learner.scheduler.last_epoch == 1
+    for loss in lossOfParts(learner, batch):
+        yield loss * float('nan') if is_broken else loss
 
 
 def torchrun(cases, tmp_path):
@@ -197,28 +196,9 @@ def test_shares_are_those_of_the_same_batches(size, monkeypatch):
         shares.append(list(ShareOfBatches(sampler, 4, drop_last=False)))
     order = [index for index, _ in sampler]
     for first, batch in zip((0, 4, 8), zip(*shares)):
-        assert len(set(map(len, batch))) == 1 and batch[0]
+        assert all(batch)
         learned = [index for share in batch for index, _, is_learned in share if is_learned]
         assert sorted(learned) == sorted(order[first:first + 4])
-
-
-@pytest.mark.parametrize('is_learned', [True, False])
-def test_every_share_runs_the_network_as_often(is_learned, config, model_param):
-    """As often as the longest caption of all has parts, with a gradient for every parameter."""
-    net_class = importlib.import_module('cocoSource_task2_gru').ImageCaptionModel
-    learner = model.Model({**config, 'vocabulary_size': 10}, model_param, net_class)
-    learner.net.eval()
-    runs = []
-    learner.net.inputLayer.register_forward_hook(lambda *_: runs.append(1))
-    captions = [[1, 5, 0], [1, 6, 7, 0]] if is_learned else [[1], [1]]
-    batch = {'cnn_features': torch.rand(2, 16), **Collate(25).captionTensors(captions)}
-    loss = LossOfShare(learner)(batch, parts=3)
-    loss.backward()
-    gradients = [parameter.grad for parameter in learner.net.parameters()]
-    assert len(runs) == 3 and all(gradient is not None for gradient in gradients)
-    # parts that stand in count nothing
-    assert any(gradient.any() for gradient in gradients) == is_learned
-    assert loss == (sum(learner.lossOfParts(batch)) if is_learned else 0)
 
 
 def test_processes_drop_out_differently(monkeypatch):

@@ -122,19 +122,6 @@ def test_a_run_goes_on_and_is_validated_as_it_was(recipe, course_folder, config,
     assert scores['loss'] == whole.model.history[loaded.model.start_epoch - 1]['val_loss']
 
 
-def test_the_assignments_recipe_takes_nothing_from_the_data(course_folder, config, model_param):
-    course_folder()
-    model_param = {**model_param, 'numbOfEpochs': 1}
-    with no_statistics:
-        trainer = build(config, model_param)
-        trainer.train()
-        del config['learningRecipe']                                     # which is the default
-        other = build(config, {**model_param, 'modelName': 'other/'})
-        other.train()
-    assert torch.equal(weights(trainer), weights(other))
-    assert trainer.model.feature_mean is None
-
-
 def test_runs_of_two_recipes_do_not_mix(course_folder, config, model_param):
     course_folder()
     build(config, {**model_param, 'numbOfEpochs': 1}).train()

@@ -99,17 +99,3 @@ def test_a_scaled_loss_learns_the_same_and_the_scale_is_kept(
     grown = scaled.model.scaler.get_scale()
     assert grown > 64
     assert build(config, model_param).model.scaler.get_scale() == grown
-
-
-@scales_on_cpus
-def test_a_step_that_overflows_is_left_out(course_folder, config, model_param, monkeypatch):
-    course_folder()
-    monkeypatch.setattr(utils.model, 'lossScaler',
-                        lambda _: torch.amp.GradScaler('cpu', init_scale=2. ** 126))
-    trainer = build(config, model_param)
-    before = [parameter.detach().clone() for parameter in trainer.model.net.parameters()]
-    batch = next(iter(trainer.dataLoader.myDataDicts['train']))
-    trainer.model.net.train()
-    trainer.model.learn(trainer.model.lossOfParts(batch), 1e-3)
-    assert all(map(torch.equal, before, trainer.model.net.parameters()))
-    assert trainer.model.scaler.get_scale() == 2. ** 125

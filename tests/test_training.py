@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import CAPTIONS, write_pickle
-from PIL import Image
 
 import cocoSource_task2_gru
 import cocoSource_task4_attention
@@ -20,7 +19,7 @@ from utils.model import Model, chooseDevice
 from utils.processes.java import JavaError
 from utils.saverRestorer import SaverRestorer
 from utils.trainer import Trainer
-from utils.validate import plotImagesAndCaptions, restoredModel
+from utils.validate import restoredModel
 from utils.validate_metrics import CaptionValidator, teacherForcedLoss, validateCaptions
 
 pytestmark = pytest.mark.usefixtures('shared_meteor')
@@ -185,20 +184,6 @@ def test_attention_over_a_caption_is_that_of_its_making(course_folder, config, m
             word = net.embedding_layer(words[:, step])
             state = net.rnn.cells[0](torch.cat([word, image.max(dim=2).values], dim=1), state)
             torch.testing.assert_close(attention[:, step], net.attention_layer(state))
-
-
-def test_example_pictures(course_folder, config, model_param, capsys):
-    root = course_folder()
-    trainer = build(config, model_param)
-    arguments = trainer.model, model_param, config, trainer.dataLoader
-    assert plotImagesAndCaptions(*arguments) is None and 'val2017' in capsys.readouterr().out
-    folder = os.path.join(root, 'val2017')
-    os.makedirs(folder)
-    Image.new('L', (64, 48), 100).save(os.path.join(folder, f'{12:012d}.jpg'))  # the others missing
-    with open(os.path.join(folder, f'{11:012d}.jpg'), 'wb') as f:
-        f.write(b'\xff\xd8\xff broken')
-    with Image.open(plotImagesAndCaptions(*arguments)) as picture:
-        assert picture.size[0] > 500
 
 
 def test_losses_are_averaged_over_words_and_parts(course_folder, config, model_param):

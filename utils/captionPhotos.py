@@ -10,6 +10,7 @@ machine.
 """
 import collections
 import importlib
+import itertools
 import os
 import sys
 
@@ -103,16 +104,14 @@ def captionsOf(features, model, checkpoint):
     tokens, log_p = model.beamSearch(batch, BEST)
     tokens = tokens.tolist()
     attention = model.attentionOver(batch, [best[0] for best in tokens])  # [B, T, 10] or None
-    vocabulary = {'TokenToWord': dict(enumerate(checkpoint['words']))}
+    vocabulary = {'TokenToWord': checkpoint['words']}
     details = []
     for row, best in enumerate(tokens):
         captions = [captionOf(vocabulary, caption) for caption in best]
         references = []
         for caption, text, log in zip(best, captions, log_p[row]):
-            if log.isfinite():
-                steps = caption.index(END) + 1 if END in caption else len(caption)
-                references.append(f'{text} ({(log / steps).exp():.0%} a word, '
-                                  f'{log.exp():.1e} in all)')
+            steps = caption.index(END) + 1 if END in caption else len(caption)
+            references.append(f'{text} ({(log / steps).exp():.0%} a word, {log.exp():.1e} in all)')
         details.append({'caption': captions[0], 'references': references})
         if attention is not None:
             weights = attention[row, wordPositions(vocabulary, best[0])].double()  # [words, 10]
@@ -121,9 +120,10 @@ def captionsOf(features, model, checkpoint):
 
 
 def main():
-    folder, results_folder = (inProject(os.path.expanduser(path)) for path in (PHOTOS, RESULTS))
+    folder, results_folder, model_path = (inProject(os.path.expanduser(path))
+                                          for path in (PHOTOS, RESULTS, MODEL))
     photos = photosIn(folder)
-    checkpoint = findModel(inProject(os.path.expanduser(MODEL)))
+    checkpoint = findModel(model_path)
     model = modelOf(checkpoint)
     maker = PhotoFeatures(model.device)
     print(f'Model: {checkpoint["path"]}. Photos: {len(photos):,} in {folder}. '
@@ -132,25 +132,24 @@ def main():
     results, pages, broken = [], [], {}
     photos_with_id = collections.Counter(map(imageId, photos))
     for start in range(0, len(photos), SHOWN):
-        made = list(featuresOfPhotos(maker, photos[start:start + SHOWN], broken, 'photos'))
-        if not made:
-            continue
+        made = featuresOfPhotos(maker, photos[start:start + SHOWN], broken, 'photos')
         images = []
-        for first in range(0, len(made), BATCH):
-            features = [features for _, features, _ in made[first:first + BATCH]]
+        while batch := list(itertools.islice(made, BATCH)):
+            paths, features, boxes = zip(*batch)
             images += captionsOf(features, model, checkpoint)
-        for (path, _, boxes), image in zip(made, images):
-            name = os.path.relpath(path, folder)
-            image_id = imageId(path) if photos_with_id[imageId(path)] == 1 else name
-            picture, size = openPhoto(path, PIXELS)
-            image.update(image_id=image_id, imgPath=name, position=len(results), size=size,
-                         boxes=boxes.round(1).tolist(), picture=embedded(picture))
-            results.append({'image_id': image_id, 'caption': image['caption']})
-        number = f'_{len(pages) + 1}' if pages else ''
-        pages.append(os.path.join(results_folder, f'captions{number}.html'))
-        writePage(pages[-1], {'images': images, 'ownCaptions': f'The {BEST} best'}, scores=[],
-                  model=os.path.basename(os.path.dirname(checkpoint['path'])),
-                  about=f'{len(images):,} photos in {folder}.')
+            for path, regions, image in zip(paths, boxes, images[-len(batch):]):
+                name = os.path.relpath(path, folder)
+                image_id = imageId(path) if photos_with_id[imageId(path)] == 1 else name
+                picture, size = openPhoto(path, PIXELS)
+                image.update(imgPath=name, position=len(results), size=size,
+                             picture=embedded(picture), boxes=regions.round(1).tolist())
+                results.append({'image_id': image_id, 'caption': image['caption']})
+        if images:
+            number = f'_{len(pages) + 1}' if pages else ''
+            pages.append(os.path.join(results_folder, f'captions{number}.html'))
+            writePage(pages[-1], {'images': images, 'ownCaptions': f'The {BEST} best'}, scores=[],
+                      model=os.path.basename(os.path.dirname(checkpoint['path'])),
+                      about=f'{len(images):,} photos in {folder}.')
     for path, why in sorted(broken.items()):
         print(f'Left out: {os.path.relpath(path, folder)}, {why}.')
     if not results:

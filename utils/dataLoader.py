@@ -8,7 +8,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from utils.data.captionDataset import CaptionDataset, Collate, EpochSampler
 from utils.data.captionWords import captionOf, wordPositions
 from utils.data.checkedFiles import checkFiles
-from utils.data.dataFolder import POOLED, featureFiles, imageFile
+from utils.data.dataFolder import POOLED, featureFiles
 from utils.data.imageFiles import shapeOfFeatures
 from utils.data.imageLoader import ImageLoader
 from utils.data.pictures import openPicture
@@ -105,10 +105,6 @@ class DataLoaderWrapper:
             of_images.append(np.unique(ngrams(captions, dataset.vocabulary_size)[1]))
         codes, frequencies = np.unique(np.concatenate(of_images), return_counts=True)
         return CaptionRewards(codes, frequencies, len(dataset), dataset.vocabulary_size)
-
-    def imageFile(self, mode, imgPath):
-        """The path of an image; the file may be missing."""
-        return imageFile(self.modelParam['data_dir'], mode, imgPath)
 
     def picture(self, mode, imgPath):
         """An image as a PIL picture in RGB; None where its file is missing or broken."""

@@ -1,7 +1,6 @@
 """The vocabulary file of a data folder: made from captions, and read."""
 import collections
 import os
-import re
 
 import numpy as np
 
@@ -60,12 +59,5 @@ def loadVocabulary(data_dir):
     if sorted(token_to_word) != list(range(size)):
         raise UserError(f'The vocabulary file {path} has {size} words, but their tokens do not '
                         f'run from 0 to {size - 1}. Copy it again from where the data came from.')
-    # a caption is words with spaces between, in a file of UTF-8
-    unusable = [ascii(word) for word in token_to_word.values()
-                if len(word.split()) > 1 or re.search('[\ud800-\udfff]', word)]
-    if unusable:
-        raise UserError(f'The vocabulary file {path} cannot be used: a word must not hold white '
-                        f'space or half a letter, as {", ".join(unusable[:3])} does. Make it '
-                        'again from the captions, or correct it.')
     words = {word.strip(): token for token, word in token_to_word.items()}
     return {**vocabulary, 'TokenToWord': token_to_word, 'wordToToken': {**words, **word_to_token}}

@@ -1,5 +1,6 @@
 """A network with its loss, optimizer and learning-rate schedule, for any of the tasks."""
 import contextlib
+import os
 import random
 import sys
 
@@ -14,10 +15,10 @@ from utils.networks.learningRecipe import (
     droppedWords,
     smoothedLoss,
 )
-from utils.networks.otherNetworks import attentionOver, wordwise
+from utils.networks.otherNetworks import wordwise
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.processes.cores import availableCores
-from utils.processes.distributed import isMain, localRank, rank, worldSize
+from utils.processes.distributed import averageGradients, isMain, rank, worldSize
 
 OPTIMIZERS = {'adamW': torch.optim.AdamW, 'adam': torch.optim.Adam, 'SGD': torch.optim.SGD,
               'RMSprop': torch.optim.RMSprop}
@@ -43,7 +44,8 @@ def chooseDevice(modelParam):
     cuda = modelParam['cuda']
     if not cuda['use_cuda'] or not torch.cuda.is_available():
         return torch.device('cpu')
-    number, found = cuda['device_idx'] + localRank(), torch.cuda.device_count()
+    number = cuda['device_idx'] + int(os.environ.get('LOCAL_RANK', 0))  # which torchrun sets
+    found = torch.cuda.device_count()
     if not 0 <= number < found:
         raise UserError(
             f"modelParam['cuda']['device_idx'] is {cuda['device_idx']}, but the GPUs that this "
@@ -184,6 +186,8 @@ class Model:
         for loss in losses:
             self.scaler.scale(loss / words).backward()
             values.append(loss.detach())
+        if worldSize() > 1:
+            averageGradients(self.net)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return values
@@ -223,10 +227,13 @@ class Model:
             captions: B lists of tokens, as `greedyTokens` returns them.
 
         Returns:
-            [B, T, K], the attention's weights at each token; None where the network has none.
+            [B, T, K], the attention's weights at each token; None where the network has no
+            `attention_over`.
         """
+        if not hasattr(self.net, 'attention_over'):
+            return None
         tokens = torch.tensor(captions)                                  # [B, T]
         words_before = torch.cat([batch['xTokens'][:, :1, 0], tokens[:, :-1]], dim=1)
         with torch.no_grad(), self._products():
-            weights = attentionOver(self.net, self.features(batch), words_before.to(self.device))
-        return None if weights is None else weights.cpu()
+            weights = self.net.attention_over(self.features(batch), words_before.to(self.device))
+        return weights.cpu()

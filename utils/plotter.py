@@ -1,4 +1,4 @@
-"""The curves of a run: losses, METEOR and BLEU-4 over the epochs."""
+"""The curves of a run: losses and scores over the epochs."""
 import os
 
 from matplotlib.figure import Figure
@@ -6,42 +6,40 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.pages.figures import plotFolder, saveFigure
 
-# of each axes the label and the curves: key of the history, name, style
-AXES = (
-    ('teacher-forced loss per word [nats]', [('train_loss', 'training', 'o-'),
-                                             ('val_loss', 'validation', 's--')]),
-    ('score of greedy captions [%]', [('meteor', 'METEOR (words)', 'o-'),
-                                      ('bleu_4', 'BLEU-4', 's--')]),
-    ('reward of sampled captions', [('reward', 'training', 'o-')]),
-)
-MARKS = .04  # distance of a curve's marks, as a share of the axes' diagonal
+# of each axes the label, what values are multiplied by, and the curves by their history's keys
+AXES = [('loss per word [nats]', 1, {'train_loss': 'training',
+                                     'val_loss': 'validation, teacher-forced'}),
+        ('score of greedy captions [%]', 100, {'meteor': 'METEOR (words)', 'bleu_4': 'BLEU-4'}),
+        ('reward', 1, {'reward': 'training'}),
+        ('score of greedy captions [%]', 100, {'cider': 'CIDEr'})]
+STYLES = ('o-', 's--')
+INCHES = (7.5, 3)  # of a row of two axes
 
 
-def plotsOf(history):
-    """How many axes `drawCurves` takes: two, or three where a reward has been learned from."""
-    return 3 if any('reward' in entry for entry in history) else 2
+def curvesFigure(history):
+    """A figure of a run's curves, with the epoch of the best METEOR marked.
 
-
-def drawCurves(axes, history, kept):
-    """Draws a run's curves.
+    Reward and CIDEr are drawn where a reward has been learned from.
 
     Args:
-        axes: as many as `plotsOf` says, for the losses, the scores and the reward.
         history: list of one dict per epoch.
-        kept: the epoch to mark.
     """
-    for ax, (label, curves) in zip(axes, AXES):
-        for key, name, style in curves:
-            points = [(entry['epoch'], entry[key]) for entry in history if key in entry]
-            if points:
-                ax.plot(*zip(*points), style, markersize=3, markevery=MARKS, label=name)
-                ax.legend()
-        ax.axvline(kept, color='.3', linewidth=1, linestyle=(0, (1, 2)))
-        ax.set_title(f'kept: epoch {kept}', loc='right', size='small')
-        ax.set(xlabel='epoch', ylabel=label)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.grid(alpha=0.3)
-    axes[1].yaxis.set_major_formatter(lambda score, position: f'{100 * score:.4g}')
+    kept = max(history, key=lambda entry: entry.get('meteor', float('-inf')))['epoch']
+    epochs = [entry['epoch'] for entry in history]
+    rows = 2 if any('reward' in entry for entry in history) else 1
+    width, height = INCHES
+    figure = Figure(figsize=(width, height * rows), layout='constrained')
+    for axes, (label, factor, curves) in zip(figure.subplots(rows, 2).flat, AXES):
+        for (key, name), style in zip(curves.items(), STYLES):
+            values = [factor * entry.get(key, float('nan')) for entry in history]
+            axes.plot(epochs, values, style, markersize=2.5, label=name)
+        axes.axvline(kept, color='.3', linewidth=1, linestyle=':')
+        axes.set_title(f'kept: epoch {kept}', loc='right', size='small')
+        axes.set(xlabel='epoch', ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
 
 
 class Plotter:
@@ -53,17 +51,9 @@ class Plotter:
 
     def plot(self, history):
         """Draws the history, a list of one dict per epoch; a notebook shows the picture, too."""
-        best = max(history, key=lambda entry: entry.get('meteor', float('-inf')))
-        plots = plotsOf(history)
-        figure = Figure(figsize=(5 * plots, 4), layout='constrained')
-        drawCurves(figure.subplots(1, plots), history, best['epoch'])
+        figure = curvesFigure(history)
         figure.suptitle(self.modelParam['modelName'].strip(os.sep))
         saveFigure(figure, self.path)
         if self.modelParam['inNotebook']:
             from IPython.display import Image, display
             display(Image(self.path))
-
-    def plotMissing(self, history):
-        """Draws the history where its picture is missing; an empty history leaves nothing."""
-        if history and not os.path.exists(self.path):
-            self.plot(history)

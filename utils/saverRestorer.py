@@ -3,7 +3,6 @@ import hashlib
 import io
 import os
 import re
-import warnings
 
 import torch
 
@@ -104,10 +103,8 @@ class SaverRestorer:
             currentLoss: -METEOR.
             model: the `Model`.
         """
-        kinds = ['last']
         if self.best is None or currentLoss < self.best['loss']:
             self.best = {'epoch': epoch, 'loss': float(currentLoss)}
-            kinds = ['best', 'last']  # so that a run killed in between repeats the epoch
         data = io.BytesIO()
         torch.save({
             **self.run,
@@ -122,9 +119,12 @@ class SaverRestorer:
             'best': self.best,
         }, data)
         folder = runFolder(self.modelParam)
-        for kind in kinds:
-            writeAtomically(os.path.join(folder, f'{kind}_epoch{epoch}.pt'), data.getbuffer())
-        for kind, newest in (('last', epoch), ('best', self.best['epoch'])):
+        # the best one first: a run killed in between repeats the epoch
+        newest_epochs = ('best', self.best['epoch']), ('last', epoch)
+        for kind, newest in newest_epochs:
+            if newest == epoch:
+                writeAtomically(os.path.join(folder, f'{kind}_epoch{epoch}.pt'), data.getbuffer())
+        for kind, newest in newest_epochs:
             for older in set(checkpointEpochs(folder, kind)) - {newest}:
                 os.remove(os.path.join(folder, f'{kind}_epoch{older}.pt'))
 
@@ -143,7 +143,15 @@ class SaverRestorer:
                 or cannot be read.
         """
         if self.modelParam['inference']:
-            self._restoreForInference(model)
+            checkpoint = loadForValidation(self.modelParam)
+            self._loadWeights(model, checkpoint)
+            origin = 'was trained here'
+            if checkpoint['path'].startswith(DELIVERED):
+                origin = 'comes with the project'
+            if 'trainedBy' in checkpoint:
+                origin = f"was trained by {checkpoint['trainedBy']}"
+            print(f"Model: {checkpoint['path']}, which {origin}, after epoch {model.start_epoch}.",
+                  flush=True)
             return model
         folder = runFolder(self.modelParam)
         path = newestCheckpoint(folder, 'best' if self.modelParam['restoreModelBest'] else 'last')
@@ -152,17 +160,6 @@ class SaverRestorer:
         else:
             print(f'A new run begins, in {folder}.', flush=True)
         return model
-
-    def _restoreForInference(self, model):
-        checkpoint = loadForValidation(self.modelParam)
-        self._loadWeights(model, checkpoint)
-        origin = 'was trained here'
-        if checkpoint['path'].startswith(DELIVERED):
-            origin = 'comes with the project'
-        if 'trainedBy' in checkpoint:
-            origin = f"was trained by {checkpoint['trainedBy']}"
-        print(f"Model: {checkpoint['path']}, which {origin}, after epoch {model.start_epoch}.",
-              flush=True)
 
     def _goOn(self, model, checkpoint):
         folder = runFolder(self.modelParam)
@@ -179,10 +176,9 @@ class SaverRestorer:
                             "go on all the same by modelParam['restoreModelLast'] = 1.")
         self._loadWeights(model, checkpoint)
         if changes or 'scheduler_state_dict' not in checkpoint:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # the new optimizer has made no step yet
-                for _ in range(model.start_epoch):
-                    model.scheduler.step()
+            model.optimizer.step()  # without gradients it changes nothing; the scheduler wants it
+            for _ in range(model.start_epoch):
+                model.scheduler.step()
         else:
             model.optimizer.load_state_dict(checkpoint['optimizer_state_dict'])
             model.scheduler.load_state_dict(checkpoint['scheduler_state_dict'])

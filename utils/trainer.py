@@ -12,11 +12,10 @@ from utils.files.atomic import writeJson
 from utils.files.project import runFolder
 from utils.files.runFiles import readRunFile
 from utils.model import Model, describeDevice, seedEverything
-from utils.networks.captionRewards import checkVocabulary
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
 from utils.plotter import Plotter
-from utils.processes.distributed import averaged, fromMain, isMain, lossOfShares, worldSize
+from utils.processes.distributed import averaged, fromMain, isMain, startAlike, worldSize
 from utils.processes.java import JavaError
 from utils.processes.progress import progressBar
 from utils.saverRestorer import SaverRestorer
@@ -70,12 +69,9 @@ class Trainer:
         self.dataLoader = dataLoader
         self.saveRestorer = saveRestorer
         self.epochs = allEpochs(modelParam, config)
-        if config['selfCriticalEpochs']:
-            checkVocabulary(config['vocabulary_size'])
         if config['learningRecipe'] != ASSIGNMENT and model.start_epoch == 0:
             informStart(model, *fromMain(dataLoader.trainingStatistics))
         self.rewards = None  # from the first self-critical epoch on
-        self.lossOfParts = lossOfShares(model) if worldSize() > 1 else model.lossOfParts
         self.plotter = Plotter(modelParam, config)
         self.times = readRunFile(runFolder(modelParam), 'times.json', [])
 
@@ -86,17 +82,19 @@ class Trainer:
         captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
         one alone validates and writes.
         """
-        if isMain():
-            self.plotter.plotMissing(self.model.history)
         if self.model.start_epoch == self.epochs:
             return
-        validator = CaptionValidator(self.modelParam, self.dataLoader) if isMain() else None
-        with closing(validator) if isMain() else nullcontext():
+        validating = nullcontext()
+        if isMain():
+            validating = closing(CaptionValidator(self.modelParam, self.dataLoader))
+        with validating as validator:
             for epoch in range(self.model.start_epoch + 1, self.epochs + 1):
                 self._train_epoch(epoch, validator)
 
     def _train_epoch(self, epoch, validator):
         model = self.model
+        if worldSize() > 1:
+            startAlike(model.net)
         seedEverything(self.config['seed'], epoch)
         selfCritical = self._isSelfCritical(epoch)
         if selfCritical:
@@ -160,7 +158,7 @@ class Trainer:
         Args:
             mode: 'train', with optimizer steps, or 'val', without.
             model: the `Model`.
-            is_train: True; captions that run free have no loss, `CaptionValidator` scores them.
+            is_train: not used: words are given in both modes, and running free there is no loss.
             cur_epoch: integer, which decides the order of the images and the captions drawn.
 
         Returns:
@@ -169,9 +167,6 @@ class Trainer:
         Raises:
             UserError: the loss is not finite.
         """
-        if not is_train:
-            raise ValueError("a pass with is_train False has no loss; 'val' is scored running free "
-                             'after every epoch')
         loader = self.dataLoader.myDataDicts[mode]
         batches = progressBar(loader, f'epoch {cur_epoch} {mode}', self.modelParam)
         if mode == 'val':
@@ -181,19 +176,17 @@ class Trainer:
         if selfCritical:
             batches = RewardedBatches(batches, model, loader, self.rewards)
         loader.batch_sampler.sampler.set_epoch(cur_epoch)
-        total, words, unread = 0.0, 0.0, []
+        total, words = torch.zeros((), dtype=torch.float64, device=model.device), 0.0
         for number, batch in enumerate(batches, start=1):
-            words_of_batch = averaged(float(batch['yWeights'].sum()))  # per process, as gradients
+            words_of_share = float(batch['yWeights'].sum())
+            words_of_batch = averaged(words_of_share)  # per process, as gradients are averaged
             words += words_of_batch
-            where = f'epoch {cur_epoch}, batch {number}'
-            for loss in model.learn(self.lossOfParts(batch), words_of_batch):
-                unread.append((loss, batch['imgPaths'], where))
+            losses = model.lossOfParts(batch) if words_of_share else []
+            for loss in model.learn(losses, words_of_batch):
+                total += loss
             if number % BATCHES_BETWEEN_LOOKS[model.device.type] == 0 or number == len(loader):
-                values = torch.stack([loss for loss, _, _ in unread]).tolist()
-                for value, (_, *origin) in zip(values, unread):
-                    total += finite(value, *origin)
-                unread = []
-                batches.set_postfix_str(f'loss {total / words:.3f}', refresh=False)
+                finite(total.item(), batch['imgPaths'], f'epoch {cur_epoch}, batch {number}')
+                batches.set_postfix_str(f'loss {total.item() / words:.3f}', refresh=False)
         if selfCritical:
             return averaged(batches.total) / averaged(batches.number)
-        return averaged(total) / words
+        return averaged(total.item()) / words

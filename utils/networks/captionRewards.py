@@ -8,20 +8,11 @@ human captions of its image; only CIDEr-D counts the end token as a word.
 import numpy as np
 
 from utils.data.captionWords import END, UNKNOWN
-from utils.files.errors import UserError
 
 METEOR_SHARE = 8
 LONGEST = 4              # words of CIDEr-D's longest n-grams
 SIGMA = 6                # words, width of its penalty for other lengths (Vedantam et al. 2015)
 ALPHA, BETA, GAMMA = 0.85, 0.2, 0.6  # METEOR's for English (Denkowski and Lavie 2014, table 3)
-LARGEST_VOCABULARY = 55_000  # four of its words fit into a number of 64 bits
-
-
-def checkVocabulary(vocabulary_size):
-    """Raises a UserError where the vocabulary is too large for rewards."""
-    if vocabulary_size > LARGEST_VOCABULARY:
-        raise UserError("config['selfCriticalEpochs'] needs a vocabulary of at most "
-                        f"{LARGEST_VOCABULARY:,} words. Set config['vocabulary_size'] to fewer.")
 
 
 def ngrams(captions, vocabulary_size):
@@ -29,20 +20,23 @@ def ngrams(captions, vocabulary_size):
 
     Args:
         captions: lists of tokens up to V.
-        vocabulary_size: V, at most `LARGEST_VOCABULARY`.
+        vocabulary_size: V. From 55,000 words on codes overflow 64 bits, and two n-grams might
+            share one, which is very unlikely.
 
     Returns:
         integer array [3, number of n-grams]: each one's caption, its code, which equal n-grams
         alone share, and n - 1.
     """
-    found = []
-    for row, caption in enumerate(captions):
-        for start in range(len(caption)):
-            code = 0
-            for order, token in enumerate(caption[start:start + LONGEST]):
-                code = code * (vocabulary_size + 2) + token + 1
-                found.append((row, code, order))
-    return np.array(found, np.int64).reshape(-1, 3).T
+    longest = max(map(len, captions))
+    padded = [caption + [-1] * (longest + LONGEST - len(caption)) for caption in captions]
+    tokens = np.array(padded, np.int64) + 1                              # 0 where there is none
+    found, codes = [], 0
+    for order in range(LONGEST):
+        last = tokens[:, order:longest + order]                          # of each start's n-gram
+        codes = codes * (vocabulary_size + 2) + last
+        rows, starts = last.nonzero()
+        found.append((rows, codes[rows, starts], np.full_like(rows, order)))
+    return np.concatenate(found, axis=1)
 
 
 class CaptionRewards:

@@ -58,17 +58,17 @@ def _wordByWord(net, processed, start_tokens, choose):
     prepared, word, state = net.prepare(processed), start_tokens, None
     tokens = start_tokens.new_full((len(start_tokens), CAPTION_STEPS), END)
     rows = torch.arange(len(start_tokens), device=start_tokens.device)   # captions in the batch
-    going = torch.ones_like(rows, dtype=torch.bool)                      # they have not ended
     for step in range(CAPTION_STEPS):
+        ended = word == END
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
-        word = choose(logits)
-        tokens[rows, step] = word.masked_fill(~going, END)
-        going = going & (word != END)
+        word = choose(logits).masked_fill(ended, END)
+        tokens[rows, step] = word
+        going = word != END
         number = int(going.sum())
         if number == 0:
             break
         if number <= len(rows) // 2:                                     # leave out the others
-            rows, word, state, going = rows[going], word[going], state[:, going], going[going]
+            rows, word, state = rows[going], word[going], state[:, going]
             prepared = net.prepare(processed[rows])
     return tokens[:, :step + 1]
 
@@ -95,15 +95,14 @@ def beamSearch(net, cnn_features, start_tokens, beam_size):
     # shorter types would rank by their rounding
     dtype = torch.promote_types(processed.dtype, torch.float32)
     scores = processed.new_full((B, K), -math.inf, dtype=dtype)
-    rows = torch.arange(B, device=start_tokens.device)                   # the b images in it
-    tokens, log_p = captions.clone(), scores.clone()                     # their captions
-    log_p[:, 0] = 0                                                      # all are one, empty
-    ended = torch.zeros_like(log_p, dtype=torch.bool)
+    scores[:, 0] = 0                                                     # all are one, empty
+    rows = torch.arange(B, device=start_tokens.device)                   # the b images in the batch
     prepared = net.prepare(processed.repeat_interleave(K, dim=0))
     word, state = start_tokens.repeat_interleave(K), None                # [b·K]
-    after_end = log_p.new_full((K,), -math.inf)                          # nothing follows an end …
+    after_end = scores.new_full((K,), -math.inf)                         # nothing follows an end …
     after_end[0] = 0                                                     # … but an end, for free
     for step in range(CAPTION_STEPS):
+        ended = word.view(-1, K) == END
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
         log_p_of_words = logits.to(dtype).log_softmax(dim=-1)            # [b·K, V]
         if step == 0 and K > 1:
@@ -111,24 +110,23 @@ def beamSearch(net, cnn_features, start_tokens, beam_size):
         gains, words = (best.view(-1, K, K) for best in log_p_of_words.topk(K))
         gains[ended] = after_end
         words[ended] = END
-        log_p = log_p.unsqueeze(2) + gains                               # [b, K, K]
+        log_p = scores[rows].unsqueeze(2) + gains                        # [b, K, K]
+        tokens = captions[rows]
         lengths = (tokens != END).sum(dim=2, keepdim=True) + 1           # with the next word
         chosen = (log_p / lengths).flatten(1).topk(K).indices            # [b, K], the best first
-        log_p, word = log_p.flatten(1).gather(1, chosen), words.flatten(1).gather(1, chosen)
+        scores[rows] = log_p.flatten(1).gather(1, chosen)
         parents = torch.div(chosen, K, rounding_mode='floor')            # [b, K]
         tokens = tokens.gather(1, parents.unsqueeze(2).expand_as(tokens))
-        tokens[:, :, step] = word
-        ended = word == END
-        captions[rows], scores[rows] = tokens, log_p
-        going = ~ended.all(dim=1)                                        # [b]
+        tokens[:, :, step] = word = words.flatten(1).gather(1, chosen)   # [b, K]
+        captions[rows] = tokens
+        going = (word != END).any(dim=1)                                 # [b]
         number = int(going.sum())
         if number == 0:
             break
         first_rows = K * torch.arange(len(rows), device=rows.device)     # of each image's captions
         state_rows = parents + first_rows.unsqueeze(1)                   # [b, K]
         if number <= len(rows) // 2:                                     # leave out the others
-            rows, tokens, log_p, ended, word, state_rows = (
-                kept[going] for kept in (rows, tokens, log_p, ended, word, state_rows))
+            rows, word, state_rows = rows[going], word[going], state_rows[going]
             prepared = net.prepare(processed[rows].repeat_interleave(K, dim=0))
         word, state = word.flatten(), state[:, state_rows.flatten()]
     return captions[:, :, :step + 1], scores

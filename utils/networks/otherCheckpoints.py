@@ -3,6 +3,8 @@
 They hold `epoch`, which counts from 0, and `model_state_dict`, but no configuration. The input
 layer is named as in the assignment, `inputLayer`, or as in the hand-out, `input_layer`.
 """
+import re
+
 from utils.data.dataFolder import POOLED, UNPOOLED
 
 ORDER_OF_ROWS = ("This is a checkpoint of other code. If the rows of its cells' weights are in "
@@ -39,7 +41,6 @@ def asOurs(checkpoint):
 
 def spelledAs(net, weights):
     """Weights with the name that a network gives its input layer."""
-    spellings = 'input_layer', 'inputLayer'
-    if any(name.startswith('input_layer') for name in net.state_dict()):
-        spellings = 'inputLayer', 'input_layer'
-    return {name.replace(*spellings): weight for name, weight in weights.items()}
+    spelling = 'inputLayer' if 'inputLayer' in dict(net.named_children()) else 'input_layer'
+    return {re.sub('inputLayer|input_layer', spelling, name): weight
+            for name, weight in weights.items()}

@@ -38,21 +38,3 @@ class ThroughForward:
         tokens[has_word] = words
         logits, state = self.net(cnn_features, tokens.t().contiguous(), True, state)  # [B, T, V]
         return logits.transpose(0, 1)[has_word], state
-
-
-def attentionOver(net, cnn_features, x_tokens):
-    """The attention's weights [B, T, K] at each of the words [B, T]; None where the network has no
-    attention that can be watched."""
-    if hasattr(net, 'attention_over'):
-        return net.attention_over(cnn_features, x_tokens)
-    layers = [layer for name, layer in net.named_modules() if name.endswith('attention_layer')]
-    if not layers:
-        return None
-    weights_of_steps = []                                                # each [B, K]
-    with layers[0].register_forward_hook(
-            lambda layer, states, weights: weights_of_steps.append(weights)):
-        net(cnn_features, x_tokens, True)
-    B, T = x_tokens.shape
-    if [weights.shape[:-1] for weights in weights_of_steps] != [(B,)] * T:
-        return None
-    return torch.stack(weights_of_steps, dim=1)

@@ -37,20 +37,18 @@ class RewardedBatches:
 
     def __iter__(self):
         for batch in self.batches:
+            if not batch['yWeights'].any():  # it only stands in for a process's share of a batch
+                yield batch
+                continue
             samples = [[upToEnd(tokens) for tokens in samples_of_image]
                        for samples_of_image in self.model.sampledTokens(batch, CAPTIONS)]
             references = [learnedWords(self.loader.dataset, captions)
                           for captions in batch.references()]
             rewards = self.rewards(samples, references)                  # [B, S]
-            # images without weights only fill up a process's share of a batch
-            learned = batch['yWeights'].sum((1, 2)).numpy() > 0
-            self.total += float(rewards[learned].sum())
-            self.number += rewards[learned].size
+            self.total += float(rewards.sum())
+            self.number += rewards.size
             mean_of_others = (rewards.sum(1, keepdims=True) - rewards) / (CAPTIONS - 1)
-            captions = []
-            for samples_of_image, is_learned in zip(samples, learned):
-                for sample in samples_of_image:
-                    captions.append([START, *sample] if is_learned else [START])
+            captions = [[START, *sample] for of_image in samples for sample in of_image]
             yield {'cnn_features': batch['cnn_features'],
                    **self.loader.collate_fn.captionTensors(captions),
                    'advantages': torch.from_numpy(rewards - mean_of_others).float().flatten(),

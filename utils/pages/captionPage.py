@@ -1,10 +1,10 @@
 """A page of the validation images: predicted and human captions, and where attention looks."""
 import base64
 import io
+import math
 import os
 
 import jinja2
-import numpy as np
 
 from utils.data.dataFolder import isDemo
 from utils.files.atomic import writeAtomically
@@ -33,7 +33,7 @@ def embedded(picture):
 def writeCaptionPage(scores, modelParam, dataLoader):
     """Writes captions.html, which needs no server, from what `validateCaptions` has left.
 
-    Shows at most `SHOWN` images, evenly spread over the ranking by METEOR.
+    Of more than `SHOWN` images every second, third … in the ranking by METEOR is shown.
 
     Args:
         scores: dict of the scores of all images, as `validateCaptions` returns it.
@@ -43,25 +43,24 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     Returns:
         The page's path.
     """
-    details = readRunFile(runFolder(modelParam), 'details_validation.json', [])
-    number = len(details)
-    ranking = sorted(range(number), key=lambda index: -details[index]['meteor'])
-    places = np.linspace(0, number - 1, min(number, SHOWN)).round().astype(int).tolist()
-    images = []
-    for place in places:
-        image = {**details[ranking[place]], 'rank': place + 1, 'position': ranking[place]}
+    images = readRunFile(runFolder(modelParam), 'details_validation.json', [])
+    for position, image in enumerate(images):
+        image['position'] = position
+    images.sort(key=lambda image: -image['meteor'])
+    for rank, image in enumerate(images, 1):
+        image['rank'] = rank
+    shown = images[::math.ceil(len(images) / SHOWN)]
+    for image in shown:
         picture = dataLoader.picture('val', image['imgPath'])
         if picture is not None:
-            image.update(picture=embedded(picture), size=picture.size)
-        images.append(image)
+            image.update(size=picture.size, picture=embedded(picture))
     data_dir = os.path.normpath(modelParam['data_dir'])
     data = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
-    about = f'{data}: {number:,} validation images.'
-    if number > SHOWN:
-        about += f' {SHOWN} are shown, evenly spread from the best to the worst.'
     path = os.path.join(plotFolder(modelParam), 'captions.html')
-    writePage(path, {'number': number, 'images': images, 'ownCaptions': 'Reference captions'},
-              model=os.path.basename(os.path.normpath(modelParam['modelName'])), about=about,
+    writePage(path, {'number': len(images), 'images': shown,
+                     'ownCaptions': 'Reference captions'},
+              model=os.path.basename(os.path.normpath(modelParam['modelName'])),
+              about=f'{data}: {len(shown):,} of {len(images):,} validation images.',
               scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])
     print(f'Captions on a page: {path}')
     return path
@@ -73,9 +72,9 @@ def writePage(path, page, **texts):
     Args:
         path: the file's.
         page: dict of `images`, a list of dicts as in `details_validation.json` with `position`,
-            with `picture` (as `embedded` returns it) and its file's `size` in pixels where there
-            is one, and with `rank` where they have a `meteor`; `number`, that of all ranks;
-            `ownCaptions`, a name for the `references`.
+            with `picture` (as `embedded` returns it) and `size` where the image is there, and with
+            `rank` where they have a `meteor`; `number`, that of all ranks; `ownCaptions`, a name
+            for the `references`.
         texts: `model`, `about` and `scores`, a list of pairs of texts, empty without scores.
     """
     html = TEMPLATES.get_template('captionPage.html').render(

@@ -2,71 +2,55 @@
 import os
 import textwrap
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from utils.pages.figures import plotFolder, saveFigure
 
 EXAMPLES = 5
-REFERENCES = 5  # of an image are shown, at most
-CAPTION_LETTERS, REFERENCE_LETTERS = 75, 78  # in a line
-WIDTH, PICTURE, CAPTION_LINE, REFERENCE_LINE = 9, 1.9, .35, .23  # inches; all but WIDTH are heights
+LINES = 6  # that stand below a caption, at most
+CAPTION_LETTERS, LINE_LETTERS = 50, 68  # in a line
+WIDTH, HEIGHT = 9, 2.1  # of an example, in inches
 
 
 def plotImagesAndCaptions(model, modelParam, config, dataLoader):
-    """Draws the first five validation images that can be read, with captions, as examples.png.
+    """Draws the first five validation images with captions, as examples.png.
 
     Returns:
-        The picture's path, or None where no image can be read.
+        The picture's path.
     """
     loader = dataLoader.myDataDicts['val']
-    pictures, images = [], []
-    for index in range(len(loader.dataset)):
-        image = loader.dataset[index]
-        picture = dataLoader.picture('val', image['imgPath'])
-        if picture is not None:
-            pictures.append(picture)
-            images.append(image)
-        if len(images) == EXAMPLES:
-            break
-    if not images:
-        print(f"No example pictures: {dataLoader.imageFile('val', '')} holds none of the "
-              'validation images.')
-        return None
+    images = [loader.dataset[index] for index in range(min(EXAMPLES, len(loader.dataset)))]
     model.net.eval()
     tokens = model.greedyTokens(loader.collate_fn(images))
-    captions = map(dataLoader.wordsOf, tokens)
-    references = [image['original_captions'] for image in images]
     path = os.path.join(plotFolder(modelParam), 'examples.png')
-    drawExamples(zip(pictures, captions, references), path)
+    saveFigure(examplesFigure((dataLoader.picture('val', image['imgPath']),
+                               dataLoader.wordsOf(caption), image['original_captions'])
+                              for image, caption in zip(images, tokens)), path)
     print(f'Examples with captions: {path}')
     return path
 
 
-def drawExamples(examples, path):
-    """Draws one example below the other.
+def examplesFigure(examples):
+    """A figure of examples one below the other, each an image with texts on its right.
 
     Args:
-        examples: triples of a PIL picture, its predicted caption, and a list of its references.
-        path: of the PNG to write.
+        examples: triples of a picture, or None where the image is missing; its predicted caption;
+            and lines that stand below that, cut where they are longer than the figure is wide.
     """
-    rows, heights = [], []
-    for picture, caption, references in examples:
-        captions = textwrap.wrap(caption, CAPTION_LETTERS) or ['']
-        lines = []
-        for reference in references[:REFERENCES]:
-            lines += textwrap.wrap(f'– {reference}', REFERENCE_LETTERS)
-        rows.append((picture, '\n'.join(captions), '\n'.join(lines)))
-        heights.append(max(PICTURE, len(lines) * REFERENCE_LINE) + len(captions) * CAPTION_LINE)
-    figure = Figure(figsize=(WIDTH, sum(heights) + CAPTION_LINE), layout='constrained')
-    figure.suptitle('Bold: predicted, greedy and free-running. Below: reference captions.',
-                    x=.005, ha='left', size=10, color='.35')
-    parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for part, (picture, caption, lines) in zip(parts, rows):
-        part.suptitle(caption, x=.005, ha='left', size=14, weight='bold', parse_math=False)
-        left, right = part.subplots(1, 2, gridspec_kw={'width_ratios': (3, 7)})
-        left.imshow(picture)
-        left.set_anchor('NW')
-        right.text(0, 1, lines, va='top', linespacing=1.4, parse_math=False)
+    examples = list(examples)
+    figure = Figure(figsize=(WIDTH, HEIGHT * len(examples)), layout='constrained')
+    rows = figure.subplots(len(examples), 2, width_ratios=[3, 6], squeeze=False)
+    for (left, right), (picture, caption, lines) in zip(rows, examples):
         left.axis('off')
         right.axis('off')
-    saveFigure(figure, path)
+        if picture is None:
+            left.text(.5, .5, 'The image is missing.', ha='center')
+        else:
+            left.imshow(np.asarray(picture))
+        head = textwrap.wrap(caption, CAPTION_LETTERS, max_lines=2, placeholder=' …')
+        right.text(0, 1, '\n'.join(head), va='top', size=14, weight='bold', parse_math=False)
+        below = [textwrap.shorten(line, LINE_LETTERS, placeholder=' …') for line in lines]
+        right.text(0, 1 - .14 * len(head), '\n'.join(below[:LINES]), va='top', size=11,
+                   linespacing=1.4, parse_math=False)
+    return figure

@@ -2,8 +2,6 @@
 import contextlib
 import io
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-
 from utils.files.atomic import removePartialFiles, writeAtomically
 from utils.files.project import runFolder
 
@@ -18,7 +16,6 @@ def plotFolder(modelParam):
 
 def saveFigure(figure, path):
     """Writes a matplotlib figure as a PNG that is replaced as a whole."""
-    FigureCanvasAgg(figure)
     png = io.BytesIO()
-    figure.savefig(png, dpi=120)
+    figure.savefig(png, format='png', dpi=120)
     writeAtomically(path, png.getvalue())

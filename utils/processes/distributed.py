@@ -1,20 +1,20 @@
 """One training by several processes, as torchrun starts them.
 
 The main process, rank 0, does all that a single process does; the others only train, each on its
-share of every batch. Numbers and barriers go by gloo, gradients by gloo between CPUs and by nccl
-between GPUs. A process that torchrun has not started is the main one of one.
+share of every batch, over which it normalises where a network has batch normalisation. Numbers and
+barriers go by gloo, gradients by gloo between CPUs and by nccl between GPUs. A process that
+torchrun has not started is the main one of one.
 """
 import contextlib
 import datetime
+import functools
 import io
 import os
 import sys
-import warnings
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.utils.data import BatchSampler, DistributedSampler
+from torch.utils.data import BatchSampler
 
 # while the main process reads files or scores; when a process ends, nobody waits for it
 LONGEST_WAIT = datetime.timedelta(days=1)
@@ -47,11 +47,6 @@ def rank():
 def worldSize():
     """The number of processes, on all machines."""
     return 1 if _store is None else dist.get_world_size()
-
-
-def localRank():
-    """This process's number among those on its machine, from 0."""
-    return 0 if _store is None else int(os.environ['LOCAL_RANK'])
 
 
 def isMain():
@@ -88,80 +83,42 @@ def fromMain(make):
 
 def averaged(number):
     """The mean of the processes' numbers, in every process."""
-    return number if worldSize() == 1 else _reduced(number, dist.ReduceOp.SUM) / worldSize()
-
-
-def _reduced(number, operation):
+    if worldSize() == 1:
+        return number
     tensor = torch.tensor(number, dtype=torch.float64)
-    dist.all_reduce(tensor, operation)
-    return tensor.item()
+    dist.all_reduce(tensor)
+    return tensor.item() / worldSize()
 
 
 class ShareOfBatches(BatchSampler):
     """This process's share of the batches that a single process would draw.
 
-    The sampler yields (index, epoch). Yields lists of (index, epoch, learned), of the same length
-    in every process; where a batch has too few images for that, some are repeated with `learned`
-    False.
+    The sampler yields (index, epoch). Yields lists of (index, epoch, learned). Where a batch has
+    too few images, a share is the batch's first one, with `learned` False.
     """
 
     def __iter__(self):
         for batch in super().__iter__():
-            share = DistributedSampler(batch, worldSize(), rank(), shuffle=False)
-            yield [(*batch[position], rank() + row * worldSize() < len(batch))
-                   for row, position in enumerate(share)]
+            share = [(*key, True) for key in batch[rank()::worldSize()]]
+            yield share or [(*batch[0], False)]
 
 
-class LossOfShare(nn.Module):
-    """The loss of this process's share of a batch, as a module that torch can make parallel.
-
-    Args:
-        model: a `Model`.
-    """
-
-    def __init__(self, model):
-        super().__init__()
-        self.net = model.net
-        self.lossOfParts = model.lossOfParts
-
-    def forward(self, batch, parts):
-        """The loss summed over all words of the share, in nats.
-
-        The network runs `parts` times in every process, since SyncBatchNorm waits for all, and
-        uses every parameter, since the exchange of gradients waits for each. Where a share has
-        fewer truncated parts, or no words at all, its first part is repeated and counts nothing.
-
-        Args:
-            batch: the share.
-            parts: the most truncated parts that a process has in this batch.
-        """
-        losses = []
-        if batch['yWeights'].any():
-            losses += self.lossOfParts(batch)
-        else:
-            batch = {**batch, 'yWeights': torch.ones_like(batch['yWeights'])}
-        for _ in range(parts - len(losses)):
-            losses.append(0 * next(self.lossOfParts(batch)))
-        return sum(losses)
+def startAlike(net):
+    """Gives a network the main process's parameters and running statistics, in every process."""
+    for tensor in net.state_dict().values():
+        dist.broadcast(tensor, 0, _group(tensor.device.type))
 
 
-def lossOfShares(model):
-    """A function like `model.lossOfParts` for this process's share of a batch.
+def averageGradients(net):
+    """Averages the processes' gradients; those of a share without words count as 0."""
+    for parameter in net.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad, group=_group(parameter.device.type))
+        parameter.grad /= worldSize()
 
-    It returns one loss, summed over the parts, whose gradients are averaged over all processes.
-    All start from the main one's weights. Batch normalisation is over the images of all GPUs; on
-    CPUs, where torch has no such layer, it is over the share's, and the main process's running
-    statistics are kept.
-    """
-    group = None
-    if model.device.type == 'cuda':
-        group = dist.new_group(backend='nccl')
-        model.net = nn.SyncBatchNorm.convert_sync_batchnorm(model.net, group)
-    warnings.filterwarnings('ignore', 'Grad strides do not match')  # of biases [1, H]: harmless
-    loss = nn.parallel.DistributedDataParallel(LossOfShare(model), process_group=group)
 
-    def lossOfShare(batch):
-        parts = _reduced(batch['numbOfTruncatedSequences'], dist.ReduceOp.MAX)
-        return [loss(batch, int(parts))]
-
-    return lossOfShare
+@functools.lru_cache(maxsize=None)
+def _group(device_type):
+    """The processes as they exchange a device's tensors: gloo is slow for those of GPUs."""
+    return dist.new_group(backend='nccl' if device_type == 'cuda' else 'gloo')

@@ -74,7 +74,7 @@ MODEL_PARAM = {
     'inNotebook': (False, *FLAG),
     'inference': (False, *FLAG),
 }
-VALIDATION_PARAM = {**MODEL_PARAM, 'modeSetups': (VALIDATION, *oneOf(VALIDATION))}
+VALIDATION_PARAM = {**MODEL_PARAM, 'modeSetups': (VALIDATION, *oneOf(VALIDATION, TRAINING))}
 
 
 def allEpochs(modelParam, config):
@@ -82,14 +82,10 @@ def allEpochs(modelParam, config):
     return modelParam['numbOfEpochs'] + config['selfCriticalEpochs']
 
 
-def withDefaults(config):
-    """The configuration of a training or a checkpoint, with defaults for missing keys."""
-    return _completed(config, CONFIG)
-
-
-def _completed(values, table):
+def withDefaults(config, table=CONFIG):
+    """The settings of a script or a checkpoint, with defaults for missing keys."""
     defaults = {key: default for key, (default, _, _) in table.items() if default is not REQUIRED}
-    return {**copy.deepcopy(defaults), **values}
+    return {**copy.deepcopy(defaults), **config}
 
 
 def checkSettings(modelParam, config=None):
@@ -109,11 +105,9 @@ def checkSettings(modelParam, config=None):
     paramTable, configTable = MODEL_PARAM, CONFIG
     if modelParam.get('inference'):
         paramTable, configTable = VALIDATION_PARAM, VALIDATION_CONFIG
-    modelParam = _completed(modelParam, paramTable)
-    faults = _faults('modelParam', modelParam, paramTable)
-    if config is not None:
-        config = _completed(config, configTable)
-        faults += _faults('config', config, configTable)
+    modelParam = withDefaults(modelParam, paramTable)
+    config = withDefaults(config or {}, configTable)
+    faults = _faults('modelParam', modelParam, paramTable) + _faults('config', config, configTable)
     if faults:
         raise UserError('The settings at the top of the script cannot be used: '
                         f"{'; '.join(faults)}.")
