@@ -21,7 +21,9 @@ def lockFolder(folder):
     except filelock.Timeout:
         raise UserError(f'This task is already being trained in {folder}. Wait for that run or '
                         'end it; to train a second model beside it, change '
-                        "modelParam['modelName'].") from None
+                        "modelParam['modelName']. If there is no such run, the folder's file "
+                        "system cannot lock files: set modelParam['modelsDir'] to a folder on "
+                        'another disk.') from None
     except NotImplementedError:
         return  # a file system without locks
     _locks.append(lock)
