@@ -136,9 +136,8 @@ def tokenize(captions):
     jar = os.path.join(TOKENIZER_FOLDER, tokenizer_package.STANFORD_CORENLP_3_4_1_JAR)
     tokenized = runJava('Splitting captions into words (Java)', lines, '-cp', jar,
                         'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase')
-    punctuation = tokenizer_package.PUNCTUATIONS
-    words = (' '.join(word for word in line.rstrip().split(' ') if word not in punctuation)
-             for line in tokenized)
+    words = (' '.join(word for word in line.rstrip().split(' ')
+                      if word not in tokenizer_package.PUNCTUATIONS) for line in tokenized)
     return {image: [next(words) for _ in captions_of_image]
             for image, captions_of_image in captions.items()}
 
