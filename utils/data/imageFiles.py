@@ -15,6 +15,7 @@ from utils.files.safePickle import RestrictedUnpickler, loadPickle
 
 DETECTIONS = 10         # of an image, in the layout of the course
 FILES_LOOKED_AT = 5     # for the shape of the features
+BYTES_LOOKED_FOR = 1024
 MOST_TOKENS = 1000      # of a caption; people's captions have up to 50 words
 KEYS = 'cnn_features', 'imgPath', 'original_captions', 'captions', 'captionsAsTokens'
 
@@ -74,7 +75,10 @@ def loadWithStamp(path, shape):
         fault = str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
         raise UserError(f'The feature file {path} cannot be used: {fault}. '
                         'Copy it again from where the data came from.') from None
-    offset = data.find(image['cnn_features'].numpy())
+    raw = image['cnn_features'].numpy().tobytes()
+    offset = data.find(raw[:BYTES_LOOKED_FOR])  # all of them would take as long as all the rest
+    if data[offset:offset + len(raw)] != raw:
+        offset = -1
     return image, (len(data), status.st_mtime_ns, offset)
 
 
