@@ -9,7 +9,7 @@ from itertools import chain
 from multiprocessing.pool import ThreadPool
 
 from utils.data.imageFiles import loadWithStamp
-from utils.data.imageLoader import SLOW
+from utils.data.imageLoader import readers
 from utils.files.atomic import writePickle
 from utils.files.errors import UserError
 from utils.files.safePickle import loadPickle
@@ -51,8 +51,8 @@ def checkFiles(dataset, modelParam, memory):
     if unknown:
         start = time.perf_counter()
         tried = list(map(check, unknown[:FILES_TRIED]))
-        isSlow = time.perf_counter() - start > SLOW * FILES_TRIED
-        with ThreadPool(max(1, modelParam['numbOfCPUThreadsUsed']) if isSlow else 1) as pool:
+        seconds = time.perf_counter() - start
+        with ThreadPool(readers(modelParam['numbOfCPUThreadsUsed'], seconds, len(tried))) as pool:
             found = chain(tried, pool.imap(check, unknown[FILES_TRIED:], FILES_AT_ONCE))
             for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
                 if isinstance(entry, UserError):

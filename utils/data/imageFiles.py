@@ -10,6 +10,7 @@ import torch
 
 from utils.data.captionWords import START
 from utils.files.errors import UserError
+from utils.files.foreign import faultIn
 from utils.files.regular import openRegular
 from utils.files.safePickle import RestrictedUnpickler, loadPickle
 
@@ -72,8 +73,7 @@ def loadWithStamp(path, shape):
     except OSError as error:
         raise UserError(f'The feature file {path} cannot be read: {error.strerror}.') from None
     except Exception as error:  # whatever a broken file leads to
-        fault = str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
-        raise UserError(f'The feature file {path} cannot be used: {fault}. '
+        raise UserError(f'The feature file {path} cannot be used: {faultIn(error)}. '
                         'Copy it again from where the data came from.') from None
     raw = image['cnn_features'].numpy().tobytes()
     offset = data.find(raw[:BYTES_LOOKED_FOR])  # all of them would take as long as all the rest

@@ -12,6 +12,11 @@ BATCHES_AHEAD = 3
 SLOW = 2e-4  # seconds an image, from which on a disk keeps more than one thread busy
 
 
+def readers(threads, seconds, files):
+    """How many of the threads read on, when the first files have taken so many seconds."""
+    return max(1, threads) if seconds > SLOW * files else 1
+
+
 class Batch(collections.UserDict):
     """A batch as `Collate` makes it, whose texts are read when one of them is asked for.
 
@@ -69,8 +74,7 @@ class ImageLoader:
             return
         start = time.perf_counter()
         first = self._readHere(next(batches))
-        is_slow = time.perf_counter() - start > SLOW * len(first['imgPaths'])
-        threads = self.threads if is_slow else 1
+        threads = readers(self.threads, time.perf_counter() - start, len(first['imgPaths']))
         ahead = collections.deque()
         with ThreadPoolExecutor(threads) as pool:
             for keys in batches:
