@@ -76,12 +76,14 @@ class ContentAttention(nn.Module):
 
     def attend(self, states, batch_sizes, regions, projected):
         """As `Attention.attend`: attended features [N, heads·M], the heads' mean weights [N, K]."""
-        images = torch.cat([torch.arange(size) for size in batch_sizes]).to(regions.device)  # [N]
+        def at_words(of_images):  # no index: gradients of repeated ones add up in no fixed order
+            return torch.cat([of_images[:size] for size in batch_sizes])  # [N, ..]
+
         of_states = self.of_state(self.dropout(states))                  # [N, heads·A]
         of_states = of_states.unflatten(1, (1, self.heads, CONTENT_SIZE))  # [N, 1, heads, A]
-        hidden = torch.tanh(projected[images] + of_states)               # [N, K, heads, A]
+        hidden = torch.tanh(at_words(projected) + of_states)             # [N, K, heads, A]
         weights = (hidden * self.score).sum(3).softmax(dim=1)            # [N, K, heads]
-        attended = regions[images] @ weights                             # [N, M, heads]
+        attended = at_words(regions) @ weights                           # [N, M, heads]
         return attended.transpose(1, 2).flatten(1), weights.mean(dim=2)
 
 

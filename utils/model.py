@@ -151,10 +151,9 @@ class Model:
         advantages = batch['advantages'][longest_first] if 'advantages' in batch else 1
         cnn_features = self.features(batch)
         captions_per_image = len(weights) // len(cnn_features)
-        images = torch.div(longest_first, captions_per_image, rounding_mode='floor')
-        images = images.to(self.device)                                  # [B], of each caption
+        order = longest_first.to(self.device)
         if captions_per_image == 1:
-            cnn_features, images = cnn_features[images], slice(None)
+            cnn_features = cnn_features[order]
         regularised = self.regularised and self.net.training
         net, state = wordwise(self.net), None
         for x, y, w in zip(*(batch[key][longest_first].permute(2, 1, 0)
@@ -165,7 +164,11 @@ class Model:
             x, y, w = (rows[is_word].to(self.device) for rows in (x, y, w * advantages))  # [N]
             batch_sizes = [size for size in is_word.sum(1).tolist() if size > 0]
             with self._products():
-                prepared = net.prepare(net.process_features(cnn_features)[images])
+                processed = net.process_features(cnn_features)
+                if captions_per_image > 1:
+                    # not by an index with repetitions, whose gradients add up in no fixed order
+                    processed = processed.repeat_interleave(captions_per_image, dim=0)[order]
+                prepared = net.prepare(processed)
                 logits, state = net.logits_of_words(prepared, x, batch_sizes, state)
             state = state.detach()
             arguments = logits.float().unsqueeze(0), y.unsqueeze(0), w.unsqueeze(0)

@@ -1,0 +1,51 @@
+"""The same seed gives the same weights on two threads: at real sizes, since small ones hide it."""
+import importlib
+
+import pytest
+import torch
+
+from utils.data.captionDataset import Collate
+from utils.data.captionWords import END, START
+from utils.model import Model, seedEverything
+
+IMAGES, V = 128, 500
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def batch_of(features, captions_per_image):
+    """A batch of random features and captions, as the loader or self-critical epochs make it."""
+    seedEverything(1)
+    captions = [[START, *torch.randint(2, V, (length,)).tolist(), END]
+                for length in torch.randint(6, 25, (IMAGES * captions_per_image,)).tolist()]
+    batch = {'cnn_features': torch.randn(IMAGES, *features), **Collate(25).captionTensors(captions)}
+    if captions_per_image > 1:
+        batch['advantages'] = torch.randn(len(captions))
+    return batch
+
+
+@pytest.mark.parametrize('task, captions_per_image, changes', [
+    (1, 1, {}), (2, 1, {'learningRecipe': 'regularised'}), (3, 4, {}), (4, 1, {}),
+    (4, 1, {'attention': 'content', 'attentionHeads': 2}), (4, 4, {'attention': 'content'})])
+def test_gradients_are_the_same_again(task, captions_per_image, changes):
+    script = importlib.import_module(f'Exercise_Train_task{task}')
+    config = {**script.config, 'vocabulary_size': V, 'hidden_state_sizes': 128, **changes}
+    model = Model(config, {**script.modelParam, 'inference': False}, script.ImageCaptionModel)
+    model.net.train(captions_per_image == 1)
+    features = [10, 2048] if task == 4 else [2048]
+    batch = batch_of(features, captions_per_image)
+    gradients = []
+    for _ in range(4):
+        seedEverything(2)
+        model.net.zero_grad()
+        sum(model.lossOfParts(batch)).backward()
+        gradients.append(torch.cat([parameter.grad.flatten()
+                                    for parameter in model.net.parameters()]))
+    for again in gradients[1:]:
+        assert torch.equal(again, gradients[0])
