@@ -14,15 +14,15 @@ import torch
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
-from report import submitter  # noqa: E402
-from report.runs import TASKS, UNNAMED, isUpToDate, ownAndDelivered, validationScript  # noqa: E402
-from utils.files.atomic import PARTIAL, writeJson  # noqa: E402
-from utils.files.project import runFolder  # noqa: E402
-from utils.files.runFiles import readRunFile  # noqa: E402
-from utils.saverRestorer import DELIVERED  # noqa: E402
-from utils.scripts.endings import runScript  # noqa: E402
-from utils.validate import restoredModel  # noqa: E402
-from utils.validate_metrics import validateCaptions  # noqa: E402
+from report import submitter
+from report.runs import TASKS, UNNAMED, isUpToDate, ownAndDelivered, validationScript
+from utils.files.atomic import PARTIAL, writeJson
+from utils.files.project import runFolder
+from utils.files.runFiles import readRunFile
+from utils.saverRestorer import DELIVERED
+from utils.scripts.endings import runScript
+from utils.validate import restoredModel
+from utils.validate_metrics import validateCaptions
 
 ONLY_FOR_TRAINING = ('optimizer_state_dict', 'scheduler_state_dict', 'scaler_state_dict', 'path')
 OF_VALIDATION = ('scores_validation.json', 'captions_validation.json', 'details_validation.json')

@@ -17,15 +17,15 @@ from matplotlib.ticker import MaxNLocator
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
-from report import submitter  # noqa: E402
-from report.pictures import attentionPage, examplesPage  # noqa: E402
-from report.runs import TASKS, runsOfTasks, stateOf  # noqa: E402
-from report.story import HEADING, NOTE, PLOTS, TITLE, Story, newFigure  # noqa: E402
-from utils.data.dataFolder import SPLITS, UNPOOLED, dataDir, featureNames, isDemo  # noqa: E402
-from utils.files.atomic import writeAtomically  # noqa: E402
-from utils.files.project import inProject  # noqa: E402
-from utils.plotter import curvesFigure  # noqa: E402
-from utils.scripts.endings import runScript  # noqa: E402
+from report import submitter
+from report.pictures import attentionPage, examplesPage
+from report.runs import TASKS, runsOfTasks, stateOf
+from report.story import HEADING, NOTE, PLOTS, TITLE, Story, newFigure
+from utils.data.dataFolder import SPLITS, UNPOOLED, dataDir, featureNames, isDemo
+from utils.files.atomic import writeAtomically
+from utils.files.project import inProject
+from utils.plotter import curvesFigure
+from utils.scripts.endings import runScript
 
 NAME = 'Image captioning with RNN, GRU, LSTM and attention'
 COURSE = 'IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2'

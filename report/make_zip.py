@@ -15,14 +15,14 @@ import zipfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
-from report import deliver_models, make_report, submitter  # noqa: E402
-from report.runs import SAME, UNNAMED, runsOfTasks  # noqa: E402
-from utils.data.dataFolder import dataDir, isDemo  # noqa: E402
-from utils.files.atomic import writeAtomically  # noqa: E402
-from utils.files.errors import UserError  # noqa: E402
-from utils.files.project import PROJECT, inProject  # noqa: E402
-from utils.files.runFiles import readRunFile  # noqa: E402
-from utils.scripts.endings import runScript  # noqa: E402
+from report import deliver_models, make_report, submitter
+from report.runs import SAME, UNNAMED, runsOfTasks
+from utils.data.dataFolder import dataDir, isDemo
+from utils.files.atomic import writeAtomically
+from utils.files.errors import UserError
+from utils.files.project import PROJECT, inProject
+from utils.files.runFiles import readRunFile
+from utils.scripts.endings import runScript
 
 # What is packed, and nothing else: no data, no caches, nothing that lies there by chance.
 PACKED = ('*.py', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 'utils/*/*.py',

@@ -94,3 +94,12 @@ def test_a_log_says_what_takes_long(monkeypatch, capsys):
     with progress.saidWhenLong('Looking for Java'):
         time.sleep(.1)
     assert capsys.readouterr() == ('', 'Looking for Java …\n')
+
+
+@pytest.mark.parametrize('script', ['Exercise_Train_task1', 'utils/captionPhotos'])
+def test_a_script_refuses_parameters(script):
+    done = subprocess.run([sys.executable, f'../{script}.py', '--help'], timeout=60,
+                          cwd=os.path.join(PROJECT, 'tests'), stderr=subprocess.PIPE,
+                          universal_newlines=True)
+    assert 'takes no parameters, but was given --help' in done.stderr and done.returncode == 1
+    assert 'Traceback' not in done.stderr
