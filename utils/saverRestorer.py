@@ -1,4 +1,5 @@
 """Checkpoints of the last and the best epoch in a run's folder, and going on from them."""
+import contextlib
 import hashlib
 import io
 import os
@@ -9,12 +10,14 @@ import torch
 from utils.data.photoFeatures import readStandard
 from utils.files.atomic import writeAtomically
 from utils.files.errors import UserError
+from utils.files.foreign import foreignFile
 from utils.files.project import inProject, runFolder
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.otherCheckpoints import ORDER_OF_ROWS, asOurs, spelledAs
-from utils.scripts.settings import allEpochs, withDefaults
+from utils.scripts.settings import CONFIG, allEpochs, faultsIn, withDefaults
 
+MOVE_AWAY = 'Move it away to go on without it.'
 DELIVERED = inProject(os.path.join('report', 'models'))  # models that come with the project
 
 
@@ -60,16 +63,36 @@ def readCheckpoint(path):
     Raises:
         UserError: it cannot be read; the message names it.
     """
-    try:
+    with foreignFile(path, MOVE_AWAY):
         checkpoint = loadCheckpoint(path)
         if 'config' not in checkpoint:
             checkpoint = asOurs(checkpoint)
-        return {**checkpoint, 'path': path, 'epoch': int(checkpoint['epoch']),
-                'config': withDefaults(checkpoint['config']),
+        config = withDefaults(checkpoint['config'])
+        faults = faultsIn('config', config, CONFIG)
+        if faults:
+            raise ValueError('; '.join(faults))
+        return {**checkpoint, 'path': path, 'epoch': int(checkpoint['epoch']), 'config': config,
                 'model_state_dict': dict(checkpoint['model_state_dict'])}
-    except Exception as error:
-        raise UserError(f'The checkpoint {path} cannot be read: {type(error).__name__}: {error}. '
-                        'Move it away to go on without it.') from error
+
+
+def loadWeights(model, checkpoint):
+    """Gives a `Model` the weights of a checkpoint, as `readCheckpoint` returns it.
+
+    Raises:
+        UserError: they do not fit the network, or are not finite; the message names the checkpoint.
+    """
+    with foreignFile(checkpoint['path'], MOVE_AWAY):
+        weights = spelledAs(model.net, checkpoint['model_state_dict'])
+        try:
+            model.net.load_state_dict(weights)
+        except RuntimeError as error:
+            lastLine = str(error).split('\n')[-1].strip('\t .')
+            raise ValueError('it does not fit this network, but another task or other sizes: '
+                             f'{lastLine}') from error
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise ValueError('some of its weights are not finite numbers')
+        model.setFeatureMean(checkpoint.get('feature_mean'))
+        model.start_epoch = checkpoint['epoch']
 
 
 class SaverRestorer:
@@ -156,7 +179,8 @@ class SaverRestorer:
         folder = runFolder(self.modelParam)
         path = newestCheckpoint(folder, 'best' if self.modelParam['restoreModelBest'] else 'last')
         if path:
-            self._goOn(model, readCheckpoint(path))
+            with foreignFile(path, MOVE_AWAY):
+                self._goOn(model, readCheckpoint(path))
         else:
             print(f'A new run begins, in {folder}.', flush=True)
         return model
@@ -170,10 +194,14 @@ class SaverRestorer:
                         for key, now in self.run[name].items() if now != then.get(key)]
         forced = self.modelParam['restoreModelLast'] or self.modelParam['restoreModelBest']
         if changes and not forced:
+            wayOn = ''
+            with contextlib.suppress(UserError):
+                loadWeights(model, checkpoint)
+                wayOn = "; or go on all the same by modelParam['restoreModelLast'] = 1"
             raise UserError(f'The run in {folder} cannot go on, since its configuration has '
                             f"changed: {'; '.join(changes)}. Change that back; or start another "
-                            "run by moving the folder away or changing modelParam['modelName']; or "
-                            "go on all the same by modelParam['restoreModelLast'] = 1.")
+                            "run by moving the folder away or changing modelParam['modelName']"
+                            f'{wayOn}.')
         self._loadWeights(model, checkpoint)
         if changes or 'scheduler_state_dict' not in checkpoint:
             model.optimizer.step()  # without gradients it changes nothing; the scheduler wants it
@@ -183,7 +211,7 @@ class SaverRestorer:
             model.optimizer.load_state_dict(checkpoint['optimizer_state_dict'])
             model.scheduler.load_state_dict(checkpoint['scheduler_state_dict'])
             model.scaler.load_state_dict(checkpoint['scaler_state_dict'])
-        model.history = checkpoint.get('history', [])
+        model.history = list(checkpoint.get('history', []))
         self.best = checkpoint.get('best')
         epochs = allEpochs(self.modelParam, self.run['config'])
         if model.start_epoch < epochs:
@@ -202,12 +230,4 @@ class SaverRestorer:
             raise UserError(f'The checkpoint {path} was trained with another vocabulary than that '
                             f"in {self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py "
                             'to the data that it was trained on, or move the checkpoint away.')
-        try:
-            model.net.load_state_dict(spelledAs(model.net, checkpoint['model_state_dict']))
-        except RuntimeError as error:
-            lastLine = str(error).split('\n')[-1].strip()
-            raise UserError(f'The checkpoint {path} does not fit this network: it belongs to '
-                            'another task or to other sizes. Move it away or set the configuration '
-                            f'that it was trained with. {lastLine}') from error
-        model.setFeatureMean(checkpoint.get('feature_mean'))
-        model.start_epoch = checkpoint['epoch']
+        loadWeights(model, checkpoint)

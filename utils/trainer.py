@@ -19,7 +19,7 @@ from utils.processes.distributed import averaged, fromMain, isMain, startAlike, 
 from utils.processes.java import JavaError
 from utils.processes.progress import progressBar
 from utils.saverRestorer import SaverRestorer
-from utils.scripts.settings import allEpochs, withDefaults
+from utils.scripts.settings import CONFIG, allEpochs, withDefaults
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
@@ -44,10 +44,28 @@ def train(config, modelParam, imageCaptionModel):
     config = dataLoader.config                                        # with the vocabulary's size
     model = Model(config, modelParam, imageCaptionModel)              # network and optimizer
     announce(modelParam, dataLoader, model)
+    announceDepartures(modelParam, config)
     dataLoader.checkFiles()
     saveRestorer = SaverRestorer(config, modelParam)                  # checkpoints
     saveRestorer.restore(model)
     Trainer(model, modelParam, config, dataLoader, saveRestorer).train()
+
+
+def announceDepartures(modelParam, config):
+    """Prints what a training does otherwise than the assignment has it, and what comes too late."""
+    trained, epochs = modelParam['numbOfEpochs'], allEpochs(modelParam, config)
+    departures = [f'{key} {config[key]!r}'
+                  for key in ('learningRecipe', 'attention', 'attentionHeads', 'precision')
+                  if config[key] != CONFIG[key][0]]
+    if epochs > trained:
+        departures.append(f'epochs {trained + 1}–{epochs} of {epochs} self-critical '
+                          '(CIDEr-D + METEOR)')
+    if departures:
+        print(f"Beyond the assignment: {', '.join(departures)}.")
+    late = [epoch for epoch in config['scheduler_milestones'] or [] if epoch >= trained]
+    if late:
+        print(f"config['scheduler_milestones'] {late} come too late to change the learning rate: "
+              f"modelParam['numbOfEpochs'] is {trained}.")
 
 
 class Trainer:
@@ -139,6 +157,16 @@ class Trainer:
         if 'meteor' in entry:
             parts.append(f"METEOR {entry['meteor']:.4f}  BLEU-4 {entry['bleu_4']:.4f}")
         print('  '.join([*parts, f'{seconds:.0f} s']), flush=True)
+        if entry['epoch'] == self.epochs:
+            self._printEnd(self.saveRestorer.best['epoch'])
+
+    def _printEnd(self, best):
+        print(f'Epoch {best} has the best METEOR. Its model is kept; '
+              'python Validate_task*.py validates it.')
+        if self.config['selfCriticalEpochs'] and not self._isSelfCritical(best):
+            print('The self-critical epochs came after it, and changed nothing that is used. To '
+                  "validate the last epoch's model set modelParam['restoreModelLast'] = 1 in the "
+                  'validation script.')
 
     def _isSelfCritical(self, epoch):
         return self.modelParam['numbOfEpochs'] < epoch <= self.epochs
