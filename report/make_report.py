@@ -24,6 +24,7 @@ from report.story import HEADING, NOTE, PLOTS, TITLE, Story, newFigure
 from utils.data.dataFolder import SPLITS, UNPOOLED, dataDir, featureNames, isDemo
 from utils.files.atomic import writeAtomically
 from utils.files.project import inProject
+from utils.networks.captionRewards import METEOR_SHARE
 from utils.plotter import curvesFigure
 from utils.scripts.endings import runScript
 
@@ -50,8 +51,10 @@ RESULTS = """The saved models, as the validation scripts score them. Their epoch
     epochs are missing."""
 CURVES = """Left: loss per word in training and validation, both teacher-forced; in training with
     dropout, and with smoothed labels in the recipe 'regularised'. Right: METEOR and BLEU-4 of
-    greedy captions of all validation images. Below, with self-critical epochs: the reward they
-    learn from, and CIDEr. Dotted: the epoch that was kept."""
+    greedy captions of all validation images. Dotted: the epoch that was kept."""
+REWARD = f"""Below: CIDEr, and the mean reward of the captions that the model samples for training
+    images in self-critical epochs, CIDEr-D + {METEOR_SHARE} · METEOR of exact words, by which it
+    learns them."""
 TIMES = """What training took. Training is the pass that learns and the loss in validation; after
     it come captions and their scores."""
 
@@ -159,8 +162,13 @@ def taskPage(story, task, run):
                 [['setting', 'value'] * 2, *rows], leftColumns=4)
     for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')):
         best = max(run.history, key=lambda entry: entry.get(key, -1))
+        if best['epoch'] == run.epoch:
+            best = {**best, **run.scores}  # of the weights as they are saved, as in table 1
         story.text(f"Best {name}: {percent(best.get(key))} in epoch {best['epoch']}.")
-    story.figure(CURVES, curvesFigure(run.history))
+    caption = CURVES
+    if any('reward' in entry for entry in run.history):
+        caption = f'{CURVES} {REWARD}'
+    story.figure(caption, curvesFigure(run.history))
 
 
 def closingPage(story, runs):

@@ -18,10 +18,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 from report import deliver_models, make_report, submitter
 from report.runs import SAME, UNNAMED, runsOfTasks
 from utils.data.dataFolder import dataDir, isDemo
-from utils.files.atomic import writeAtomically
+from utils.files.atomic import readJson, writeAtomically
 from utils.files.errors import UserError
 from utils.files.project import PROJECT, inProject
-from utils.files.runFiles import readRunFile
 from utils.scripts.endings import runScript
 
 # What is packed, and nothing else: no data, no caches, nothing that lies there by chance.
@@ -79,6 +78,7 @@ def check(path, task, run):
         UserError: validation fails there, or METEOR differs by more than `SAME`.
     """
     script = f'Validate_task{task}.py'
+    print(f'Trying {script} in an unzipped copy, for about a minute …', flush=True)
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(path) as packed:
             packed.extractall(folder)
@@ -92,8 +92,8 @@ def check(path, task, run):
         if done.returncode:
             raise UserError(f'{path} is written, but {script} fails in the unzipped folder:\n'
                             f'{done.stdout}')
-        scores = readRunFile(os.path.join(project, 'storedModels', run.name),
-                             'scores_validation.json', {})
+        scores = readJson(os.path.join(project, 'storedModels', run.name,
+                                       'scores_validation.json'), {})
     meteor, expected = scores['meteor'], run.scores['meteor']
     if abs(meteor - expected) > SAME:
         raise UserError(f'{path} is written, but {script} in the unzipped folder gives METEOR '
@@ -104,7 +104,9 @@ def check(path, task, run):
 
 def main():
     checkReady(runsOfTasks())
+    print('The models to hand in, each validated as it is saved:', flush=True)
     deliver_models.deliverAll()
+    print('The report …', flush=True)
     runs = make_report.main()
     path = inProject(zipName())
     writeZip(PROJECT, path)

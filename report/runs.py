@@ -4,9 +4,8 @@ import os
 
 from report import submitter
 from utils.data.dataFolder import dataDir
-from utils.files.atomic import writeJson
+from utils.files.atomic import readJson, writeJson
 from utils.files.errors import UserError
-from utils.files.runFiles import readRunFile
 from utils.metrics import BLEU, METEOR, tokenize
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 from utils.scripts.start import prepare
@@ -34,15 +33,19 @@ class Run:
         self.checkpoint = readCheckpoint(newestCheckpoint(folder, 'best'))
         self.epoch = self.checkpoint['epoch']
         self.trainedBy = self.checkpoint.get('trainedBy', UNNAMED)
-        self.history = readRunFile(folder, 'history.json', [])
-        self.times = readRunFile(folder, 'times.json', [])
-        self.scores = readRunFile(folder, 'scores_validation.json', {})
-        self.details = readRunFile(folder, 'details_validation.json', [])
+        self.history = self.read('history.json', [])
+        self.times = self.read('times.json', [])
+        self.scores = self.read('scores_validation.json', {})
+        self.details = self.read('details_validation.json', [])
         if self.scores.get('epoch') != self.epoch:
             self.scores, self.details = {}, []
-        self.halves = readRunFile(folder, 'halves.json', {})
+        self.halves = self.read('halves.json', {})
         if self.halves.get('of') != self.meteorOfEpochs():
             self.halves = {}  # the run has gone on since
+
+    def read(self, name, default):
+        """The value in a JSON file of the folder, or `default` where there is no such file."""
+        return readJson(os.path.join(self.folder, name), default)
 
     def meteorOfEpochs(self):
         """Pairs of epoch and METEOR, of the epochs that were scored."""
@@ -60,7 +63,9 @@ class Run:
 
     def state(self):
         """Who has trained it, and whether it has been validated, in words."""
-        if self.isOwn():
+        if submitter.SUBMITTER == UNNAMED:
+            words = 'report/submitter.py must name who hands in and has trained it'
+        elif self.isOwn():
             words = f'trained by {submitter.SUBMITTER}'
         elif self.trainedBy == UNNAMED:
             words = 'delivered with the package, not trained by the submitter'
@@ -79,7 +84,7 @@ class Run:
         """
         captions = {(entry['epoch'], result['image_id']): [result['caption']]
                     for entry in self.history for result
-                    in readRunFile(self.folder, f"captions_epoch{entry['epoch']}.json", [])}
+                    in self.read(f"captions_epoch{entry['epoch']}.json", [])}
         if self.halves or not captions or not self.details:
             return
         references = tokenize({image['image_id']: image['references'] for image in self.details})

@@ -14,7 +14,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from utils import metrics
-from utils.metrics import METEOR, CaptionScorer, tokenize
+from utils.metrics import METEOR, scoreCaptions, tokenize
 from utils.processes import java
 from utils.processes.java import JavaError, findJava
 from utils.validate_metrics import imageId
@@ -112,12 +112,11 @@ def test_scores_are_those_of_pycocoevalcap(quick, theirs):
                    'æøå ÆØÅ']}
     references, predicted = theirTokens({**REFERENCES, **odd}), theirTokens(PREDICTED)
     assert tokenize(odd)['odd'] == references.pop('odd')
+    assert tokenize(REFERENCES) == references
     with METEOR() as meteor:
-        scorer = CaptionScorer(REFERENCES, meteor)
-        scores = scorer.score(RESULTS)
-    assert scorer.references == references
+        scores, meteor_per_image = scoreCaptions(references, RESULTS, meteor)
     score, per_image = theirMeteor.compute_score(references, predicted)
-    assert (scores['meteor'], list(scorer.meteor_per_image.values())) == (score, per_image)
+    assert (scores['meteor'], list(meteor_per_image.values())) == (score, per_image)
     bleu, _ = Bleu(4).compute_score(references, predicted, verbose=0)
     assert [scores[f'bleu_{n}'] for n in (1, 2, 3, 4)] == bleu
     assert scores['cider'] == Cider().compute_score(references, predicted)[0]
@@ -125,11 +124,10 @@ def test_scores_are_those_of_pycocoevalcap(quick, theirs):
 
 
 def test_scores_are_the_known_figures(running_meteor, capsys):
-    scorer = CaptionScorer(REFERENCES, running_meteor)
-    scores = scorer.score(RESULTS)
+    scores, meteor_per_image = scoreCaptions(tokenize(REFERENCES), RESULTS, running_meteor)
     assert {type(score) for score in scores.values()} == {float}  # no numpy in a JSON or checkpoint
     assert scores == pytest.approx(SCORES, abs=1e-12)
-    assert scorer.meteor_per_image == pytest.approx(METEOR_PER_IMAGE, abs=1e-12)
+    assert meteor_per_image == pytest.approx(METEOR_PER_IMAGE, abs=1e-12)
     assert capsys.readouterr().out == ''
 
 

@@ -13,10 +13,9 @@ from test_training import build
 import cocoSource_task4_attention
 from report import deliver_models, make_report, make_zip, pictures, runs, story, submitter
 from utils import metrics, saverRestorer
-from utils.files.atomic import writeJson
+from utils.files.atomic import readJson, writeJson
 from utils.files.errors import UserError
 from utils.files.project import PROJECT, inProject
-from utils.files.runFiles import readRunFile
 from utils.saverRestorer import loadForValidation
 from utils.validate_metrics import validateCaptions
 
@@ -84,7 +83,9 @@ def write_run(folder, meteors=(.3,), captions=(), references=('a',), trainedBy=N
     best = len(meteors)
     history = [{'epoch': epoch, 'val_loss': 1., 'meteor': meteor, 'bleu_4': .1}
                for epoch, meteor in enumerate(meteors, 1)]
-    checkpoint = {'epoch': best, 'model_state_dict': {}, 'modelParam': {}, 'config': {}}
+    config = {'num_rnn_layers': 1, 'cellType': 'RNN',
+              'featurepathstub': 'detectron2_lim10maxfeatures'}
+    checkpoint = {'epoch': best, 'model_state_dict': {}, 'modelParam': {}, 'config': config}
     if trainedBy:
         checkpoint['trainedBy'] = trainedBy
     torch.save(checkpoint, os.path.join(folder, f'best_epoch{best}.pt'))
@@ -220,8 +221,8 @@ def test_readme_has_the_results_of_the_delivered_models():
         rows = re.findall(r'^\| \d .*', f.read(), re.MULTILINE)
     for row, name in zip(rows, ('task1_rnn', 'task2_gru', 'task3_lstm', 'task4_attention')):
         folder = inProject(f'report/models/{name}_demo')
-        scores = readRunFile(folder, 'scores_validation.json', None)
-        halves = readRunFile(folder, 'halves.json', None)
+        scores = readJson(os.path.join(folder, 'scores_validation.json'), None)
+        halves = readJson(os.path.join(folder, 'halves.json'), None)
         expected = [scores['meteor'], halves['meteor'], scores['meteor_tokens'], scores['bleu_4'],
                     halves['bleu_4'], scores['cider']]
         assert re.findall(r'\d+\.\d+', row) == [f'{100 * score:.2f}' for score in expected]

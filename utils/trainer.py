@@ -8,9 +8,8 @@ import torch
 
 from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoSettings import fitToDemo
-from utils.files.atomic import writeJson
+from utils.files.atomic import readJson, writeJson
 from utils.files.project import runFolder
-from utils.files.runFiles import readRunFile
 from utils.model import Model, describeDevice, seedEverything
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
@@ -44,28 +43,10 @@ def train(config, modelParam, imageCaptionModel):
     config = dataLoader.config                                        # with the vocabulary's size
     model = Model(config, modelParam, imageCaptionModel)              # network and optimizer
     announce(modelParam, dataLoader, model)
-    announceDepartures(modelParam, config)
     dataLoader.checkFiles()
     saveRestorer = SaverRestorer(config, modelParam)                  # checkpoints
     saveRestorer.restore(model)
     Trainer(model, modelParam, config, dataLoader, saveRestorer).train()
-
-
-def announceDepartures(modelParam, config):
-    """Prints what a training does otherwise than the assignment has it, and what comes too late."""
-    trained, epochs = modelParam['numbOfEpochs'], allEpochs(modelParam, config)
-    departures = [f'{key} {config[key]!r}'
-                  for key in ('learningRecipe', 'attention', 'attentionHeads', 'precision')
-                  if config[key] != CONFIG[key][0]]
-    if epochs > trained:
-        departures.append(f'epochs {trained + 1}–{epochs} of {epochs} self-critical '
-                          '(CIDEr-D + METEOR)')
-    if departures:
-        print(f"Beyond the assignment: {', '.join(departures)}.")
-    late = [epoch for epoch in config['scheduler_milestones'] or [] if epoch >= trained]
-    if late:
-        print(f"config['scheduler_milestones'] {late} come too late to change the learning rate: "
-              f"modelParam['numbOfEpochs'] is {trained}.")
 
 
 class Trainer:
@@ -91,7 +72,6 @@ class Trainer:
             informStart(model, *fromMain(dataLoader.trainingStatistics))
         self.rewards = None  # from the first self-critical epoch on
         self.plotter = Plotter(modelParam, config)
-        self.times = readRunFile(runFolder(modelParam), 'times.json', [])
 
     def train(self):
         """Trains from `model.start_epoch` to the last epoch.
@@ -102,12 +82,31 @@ class Trainer:
         """
         if self.model.start_epoch == self.epochs:
             return
+        self._announce()
         validating = nullcontext()
         if isMain():
             validating = closing(CaptionValidator(self.modelParam, self.dataLoader))
         with validating as validator:
             for epoch in range(self.model.start_epoch + 1, self.epochs + 1):
                 self._train_epoch(epoch, validator)
+        if isMain():
+            self._printEnd(self.saveRestorer.best['epoch'])
+
+    def _announce(self):
+        """Prints what the assignment has otherwise, and which milestones change nothing."""
+        learned = self.modelParam['numbOfEpochs']  # the later ones have a rate of their own
+        special = [f'{key} {self.config[key]!r}'
+                   for key in ('learningRecipe', 'attention', 'precision')
+                   if self.config[key] != CONFIG[key][0]]
+        if self._isSelfCritical(self.epochs):
+            special.append(f'epochs {learned + 1}–{self.epochs} of {self.epochs} self-critical '
+                           '(CIDEr-D + METEOR)')
+        if special:
+            print(f"Otherwise than in the assignment: {', '.join(special)}.", flush=True)
+        for milestone in self.config['scheduler_milestones'] or []:
+            if milestone >= learned:
+                print(f"Milestone {milestone} of config['scheduler_milestones'] changes nothing: "
+                      f"modelParam['numbOfEpochs'] is {learned}.", flush=True)
 
     def _train_epoch(self, epoch, validator):
         model = self.model
@@ -141,10 +140,11 @@ class Trainer:
         folder, epoch = runFolder(self.modelParam), entry['epoch']
         history = self.model.history
         history.append(entry)
-        self.times = [earlier for earlier in self.times if earlier['epoch'] < epoch] + [times]
         writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), captions)
         writeJson(os.path.join(folder, 'history.json'), history)
-        writeJson(os.path.join(folder, 'times.json'), self.times)  # which a seed does not repeat
+        path = os.path.join(folder, 'times.json')  # which a seed does not repeat
+        earlier = [entry for entry in readJson(path, []) if entry['epoch'] < epoch]
+        writeJson(path, [*earlier, times])
         self.plotter.plot(history)
         # last: an epoch whose checkpoint is there has left everything, any other is done again
         self.saveRestorer.save(epoch, -entry.get('meteor', -math.inf), self.model)
@@ -157,16 +157,12 @@ class Trainer:
         if 'meteor' in entry:
             parts.append(f"METEOR {entry['meteor']:.4f}  BLEU-4 {entry['bleu_4']:.4f}")
         print('  '.join([*parts, f'{seconds:.0f} s']), flush=True)
-        if entry['epoch'] == self.epochs:
-            self._printEnd(self.saveRestorer.best['epoch'])
 
     def _printEnd(self, best):
-        print(f'Epoch {best} has the best METEOR. Its model is kept; '
-              'python Validate_task*.py validates it.')
-        if self.config['selfCriticalEpochs'] and not self._isSelfCritical(best):
-            print('The self-critical epochs came after it, and changed nothing that is used. To '
-                  "validate the last epoch's model set modelParam['restoreModelLast'] = 1 in the "
-                  'validation script.')
+        print(f'The best METEOR is that of epoch {best}; Validate_task*.py validates its model.')
+        if self._isSelfCritical(self.epochs) and not self._isSelfCritical(best):
+            print('The self-critical epochs, which came after it, change nothing that is used. To '
+                  "validate the last epoch instead, set modelParam['restoreModelLast'] = 1 there.")
 
     def _isSelfCritical(self, epoch):
         return self.modelParam['numbOfEpochs'] < epoch <= self.epochs
