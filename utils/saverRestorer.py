@@ -168,12 +168,8 @@ class SaverRestorer:
         if self.modelParam['inference']:
             checkpoint = loadForValidation(self.modelParam)
             self._loadWeights(model, checkpoint)
-            origin = 'was trained here'
-            if checkpoint['path'].startswith(DELIVERED):
-                origin = 'comes with the project'
-            if 'trainedBy' in checkpoint:
-                origin = f"was trained by {checkpoint['trainedBy']}"
-            print(f"Model: {checkpoint['path']}, which {origin}, after epoch {model.start_epoch}.",
+            origin = 'delivered' if checkpoint['path'].startswith(DELIVERED) else 'trained here'
+            print(f"Model, {origin}: {checkpoint['path']}, of epoch {model.start_epoch}.",
                   flush=True)
             return model
         folder = runFolder(self.modelParam)
