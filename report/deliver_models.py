@@ -11,7 +11,7 @@ import torch
 from report import submitter
 from report.runs import TASKS, UNNAMED, isUpToDate, ownAndDelivered, validationScript
 from utils.dataLoader import CHECKED_FILES
-from utils.files.atomic import PARTIAL, readJson, writeJson
+from utils.files.atomic import PARTIAL, writeJson
 from utils.files.project import runFolder
 from utils.saverRestorer import DELIVERED
 from utils.validate import restoredModel
@@ -44,11 +44,8 @@ def deliver(run, modelParam, imageCaptionModel):
         model, dataLoader = restoredModel(modelParam, imageCaptionModel)
         scores = validateCaptions(model, modelParam, model.config, dataLoader)
         os.remove(os.path.join(folder, CHECKED_FILES.format('val')))
-        run.details = readJson(os.path.join(folder, 'details_validation.json'), [])
-        run.scoreHalves()
-        for name in ('history', 'times', 'halves'):
-            if getattr(run, name):
-                writeJson(os.path.join(folder, f'{name}.json'), getattr(run, name))
+        writeJson(os.path.join(folder, 'history.json'), run.history)
+        writeJson(os.path.join(folder, 'times.json'), run.times)
         if os.path.exists(target):
             os.replace(target, os.path.join(partial, 'replaced'))
         os.replace(folder, target)

@@ -4,9 +4,8 @@ import os
 
 from report import submitter
 from utils.data.dataFolder import dataDir
-from utils.files.atomic import readJson, writeJson
+from utils.files.atomic import readJson
 from utils.files.errors import UserError
-from utils.metrics import BLEU, METEOR, tokenize
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 from utils.scripts.start import prepare
 
@@ -24,7 +23,6 @@ class Run:
             the last two may be empty.
         trainedBy: the name of who has trained it, or `UNNAMED`.
         scores, details: as validation of this checkpoint left them, else empty.
-        halves: the held-out scores, see `scoreHalves`, or empty.
     """
 
     def __init__(self, folder):
@@ -39,17 +37,10 @@ class Run:
         self.details = self.read('details_validation.json', [])
         if self.scores.get('epoch') != self.epoch:
             self.scores, self.details = {}, []
-        self.halves = self.read('halves.json', {})
-        if self.halves.get('of') != self.meteorOfEpochs():
-            self.halves = {}  # the run has gone on since
 
     def read(self, name, default):
         """The value in a JSON file of the folder, or `default` where there is no such file."""
         return readJson(os.path.join(self.folder, name), default)
-
-    def meteorOfEpochs(self):
-        """Pairs of epoch and METEOR, of the epochs that were scored."""
-        return [[entry['epoch'], entry['meteor']] for entry in self.history if 'meteor' in entry]
 
     def numberOfParameters(self):
         """How many values training changes."""
@@ -74,34 +65,6 @@ class Run:
         if not self.scores:
             words += '; not validated yet, which python Validate_task*.py does'
         return words
-
-    def scoreHalves(self):
-        """Scores on images that did not choose the epoch: one half chooses, the other is scored.
-
-        Every second image, in order of file names, chooses. The result is kept in halves.json: a
-        dict of `epoch` (the chosen one), `meteor` and `bleu_4` (of the other half), and `of` (the
-        METEOR of all epochs then). There is none without validation or captions of the epochs.
-        """
-        captions = {(entry['epoch'], result['image_id']): [result['caption']]
-                    for entry in self.history for result
-                    in self.read(f"captions_epoch{entry['epoch']}.json", [])}
-        if self.halves or not captions or not self.details:
-            return
-        references = tokenize({image['image_id']: image['references'] for image in self.details})
-        captions = tokenize(captions)
-
-        def score(scorer, half, epoch):
-            return scorer.compute_score({image: references[image] for image in half},
-                                        {image: captions[epoch, image] for image in half})[0]
-
-        choosing, scored = list(references)[::2], list(references)[1::2]
-        with METEOR() as meteor:
-            chosen = max(sorted({epoch for epoch, _ in captions}),
-                         key=lambda epoch: score(meteor, choosing, epoch))
-            self.halves = {'epoch': chosen, 'meteor': score(meteor, scored, chosen),
-                           'bleu_4': float(score(BLEU(), scored, chosen)[3]),
-                           'of': self.meteorOfEpochs()}
-        writeJson(os.path.join(self.folder, 'halves.json'), self.halves)
 
 
 def validationScript(task):
@@ -149,8 +112,6 @@ def runsOfTasks():
         raise UserError('There is nothing to report yet: no model has been trained on the data in '
                         f'{dataDir()}, and none was delivered for them. Train one first, for '
                         'example: python Exercise_Train_task1.py')
-    for run in runs.values():
-        run.scoreHalves()
     return runs
 
 
