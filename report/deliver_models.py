@@ -9,7 +9,7 @@ import tempfile
 import torch
 
 from report import submitter
-from report.runs import TASKS, UNNAMED, isUpToDate, ownAndDelivered, validationScript
+from report.runs import TASKS, isUpToDate, ownAndDelivered, validationScript
 from utils.dataLoader import CHECKED_FILES
 from utils.files.atomic import PARTIAL, writeJson
 from utils.files.project import runFolder
@@ -30,11 +30,9 @@ def deliver(run, modelParam, imageCaptionModel):
     """
     delivered = {key: value for key, value in run.checkpoint.items()
                  if key not in ONLY_FOR_TRAINING}
-    delivered['model_state_dict'] = {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in run.checkpoint['model_state_dict'].items()}
-    if submitter.SUBMITTER != UNNAMED:
-        delivered['trainedBy'] = submitter.SUBMITTER
+    weights = {name: tensor.half() if tensor.is_floating_point() else tensor
+               for name, tensor in run.checkpoint['model_state_dict'].items()}
+    delivered.update(model_state_dict=weights, trainedBy=submitter.SUBMITTER)
     target = os.path.join(DELIVERED, run.name)
     os.makedirs(DELIVERED, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=os.path.dirname(DELIVERED)) as partial:

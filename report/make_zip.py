@@ -49,10 +49,9 @@ def checkReady(runs):
                         'and the file name of the zip take it from there.')
     others = {task: run.folder for task, run in runs.items() if not run.isOwn()}
     if 0 < len(others) < len(runs):
-        trainings = ', '.join(f'python Exercise_Train_task{task}.py' for task in others)
-        raise UserError('Some models in the zip would not be yours. Train these tasks first: '
-                        f'{trainings}. Then run this again. To hand in without them, move away '
-                        f"{', '.join(others.values())}.")
+        raise UserError(f"The models of tasks {', '.join(map(str, others))} would not be yours. "
+                        'Train these tasks first, then run this again; or, to hand in without '
+                        f"them, move away {', '.join(others.values())}.")
 
 
 def packedFiles(project):

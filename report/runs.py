@@ -21,7 +21,7 @@ class Run:
     Attributes:
         folder, name, checkpoint (of the best epoch), epoch, history, times: as training left them;
             the last two may be empty.
-        trainedBy: the name of who has trained it, or `UNNAMED`.
+        trainedBy: the name of who has trained it, or 'the package'.
         scores, details: as validation of this checkpoint left them, else empty.
     """
 
@@ -30,7 +30,7 @@ class Run:
         self.name = os.path.basename(os.path.normpath(folder))
         self.checkpoint = readCheckpoint(newestCheckpoint(folder, 'best'))
         self.epoch = self.checkpoint['epoch']
-        self.trainedBy = self.checkpoint.get('trainedBy', UNNAMED)
+        self.trainedBy = self.checkpoint.get('trainedBy', 'the package')
         self.history = self.read('history.json', [])
         self.times = self.read('times.json', [])
         self.scores = self.read('scores_validation.json', {})
@@ -50,7 +50,7 @@ class Run:
     def isOwn(self):
         """Whether the submitter has trained it: on this machine, or delivered under this name."""
         return (not self.folder.startswith(DELIVERED)
-                or self.trainedBy == submitter.SUBMITTER != UNNAMED)
+                or self.trainedBy == submitter.SUBMITTER)
 
     def state(self):
         """Who has trained it, and whether it has been validated, in words."""
@@ -58,10 +58,8 @@ class Run:
             words = 'put your name into report/submitter.py if you have trained it'
         elif self.isOwn():
             words = f'trained by {submitter.SUBMITTER}'
-        elif self.trainedBy == UNNAMED:
-            words = 'delivered with the package, not trained by the submitter'
         else:
-            words = f'trained by {self.trainedBy}, not trained by the submitter'
+            words = f'comes from {self.trainedBy}, not trained by the submitter'
         if not self.scores:
             words += '; not validated yet, which python Validate_task*.py does'
         return words

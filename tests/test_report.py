@@ -40,6 +40,10 @@ def texts(monkeypatch):
             written.append(' '.join(text.split()))
             super().text(text, *style)
 
+        def figure(self, caption, figure):
+            written.append(' '.join(caption.split()))
+            super().figure(caption, figure)
+
         def table(self, caption, rows, leftColumns=1):
             written.extend([' '.join(caption.split()), *(cell for row in rows for cell in row)])
             super().table(caption, rows, leftColumns)
@@ -120,7 +124,7 @@ def test_deliver_then_validate_then_report(course_folder, config, model_param, d
     make_report.makeReport({2: run, 4: run}, validation['data_dir'], path)
     assert os.path.getsize(path) > 10000
     text = ' '.join(texts)
-    for piece in ('Bo Li', 'Task 2: trained by Åse, not trained by the submitter.',
+    for piece in ('Bo Li', 'Task 2: comes from Åse, not trained by the submitter.',
                   'Task 3: not trained on these data.', 'python Exercise_Train_task3.py', '1e-05',
                   '10 for training and 5 for validation', '25.7–26.0',
                   'python report/make_zip.py', 'learningRecipe',
@@ -144,6 +148,7 @@ def test_a_report_on_the_demo_data_has_times_examples_and_attention(course_folde
                  {'training_seconds': 50, 'validation_seconds': 100, 'scoring_seconds': 12,
                   'device': 'GPU'}]
     run.history[0]['reward'] = .5  # a third plot
+    run.scores['meteor'] = .31     # in half precision
     run.details[3].update(caption='<b>two &', meteor=.2, boxes=[[10, 0, 20, 10], [0, 0, 5, 5]],
                           attention=[[.75, .25], [.1, .9]])
     monkeypatch.setattr(make_report, 'isDemo', lambda data_dir: True)
@@ -151,6 +156,10 @@ def test_a_report_on_the_demo_data_has_times_examples_and_attention(course_folde
     make_report.makeReport({1: untimed, 4: run}, course_folder(), str(tmp_path / 'report.pdf'))
     assert 'COCO was not used' in ' '.join(texts)
     assert 'Task 4: where the attention looks' in texts
+    assert ['CIDEr-D + 8 · METEOR' in text for text in texts if text.startswith('Left: loss')] == [
+        False, True]
+    # one value of an epoch, that of the weights as they are saved
+    assert texts.count('31.00') == 1 and texts.count('Best METEOR: 31.00 in epoch 1.') == 1
     assert '<b>two &' in texts  # no letter is markup
     times = texts.index('4  attention LSTM', texts.index('Time and hardware'))
     assert texts[times - 5:times + 5] == ['1  one-layer RNN', 'no times kept', '0', '0.0', '0.0',
@@ -243,8 +252,8 @@ def runs_by(trainers, tmp_path):
 
 @pytest.mark.parametrize('name, trainers, refusal', [
     ('Your Name', ['here'], 'Put your name into report/submitter.py'),
-    ('Åse', ['here', '', 'Bo', 'Åse'], 'Train .* python Exercise_Train_task2.py, python Exercise_'
-     'Train_task3.py. .* move away .*delivered.task2'),
+    ('Åse', ['here', '', 'Bo', 'Åse'], 'models of tasks 2, 3 would not be yours. '
+     '.* move away .*delivered.task2'),
     ('Åse  Øye', ['here', 'Åse  Øye', None, 'here'], None),
     ('Åse Øye', ['', ''], None)])  # the package as it is, marked in its report
 def test_the_zip_asks_for_a_name_and_for_the_missing_models(name, trainers, refusal, tmp_path,
@@ -265,11 +274,12 @@ def test_whose_the_models_are(tmp_path, monkeypatch):
     made[4].scores = {}
     assert runs.stateOf(made) == [
         'Task 1: trained by Åse.',
-        'Task 2: delivered with the package, not trained by the submitter.',
+        'Task 2: comes from the package, not trained by the submitter.',
         'Task 3: not trained on these data.',
         'Task 4: trained by Åse; not validated yet, which python Validate_task*.py does.']
     monkeypatch.setattr(submitter, 'SUBMITTER', runs.UNNAMED)
-    assert not made[2].isOwn()
+    asked = 'put your name into report/submitter.py if you have trained it'
+    assert runs.stateOf(made)[:2] == [f'Task 1: {asked}.', f'Task 2: {asked}.']
 
 
 def test_without_a_run_there_is_nothing_to_report_and_no_file_is_touched(model_param, monkeypatch):

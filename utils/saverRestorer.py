@@ -192,7 +192,7 @@ class SaverRestorer:
         if changes and not forced:
             wayOn = ''
             with contextlib.suppress(UserError):
-                loadWeights(model, checkpoint)
+                self._loadWeights(model, checkpoint)
                 wayOn = "; or go on all the same by modelParam['restoreModelLast'] = 1"
             raise UserError(f'The run in {folder} cannot go on, since its configuration has '
                             f"changed: {'; '.join(changes)}. Change that back; or start another "
