@@ -84,13 +84,13 @@ def torchrun(cases, tmp_path):
     path = tmp_path / 'cases.json'
     path.write_text(json.dumps(cases), encoding='utf-8')
     folders = os.pathsep.join([PROJECT, os.path.dirname(__file__)])
-    environment = marked_environment(PYTHONPATH=folders, OMP_NUM_THREADS='1')
+    environment = marked_environment(PYTHONPATH=folders, OMP_NUM_THREADS='1', CASES=str(path))
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
-         '--master_addr=127.0.0.1', f'--master_port={port}', __file__, str(path)],
+         '--master_addr=127.0.0.1', f'--master_port={port}', __file__],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, universal_newlines=True)
     process.environment = environment
     return process
@@ -212,7 +212,7 @@ def test_processes_drop_out_differently(monkeypatch):
 
 
 def main():
-    with open(sys.argv[1], encoding='utf-8') as f:
+    with open(os.environ['CASES'], encoding='utf-8') as f:
         for case in json.load(f):
             train(**case)
 

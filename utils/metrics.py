@@ -47,8 +47,8 @@ class METEOR:
 
     The scores are pycocoevalcap's, from its jar, in a Java process that is started once.
     Captions are words with spaces between. Strings of token numbers are possible, '17 3 88', the
-    course's way, but only equal numbers match. Usable as a context manager; `close()` ends Java,
-    and the next call would start it again.
+    course's way, but only equal numbers match. `close()` ends Java, and the next call would start
+    it again.
 
     Raises:
         JavaError: there is no Java.
@@ -97,12 +97,6 @@ class METEOR:
     def close(self):
         """Ends the Java process."""
         self._java.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.close()
 
 
 def _oneLine(text):

@@ -15,7 +15,7 @@ from utils.files.project import inProject, runFolder
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.otherCheckpoints import ORDER_OF_ROWS, asOurs, spelledAs
-from utils.scripts.settings import CONFIG, allEpochs, faultsIn, withDefaults
+from utils.scripts.settings import CONFIG, faultsIn, withDefaults
 
 MOVE_AWAY = 'Move it away to go on without it.'
 DELIVERED = inProject(os.path.join('report', 'models'))  # models that come with the project
@@ -182,7 +182,6 @@ class SaverRestorer:
         return model
 
     def _goOn(self, model, checkpoint):
-        folder = runFolder(self.modelParam)
         changes = []
         for name in ('config', 'modelParam'):
             then = checkpoint.get(name, {})
@@ -194,10 +193,9 @@ class SaverRestorer:
             with contextlib.suppress(UserError):
                 self._loadWeights(model, checkpoint)
                 wayOn = "; or go on all the same by modelParam['restoreModelLast'] = 1"
-            raise UserError(f'The run in {folder} cannot go on, since its configuration has '
-                            f"changed: {'; '.join(changes)}. Change that back; or start another "
-                            "run by moving the folder away or changing modelParam['modelName']"
-                            f'{wayOn}.')
+            raise UserError(f"{checkpoint['path']} was trained with other settings: "
+                            f"{'; '.join(changes)}. Change them back; or, for a new run, move its "
+                            f"folder away or change modelParam['modelName']{wayOn}.")
         self._loadWeights(model, checkpoint)
         if changes or 'scheduler_state_dict' not in checkpoint:
             model.optimizer.step()  # without gradients it changes nothing; the scheduler wants it
@@ -209,14 +207,7 @@ class SaverRestorer:
             model.scaler.load_state_dict(checkpoint['scaler_state_dict'])
         model.history = list(checkpoint.get('history', []))
         self.best = checkpoint.get('best')
-        epochs = allEpochs(self.modelParam, self.run['config'])
-        if model.start_epoch < epochs:
-            print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.",
-                  flush=True)
-        else:
-            print(f'This model is trained: {model.start_epoch} of {epochs} epochs are done, and '
-                  f'{folder} is kept as it is. To train a new one, move that folder away or change '
-                  "modelParam['modelName'].", flush=True)
+        print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.", flush=True)
 
     def _loadWeights(self, model, checkpoint):
         path = checkpoint['path']

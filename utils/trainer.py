@@ -80,7 +80,9 @@ class Trainer:
         captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
         one alone validates and writes.
         """
-        if self.model.start_epoch == self.epochs:
+        if self.model.start_epoch >= self.epochs:
+            print(f'All {self.epochs} epochs are done. To train a new model, move '
+                  f"{runFolder(self.modelParam)} away or change modelParam['modelName'].")
             return
         self._announce()
         validating = nullcontext()
@@ -93,7 +95,7 @@ class Trainer:
             self._printEnd(self.saveRestorer.best['epoch'])
 
     def _announce(self):
-        """Prints what the assignment has otherwise, and which milestones change nothing."""
+        """Prints what goes beyond the assignment, and which milestones change nothing."""
         learned = self.modelParam['numbOfEpochs']  # the later ones have a rate of their own
         special = [f'{key} {self.config[key]!r}'
                    for key in ('learningRecipe', 'attention', 'precision')
@@ -102,7 +104,7 @@ class Trainer:
             special.append(f'epochs {learned + 1}–{self.epochs} of {self.epochs} self-critical '
                            '(CIDEr-D + METEOR)')
         if special:
-            print(f"Otherwise than in the assignment: {', '.join(special)}.", flush=True)
+            print(f"Beyond the assignment: {', '.join(special)}.", flush=True)
         for milestone in self.config['scheduler_milestones'] or []:
             if milestone >= learned:
                 print(f"Milestone {milestone} of config['scheduler_milestones'] changes nothing: "
