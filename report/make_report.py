@@ -46,9 +46,9 @@ RESULTS = """The saved models, as the validation scripts score them. Their epoch
 CURVES = """Left: loss per word in training and validation, both teacher-forced; in training with
     dropout, and with smoothed labels in the recipe 'regularised'. Right: METEOR and BLEU-4 of
     greedy captions of all validation images. Dotted: the epoch that was kept."""
-REWARD = f"""Below: CIDEr, and the mean reward of the captions that the model samples for training
-    images in self-critical epochs, CIDEr-D + {METEOR_SHARE} · METEOR of exact words, by which it
-    learns them."""
+REWARD = f"""Below, left: the mean reward of the captions of training images that the model samples
+    in self-critical epochs and learns from, CIDEr-D + {METEOR_SHARE} · METEOR of exact words.
+    Right: CIDEr."""
 TIMES = """What training took. Training is the pass that learns and the loss in validation; after
     it come captions and their scores."""
 

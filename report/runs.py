@@ -54,12 +54,9 @@ class Run:
 
     def state(self):
         """Who has trained it, and whether it has been validated, in words."""
-        if submitter.SUBMITTER == UNNAMED:
-            words = 'put your name into report/submitter.py if you have trained it'
-        elif self.isOwn():
+        words = f'comes from {self.trainedBy}, not trained by the submitter'
+        if self.isOwn():
             words = f'trained by {submitter.SUBMITTER}'
-        else:
-            words = f'comes from {self.trainedBy}, not trained by the submitter'
         if not self.scores:
             words += '; not validated yet, which python Validate_task*.py does'
         return words
@@ -116,6 +113,8 @@ def runsOfTasks():
 def stateOf(runs):
     """Sentences on a dict task → `Run`: who has trained the models, and what is missing."""
     sentences = []
+    if submitter.SUBMITTER == UNNAMED:
+        sentences.append('Put your name into report/submitter.py.')
     for task in TASKS:
         state = runs[task].state() if task in runs else 'not trained on these data'
         sentences.append(f'Task {task}: {state}.')

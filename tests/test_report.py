@@ -278,8 +278,10 @@ def test_whose_the_models_are(tmp_path, monkeypatch):
         'Task 3: not trained on these data.',
         'Task 4: trained by Åse; not validated yet, which python Validate_task*.py does.']
     monkeypatch.setattr(submitter, 'SUBMITTER', runs.UNNAMED)
-    asked = 'put your name into report/submitter.py if you have trained it'
-    assert runs.stateOf(made)[:2] == [f'Task 1: {asked}.', f'Task 2: {asked}.']
+    assert runs.stateOf(made)[:3] == [
+        'Put your name into report/submitter.py.', 'Task 1: trained by Your Name.',
+        'Task 2: comes from the package, not trained by the submitter.']
+    assert not runs.isUpToDate(made[2], made[1])  # even where it is the same training
 
 
 def test_without_a_run_there_is_nothing_to_report_and_no_file_is_touched(model_param, monkeypatch):
