@@ -77,7 +77,7 @@ def check(path, task, run):
         UserError: validation fails there, or METEOR differs by more than `SAME`.
     """
     script = f'Validate_task{task}.py'
-    print(f'Trying {script} in an unzipped copy, for about a minute …', flush=True)
+    print(f'Running {script} in an unzipped copy …', flush=True)
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(path) as packed:
             packed.extractall(folder)

@@ -230,7 +230,9 @@ def test_the_zip_checks_itself(tmp_path, capsys, monkeypatch):
     run = write_run(str(tmp_path / 'm'))
     make_zip.writeZip(str(project), path)
     make_zip.check(path, 1, run)
-    assert 'METEOR 0.3000, as in the report' in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == 'Running Validate_task1.py in an unzipped copy …'
+    assert said[1].endswith('METEOR 0.3000, as in the report.')
     run.scores['meteor'] = .4
     with pytest.raises(UserError, match='METEOR 0.3000 where the report has 0.4'):
         make_zip.check(path, 1, run)

@@ -157,6 +157,6 @@ def scoreCaptions(references, results, meteor):
     score, per_image = meteor.compute_score(references, captions)
     cider, _ = CIDEr().compute_score(references, captions)
     rouge, _ = ROUGE().compute_score(references, captions)
-    scores = {f'bleu_{n}': score for n, score in enumerate(bleu, start=1)}
+    scores = {f'bleu_{n}': value for n, value in enumerate(bleu, start=1)}
     scores.update(meteor=score, cider=float(cider), rouge=float(rouge))
     return scores, dict(zip(references, per_image))
