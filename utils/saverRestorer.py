@@ -87,8 +87,8 @@ def loadWeights(model, checkpoint):
             model.net.load_state_dict(weights)
         except RuntimeError as error:
             lastLine = str(error).split('\n')[-1].strip('\t .')
-            raise ValueError('it does not fit this network, but another task or other sizes: '
-                             f'{lastLine}') from error
+            raise ValueError('it does not fit this network, as it is of another task or of other '
+                             f'sizes than config has: {lastLine}') from error
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise ValueError('some of its weights are not finite numbers')
         model.setFeatureMean(checkpoint.get('feature_mean'))
@@ -210,11 +210,11 @@ class SaverRestorer:
         print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.", flush=True)
 
     def _loadWeights(self, model, checkpoint):
-        path = checkpoint['path']
         if 'vocabulary' not in checkpoint:
-            print(f'{path}: {ORDER_OF_ROWS}', flush=True)
+            print(f"{checkpoint['path']}: {ORDER_OF_ROWS}", flush=True)
         if checkpoint.get('vocabulary', self.run['vocabulary']) != self.run['vocabulary']:
-            raise UserError(f'The checkpoint {path} was trained with another vocabulary than that '
-                            f"in {self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py "
-                            'to the data that it was trained on, or move the checkpoint away.')
+            raise UserError(f"The checkpoint {checkpoint['path']} was trained with another "
+                            f"vocabulary than that in {self.modelParam['data_dir']}. Set DATA_ROOT "
+                            'in utils/dataRoot.py to the data that it was trained on, or move the '
+                            'checkpoint away.')
         loadWeights(model, checkpoint)
