@@ -96,10 +96,9 @@ def test_a_log_says_what_takes_long(monkeypatch, capsys):
     assert capsys.readouterr() == ('', 'Looking for Java …\n')
 
 
-@pytest.mark.parametrize('script', ['Exercise_Train_task1', 'utils/captionPhotos'])
-def test_a_script_refuses_parameters(script):
-    done = subprocess.run([sys.executable, f'../{script}.py', '--help'], timeout=60,
+def test_a_script_refuses_parameters():
+    done = subprocess.run([sys.executable, '../utils/captionPhotos.py', 'photos'], timeout=60,
                           cwd=os.path.join(PROJECT, 'tests'), stderr=subprocess.PIPE,
                           universal_newlines=True)
-    assert 'takes no parameters, but was given --help' in done.stderr and done.returncode == 1
+    assert 'takes no parameters, but was given photos' in done.stderr and done.returncode == 1
     assert 'Traceback' not in done.stderr
