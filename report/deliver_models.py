@@ -1,31 +1,23 @@
 """Makes the models to hand in, in report/models/, from the runs in storedModels/.
 
-    python report/deliver_models.py
-
 A delivered model is the best epoch's weights with history, times, scores and captions of just
 these weights. One of the same task and data is replaced; the runs stay as they are.
-Which data: utils/dataRoot.py.
 """
 import os
-import sys
 import tempfile
 
 import torch
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
-
-from report import submitter  # noqa: E402
-from report.runs import TASKS, UNNAMED, isUpToDate, ownAndDelivered, validationScript  # noqa: E402
-from utils.files.atomic import PARTIAL, writeJson  # noqa: E402
-from utils.files.project import runFolder  # noqa: E402
-from utils.files.runFiles import readRunFile  # noqa: E402
-from utils.saverRestorer import DELIVERED  # noqa: E402
-from utils.scripts.endings import runScript  # noqa: E402
-from utils.validate import restoredModel  # noqa: E402
-from utils.validate_metrics import validateCaptions  # noqa: E402
+from report import submitter
+from report.runs import TASKS, isUpToDate, ownAndDelivered, validationScript
+from utils.dataLoader import CHECKED_FILES
+from utils.files.atomic import PARTIAL, writeJson
+from utils.files.project import runFolder
+from utils.saverRestorer import DELIVERED
+from utils.validate import restoredModel
+from utils.validate_metrics import validateCaptions
 
 ONLY_FOR_TRAINING = ('optimizer_state_dict', 'scheduler_state_dict', 'scaler_state_dict', 'path')
-OF_VALIDATION = ('scores_validation.json', 'captions_validation.json', 'details_validation.json')
 
 
 def deliver(run, modelParam, imageCaptionModel):
@@ -38,31 +30,23 @@ def deliver(run, modelParam, imageCaptionModel):
     """
     delivered = {key: value for key, value in run.checkpoint.items()
                  if key not in ONLY_FOR_TRAINING}
-    delivered['model_state_dict'] = {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in run.checkpoint['model_state_dict'].items()}
-    if submitter.SUBMITTER != UNNAMED:
-        delivered['trainedBy'] = submitter.SUBMITTER
+    weights = {name: tensor.half() if tensor.is_floating_point() else tensor
+               for name, tensor in run.checkpoint['model_state_dict'].items()}
+    delivered.update(model_state_dict=weights, trainedBy=submitter.SUBMITTER)
     target = os.path.join(DELIVERED, run.name)
     os.makedirs(DELIVERED, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=os.path.dirname(DELIVERED)) as partial:
         modelParam = {**modelParam, 'modelsDir': partial, 'restoreModelLast': 0}
-        validated, handedIn = runFolder(modelParam), os.path.join(partial, 'handedIn')
-        os.makedirs(handedIn)
-        weights = f'best_epoch{run.epoch}.pt'
-        torch.save(delivered, os.path.join(validated, weights))
+        folder = runFolder(modelParam)
+        torch.save(delivered, os.path.join(folder, f'best_epoch{run.epoch}.pt'))
         model, dataLoader = restoredModel(modelParam, imageCaptionModel)
         scores = validateCaptions(model, modelParam, model.config, dataLoader)
-        run.details = readRunFile(validated, 'details_validation.json', [])
-        run.scoreHalves()
-        for name in (weights, *OF_VALIDATION):
-            os.replace(os.path.join(validated, name), os.path.join(handedIn, name))
-        for name in ('history', 'times', 'halves'):
-            if getattr(run, name):
-                writeJson(os.path.join(handedIn, f'{name}.json'), getattr(run, name))
+        os.remove(os.path.join(folder, CHECKED_FILES.format('val')))
+        writeJson(os.path.join(folder, 'history.json'), run.history)
+        writeJson(os.path.join(folder, 'times.json'), run.times)
         if os.path.exists(target):
             os.replace(target, os.path.join(partial, 'replaced'))
-        os.replace(handedIn, target)
+        os.replace(folder, target)
     print(f"{target}: epoch {run.epoch}, weights in half precision, METEOR "
           f"{scores['meteor']:.4f}.", flush=True)
 
@@ -83,7 +67,3 @@ def deliverAll():
         else:
             rest = f'{delivered.folder} stays' if delivered else 'there is no model to hand in'
             print(f"Task {task}: nothing has been trained in {modelParam['modelsDir']}; {rest}.")
-
-
-if __name__ == '__main__':
-    runScript(deliverAll)

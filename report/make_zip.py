@@ -15,14 +15,13 @@ import zipfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
-from report import deliver_models, make_report, submitter  # noqa: E402
-from report.runs import SAME, UNNAMED, runsOfTasks  # noqa: E402
-from utils.data.dataFolder import dataDir, isDemo  # noqa: E402
-from utils.files.atomic import writeAtomically  # noqa: E402
-from utils.files.errors import UserError  # noqa: E402
-from utils.files.project import PROJECT, inProject  # noqa: E402
-from utils.files.runFiles import readRunFile  # noqa: E402
-from utils.scripts.endings import runScript  # noqa: E402
+from report import deliver_models, make_report, submitter
+from report.runs import SAME, UNNAMED, runsOfTasks
+from utils.data.dataFolder import dataDir, isDemo
+from utils.files.atomic import readJson, writeAtomically
+from utils.files.errors import UserError
+from utils.files.project import PROJECT, inProject
+from utils.scripts.endings import runScript
 
 # What is packed, and nothing else: no data, no caches, nothing that lies there by chance.
 PACKED = ('*.py', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 'utils/*/*.py',
@@ -50,10 +49,9 @@ def checkReady(runs):
                         'and the file name of the zip take it from there.')
     others = {task: run.folder for task, run in runs.items() if not run.isOwn()}
     if 0 < len(others) < len(runs):
-        trainings = ', '.join(f'python Exercise_Train_task{task}.py' for task in others)
-        raise UserError('Some models in the zip would not be yours. Train these tasks first: '
-                        f'{trainings}. Then run this again. To hand in without them, move away '
-                        f"{', '.join(others.values())}.")
+        raise UserError(f"The models of tasks {', '.join(map(str, others))} would not be yours. "
+                        'Train these tasks first, then run this again; or, to hand in without '
+                        f"them, move away {', '.join(others.values())}.")
 
 
 def packedFiles(project):
@@ -79,6 +77,7 @@ def check(path, task, run):
         UserError: validation fails there, or METEOR differs by more than `SAME`.
     """
     script = f'Validate_task{task}.py'
+    print(f'Running {script} in an unzipped copy …', flush=True)
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(path) as packed:
             packed.extractall(folder)
@@ -92,8 +91,8 @@ def check(path, task, run):
         if done.returncode:
             raise UserError(f'{path} is written, but {script} fails in the unzipped folder:\n'
                             f'{done.stdout}')
-        scores = readRunFile(os.path.join(project, 'storedModels', run.name),
-                             'scores_validation.json', {})
+        scores = readJson(os.path.join(project, 'storedModels', run.name,
+                                       'scores_validation.json'), {})
     meteor, expected = scores['meteor'], run.scores['meteor']
     if abs(meteor - expected) > SAME:
         raise UserError(f'{path} is written, but {script} in the unzipped folder gives METEOR '
@@ -104,7 +103,9 @@ def check(path, task, run):
 
 def main():
     checkReady(runsOfTasks())
+    print('The models to hand in, each validated as it is saved:', flush=True)
     deliver_models.deliverAll()
+    print('Writing the report …', flush=True)
     runs = make_report.main()
     path = inProject(zipName())
     writeZip(PROJECT, path)

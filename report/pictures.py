@@ -5,11 +5,8 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from report.story import STRONG, newFigure
-from utils.data.dataFolder import isDemo
 from utils.data.pictures import openPicture
-from utils.files.project import inProject
 from utils.pages.examplePictures import examplesFigure
-from utils.pages.figures import saveFigure
 
 SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
 MOST_WORDS = 12                # of a caption, whose attention is drawn
@@ -17,7 +14,7 @@ PER_ROW = 4                    # pictures of the attention
 
 
 def examplesPage(story, runs, data_dir):
-    """Five images with predicted and reference captions; on the demo data README.md's picture, too.
+    """Five images with predicted and reference captions.
 
     Args:
         story: a `Story`.
@@ -40,10 +37,8 @@ def examplesPage(story, runs, data_dir):
         image = ranked[int(share * len(ranked))]
         lines = [f"METEOR {100 * image['meteor']:.1f} %", *image['references']]
         examples.append((openPicture(data_dir, 'val', image['imgPath']), image['caption'], lines))
-    figure = examplesFigure(examples)
-    story.figure('Bold: predicted, greedy and free running. Below: METEOR and references.', figure)
-    if isDemo(data_dir):
-        saveFigure(figure, inProject('report/demo_examples.png'))
+    story.figure('Bold: predicted, greedy and free running. Below: METEOR and references.',
+                 examplesFigure(examples))
 
 
 def attentionPage(story, runs, data_dir):

@@ -4,10 +4,8 @@ import os
 
 from report import submitter
 from utils.data.dataFolder import dataDir
-from utils.files.atomic import writeJson
+from utils.files.atomic import readJson
 from utils.files.errors import UserError
-from utils.files.runFiles import readRunFile
-from utils.metrics import BLEU, METEOR, tokenize
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 from utils.scripts.start import prepare
 
@@ -23,9 +21,8 @@ class Run:
     Attributes:
         folder, name, checkpoint (of the best epoch), epoch, history, times: as training left them;
             the last two may be empty.
-        trainedBy: the name of who has trained it, or `UNNAMED`.
+        trainedBy: the name of who has trained it, or 'the package'.
         scores, details: as validation of this checkpoint left them, else empty.
-        halves: the held-out scores, see `scoreHalves`, or empty.
     """
 
     def __init__(self, folder):
@@ -33,20 +30,17 @@ class Run:
         self.name = os.path.basename(os.path.normpath(folder))
         self.checkpoint = readCheckpoint(newestCheckpoint(folder, 'best'))
         self.epoch = self.checkpoint['epoch']
-        self.trainedBy = self.checkpoint.get('trainedBy', UNNAMED)
-        self.history = readRunFile(folder, 'history.json', [])
-        self.times = readRunFile(folder, 'times.json', [])
-        self.scores = readRunFile(folder, 'scores_validation.json', {})
-        self.details = readRunFile(folder, 'details_validation.json', [])
+        self.trainedBy = self.checkpoint.get('trainedBy', 'the package')
+        self.history = self.read('history.json', [])
+        self.times = self.read('times.json', [])
+        self.scores = self.read('scores_validation.json', {})
+        self.details = self.read('details_validation.json', [])
         if self.scores.get('epoch') != self.epoch:
             self.scores, self.details = {}, []
-        self.halves = readRunFile(folder, 'halves.json', {})
-        if self.halves.get('of') != self.meteorOfEpochs():
-            self.halves = {}  # the run has gone on since
 
-    def meteorOfEpochs(self):
-        """Pairs of epoch and METEOR, of the epochs that were scored."""
-        return [[entry['epoch'], entry['meteor']] for entry in self.history if 'meteor' in entry]
+    def read(self, name, default):
+        """The value in a JSON file of the folder, or `default` where there is no such file."""
+        return readJson(os.path.join(self.folder, name), default)
 
     def numberOfParameters(self):
         """How many values training changes."""
@@ -56,47 +50,16 @@ class Run:
     def isOwn(self):
         """Whether the submitter has trained it: on this machine, or delivered under this name."""
         return (not self.folder.startswith(DELIVERED)
-                or self.trainedBy == submitter.SUBMITTER != UNNAMED)
+                or self.trainedBy == submitter.SUBMITTER)
 
     def state(self):
         """Who has trained it, and whether it has been validated, in words."""
+        words = f'comes from {self.trainedBy}, not trained by the submitter'
         if self.isOwn():
             words = f'trained by {submitter.SUBMITTER}'
-        elif self.trainedBy == UNNAMED:
-            words = 'delivered with the package, not trained by the submitter'
-        else:
-            words = f'trained by {self.trainedBy}, not trained by the submitter'
         if not self.scores:
             words += '; not validated yet, which python Validate_task*.py does'
         return words
-
-    def scoreHalves(self):
-        """Scores on images that did not choose the epoch: one half chooses, the other is scored.
-
-        Every second image, in order of file names, chooses. The result is kept in halves.json: a
-        dict of `epoch` (the chosen one), `meteor` and `bleu_4` (of the other half), and `of` (the
-        METEOR of all epochs then). There is none without validation or captions of the epochs.
-        """
-        captions = {(entry['epoch'], result['image_id']): [result['caption']]
-                    for entry in self.history for result
-                    in readRunFile(self.folder, f"captions_epoch{entry['epoch']}.json", [])}
-        if self.halves or not captions or not self.details:
-            return
-        references = tokenize({image['image_id']: image['references'] for image in self.details})
-        captions = tokenize(captions)
-
-        def score(scorer, half, epoch):
-            return scorer.compute_score({image: references[image] for image in half},
-                                        {image: captions[epoch, image] for image in half})[0]
-
-        choosing, scored = list(references)[::2], list(references)[1::2]
-        with METEOR() as meteor:
-            chosen = max(sorted({epoch for epoch, _ in captions}),
-                         key=lambda epoch: score(meteor, choosing, epoch))
-            self.halves = {'epoch': chosen, 'meteor': score(meteor, scored, chosen),
-                           'bleu_4': float(score(BLEU(), scored, chosen)[3]),
-                           'of': self.meteorOfEpochs()}
-        writeJson(os.path.join(self.folder, 'halves.json'), self.halves)
 
 
 def validationScript(task):
@@ -144,14 +107,14 @@ def runsOfTasks():
         raise UserError('There is nothing to report yet: no model has been trained on the data in '
                         f'{dataDir()}, and none was delivered for them. Train one first, for '
                         'example: python Exercise_Train_task1.py')
-    for run in runs.values():
-        run.scoreHalves()
     return runs
 
 
 def stateOf(runs):
     """Sentences on a dict task → `Run`: who has trained the models, and what is missing."""
     sentences = []
+    if submitter.SUBMITTER == UNNAMED:
+        sentences.append('Put your name into report/submitter.py.')
     for task in TASKS:
         state = runs[task].state() if task in runs else 'not trained on these data'
         sentences.append(f'Task {task}: {state}.')

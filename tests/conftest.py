@@ -1,4 +1,5 @@
 """A tiny data folder in the course's layout, with the quirks of the real files."""
+import contextlib
 import gzip
 import os
 import shutil
@@ -117,7 +118,7 @@ def jars(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def running_meteor():
-    with METEOR() as meteor:
+    with contextlib.closing(METEOR()) as meteor:
         yield meteor
 
 

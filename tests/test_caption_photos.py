@@ -106,7 +106,7 @@ def test_which_models_are_taken(checkpoint, tmp_path):
     assert findModel(inProject(script.MODEL))['network'] == 'cocoSource_task4_attention'
     path = checkpoint()
     assert findModel(path)['path'] == findModel(os.path.dirname(path))['path'] == path
-    with pytest.raises(UserError, match='missing cannot be read'):
+    with pytest.raises(UserError, match='missing cannot be used'):
         findModel(str(tmp_path / 'missing'))
     for lacking in ({'words': None}, {'photoStandard': None},
                     {'photoStandard': {**STANDARD, 'maker': 'another'}}):

@@ -53,10 +53,10 @@ def train(module, config, model_param, last_epoch=None, breaks=False):
         breaks: whether the loss of process 1 is not finite in epoch 2.
     """
     net_class = importlib.import_module(module).ImageCaptionModel
-    scorer = mock.Mock(**{'score.return_value': {'meteor': 0.5, 'bleu_4': 0.0}})
     replaced = [(start, 'lockFolder', mock.Mock()), (start, 'findJava', mock.Mock()),
                 (Plotter, 'plot', mock.Mock()), (metrics, 'METEOR', mock.Mock()),
-                (metrics, 'CaptionScorer', lambda *_: scorer)]
+                (metrics, 'tokenize', dict),
+                (metrics, 'scoreCaptions', lambda *_: ({'meteor': 0.5, 'bleu_4': 0.0}, {}))]
     if 'selfCriticalEpochs' not in config:
         replaced.append((net_class, 'train', lambda net, mode: torch.nn.Module.train(net, False)))
     if last_epoch:
@@ -84,13 +84,13 @@ def torchrun(cases, tmp_path):
     path = tmp_path / 'cases.json'
     path.write_text(json.dumps(cases), encoding='utf-8')
     folders = os.pathsep.join([PROJECT, os.path.dirname(__file__)])
-    environment = marked_environment(PYTHONPATH=folders, OMP_NUM_THREADS='1')
+    environment = marked_environment(PYTHONPATH=folders, OMP_NUM_THREADS='1', CASES=str(path))
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
-         '--master_addr=127.0.0.1', f'--master_port={port}', __file__, str(path)],
+         '--master_addr=127.0.0.1', f'--master_port={port}', __file__],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, universal_newlines=True)
     process.environment = environment
     return process
@@ -212,7 +212,7 @@ def test_processes_drop_out_differently(monkeypatch):
 
 
 def main():
-    with open(sys.argv[1], encoding='utf-8') as f:
+    with open(os.environ['CASES'], encoding='utf-8') as f:
         for case in json.load(f):
             train(**case)
 

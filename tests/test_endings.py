@@ -94,3 +94,11 @@ def test_a_log_says_what_takes_long(monkeypatch, capsys):
     with progress.saidWhenLong('Looking for Java'):
         time.sleep(.1)
     assert capsys.readouterr() == ('', 'Looking for Java …\n')
+
+
+def test_a_script_refuses_parameters():
+    done = subprocess.run([sys.executable, '../utils/captionPhotos.py', 'photos'], timeout=60,
+                          cwd=os.path.join(PROJECT, 'tests'), stderr=subprocess.PIPE,
+                          universal_newlines=True)
+    assert 'takes no parameters, but was given photos' in done.stderr and done.returncode == 1
+    assert 'Traceback' not in done.stderr

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 from leftovers import marked_environment, seconds_until_gone
@@ -14,7 +15,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from utils import metrics
-from utils.metrics import METEOR, CaptionScorer, tokenize
+from utils.metrics import METEOR, scoreCaptions, tokenize
 from utils.processes import java
 from utils.processes.java import JavaError, findJava
 from utils.validate_metrics import imageId
@@ -112,12 +113,11 @@ def test_scores_are_those_of_pycocoevalcap(quick, theirs):
                    'æøå ÆØÅ']}
     references, predicted = theirTokens({**REFERENCES, **odd}), theirTokens(PREDICTED)
     assert tokenize(odd)['odd'] == references.pop('odd')
-    with METEOR() as meteor:
-        scorer = CaptionScorer(REFERENCES, meteor)
-        scores = scorer.score(RESULTS)
-    assert scorer.references == references
+    assert tokenize(REFERENCES) == references
+    with closing(METEOR()) as meteor:
+        scores, meteor_per_image = scoreCaptions(references, RESULTS, meteor)
     score, per_image = theirMeteor.compute_score(references, predicted)
-    assert (scores['meteor'], list(scorer.meteor_per_image.values())) == (score, per_image)
+    assert (scores['meteor'], list(meteor_per_image.values())) == (score, per_image)
     bleu, _ = Bleu(4).compute_score(references, predicted, verbose=0)
     assert [scores[f'bleu_{n}'] for n in (1, 2, 3, 4)] == bleu
     assert scores['cider'] == Cider().compute_score(references, predicted)[0]
@@ -125,11 +125,10 @@ def test_scores_are_those_of_pycocoevalcap(quick, theirs):
 
 
 def test_scores_are_the_known_figures(running_meteor, capsys):
-    scorer = CaptionScorer(REFERENCES, running_meteor)
-    scores = scorer.score(RESULTS)
+    scores, meteor_per_image = scoreCaptions(tokenize(REFERENCES), RESULTS, running_meteor)
     assert {type(score) for score in scores.values()} == {float}  # no numpy in a JSON or checkpoint
     assert scores == pytest.approx(SCORES, abs=1e-12)
-    assert scorer.meteor_per_image == pytest.approx(METEOR_PER_IMAGE, abs=1e-12)
+    assert meteor_per_image == pytest.approx(METEOR_PER_IMAGE, abs=1e-12)
     assert capsys.readouterr().out == ''
 
 
@@ -189,7 +188,7 @@ def test_characters_that_mean_something_to_java_or_nothing_at_all(running_meteor
 def test_neither_options_nor_locale_of_the_user_reach_java(quick, monkeypatch):
     for variable in java.IGNORED_VARIABLES:
         monkeypatch.setenv(variable, '-Xmx2M')
-    with METEOR() as meteor:
+    with closing(METEOR()) as meteor:
         expected = meteor.compute_score(*WAGON)
     assert expected[0] > 0.5  # the paraphrase is found, though its folder has a space
     monkeypatch.setattr(java, 'IGNORED_VARIABLES', ())
@@ -197,7 +196,7 @@ def test_neither_options_nor_locale_of_the_user_reach_java(quick, monkeypatch):
         monkeypatch.delenv(variable)
     norwegian = '-Duser.{0}=nb -Duser.{1}=NO -Duser.{0}.format=nb -Duser.{1}.format=NO'
     monkeypatch.setenv('JAVA_TOOL_OPTIONS', norwegian.format('language', 'country'))
-    with METEOR() as meteor:
+    with closing(METEOR()) as meteor:
         assert meteor.compute_score(*WAGON) == expected
 
 
@@ -257,7 +256,7 @@ def test_lost_or_added_lines_are_noticed(lines, playJava):
 
 
 def test_a_new_java_takes_over_from_a_dead_or_interrupted_one(quick):
-    with METEOR() as meteor:
+    with closing(METEOR()) as meteor:
         expected = meteor.compute_score(*WAGON)
         meteor._java.process.kill()
         meteor._java.process.wait()

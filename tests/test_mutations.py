@@ -62,7 +62,9 @@ def files(root):
     vocabulary = loadPickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'))
     checkpoint = io.BytesIO()
     torch.save({'epoch': 3, 'model_state_dict': {'embedding_layer.weight': torch.ones(5, 4)},
-                'config': {'seed': 1}, 'history': [{'epoch': 3}]}, checkpoint)
+                'config': {'num_rnn_layers': 1, 'cellType': 'RNN',
+                           'featurepathstub': 'detectron2_lim10features'},
+                'history': [{'epoch': 3}]}, checkpoint)
     return {'array': (pickle.dumps(image, 4), check_image),
             'old': (pickle.dumps(image, 2), check_image),
             'tensor': (pickle.dumps(tensor, 4), check_image),

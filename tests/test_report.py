@@ -8,49 +8,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_ins import without_java  # noqa: F401
 from test_training import build
 
 import cocoSource_task4_attention
 from report import deliver_models, make_report, make_zip, pictures, runs, story, submitter
-from utils import metrics, saverRestorer
-from utils.files.atomic import writeJson
+from utils import saverRestorer
+from utils.files.atomic import readJson, writeJson
 from utils.files.errors import UserError
 from utils.files.project import PROJECT, inProject
-from utils.files.runFiles import readRunFile
 from utils.saverRestorer import loadForValidation
 from utils.validate_metrics import validateCaptions
 
 
-class WordsShared:
-    """In place of METEOR: the share of the reference's words that a caption has; no Java."""
-
-    def compute_score(self, gts, res):
-        scores = []
-        for image, references in gts.items():
-            words = [set(reference.split()) for reference in references]
-            caption = set(res[image][0].split())
-            scores.append(max(len(of_one & caption) / len(of_one) for of_one in words))
-        return sum(scores) / len(scores), scores
-
-    def close(self):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-
 @pytest.fixture(autouse=True)
-def delivered(tmp_path, monkeypatch):
-    """The folder of delivered models, empty; METEOR is `WordsShared`, and no Java tokenizes."""
+def delivered(tmp_path, monkeypatch, without_java):  # noqa: F811
+    """The folder of delivered models, empty."""
     folder = str(tmp_path / 'delivered')
     for module in (saverRestorer, deliver_models, runs):
         monkeypatch.setattr(module, 'DELIVERED', folder)
-    for module in (metrics, runs):
-        monkeypatch.setattr(module, 'METEOR', WordsShared)
-        monkeypatch.setattr(module, 'tokenize', dict)
     return folder
 
 
@@ -63,6 +39,10 @@ def texts(monkeypatch):
         def text(self, text, *style):
             written.append(' '.join(text.split()))
             super().text(text, *style)
+
+        def figure(self, caption, figure):
+            written.append(' '.join(caption.split()))
+            super().figure(caption, figure)
 
         def table(self, caption, rows, leftColumns=1):
             written.extend([' '.join(caption.split()), *(cell for row in rows for cell in row)])
@@ -78,42 +58,25 @@ def scores_of(epoch, meteor):
     return {'epoch': epoch, 'meteor': meteor, 'meteor_tokens': .1, 'bleu_4': .1}
 
 
-def write_run(folder, meteors=(.3,), captions=(), references=('a',), trainedBy=None):
-    """A `Run` whose last epoch is the best and has been validated; `captions` are of each epoch."""
+def write_run(folder, meteors=(.3,), references=('a',), trainedBy=None):
+    """A `Run` whose last epoch is the best and has been validated."""
     os.makedirs(folder)
     best = len(meteors)
     history = [{'epoch': epoch, 'val_loss': 1., 'meteor': meteor, 'bleu_4': .1}
                for epoch, meteor in enumerate(meteors, 1)]
-    checkpoint = {'epoch': best, 'model_state_dict': {}, 'modelParam': {}, 'config': {}}
+    config = {'num_rnn_layers': 1, 'cellType': 'RNN',
+              'featurepathstub': 'detectron2_lim10maxfeatures'}
+    checkpoint = {'epoch': best, 'model_state_dict': {}, 'modelParam': {}, 'config': config}
     if trainedBy:
         checkpoint['trainedBy'] = trainedBy
     torch.save(checkpoint, os.path.join(folder, f'best_epoch{best}.pt'))
     writeJson(os.path.join(folder, 'history.json'), history)
-    for epoch, of_epoch in enumerate(captions, 1):
-        writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'),
-                  [{'image_id': image, 'caption': text} for image, text in enumerate(of_epoch)])
     writeJson(os.path.join(folder, 'details_validation.json'),
               [{'image_id': image, 'references': [text], 'caption': f'caption {image}',
                 'meteor': .1, 'imgPath': f'{image}.jpg'}
                for image, text in enumerate(references)])
     writeJson(os.path.join(folder, 'scores_validation.json'), scores_of(best, meteors[-1]))
     return runs.Run(folder)
-
-
-def test_one_half_chooses_the_epoch_and_the_other_is_scored(tmp_path):
-    references = ['a b c d', 'a b c d', 'e f g h', 'e f g h']
-    # images 0 and 2 choose: epoch 2 is right on both; 1 and 3 are scored: it has half their words
-    captions = [['a', 'a b c d', 'e', 'e f g h'],
-                ['a b c d', 'a b', 'e f g h', 'e f'],
-                ['a b', 'a b c d', 'e f', 'e f g h']]
-    run = write_run(str(tmp_path / 'm'), [.3, .4, .5], captions, references)
-    run.scoreHalves()
-    assert run.halves['epoch'] == 2 and run.halves['meteor'] == .5
-    assert run.halves['bleu_4'] < .01  # captions of two words have no four in a row
-    assert runs.Run(run.folder).halves == run.halves
-    later = run.history + [{'epoch': 4, 'val_loss': 1., 'meteor': .1}]
-    writeJson(os.path.join(run.folder, 'history.json'), later)
-    assert not runs.Run(run.folder).halves  # the run has gone on since
 
 
 def test_scores_of_another_model_are_not_taken(tmp_path):
@@ -139,7 +102,7 @@ def test_deliver_then_validate_then_report(course_folder, config, model_param, d
     _, run = runs.ownAndDelivered(validation)
     assert sorted(os.listdir(run.folder)) == [
         f'best_epoch{own.epoch}.pt', 'captions_validation.json', 'details_validation.json',
-        'halves.json', 'history.json', 'scores_validation.json', 'times.json']
+        'history.json', 'scores_validation.json', 'times.json']
     assert os.listdir(delivered) == ['m']  # nothing partial is left
     assert run.history == own.history and run.epoch == own.epoch
     assert 'optimizer_state_dict' not in run.checkpoint
@@ -150,7 +113,7 @@ def test_deliver_then_validate_then_report(course_folder, config, model_param, d
     assert loadForValidation(validation)['path'].startswith(own.folder)  # the own one is preferred
     shutil.rmtree(own.folder)
     trainer = build({**run.checkpoint['config']}, validation, network)
-    assert 'was trained by Åse' in capsys.readouterr().out
+    assert f'Model, delivered: {run.folder}' in capsys.readouterr().out
     scores = validateCaptions(trainer.model, validation, trainer.config, trainer.dataLoader)
     assert {'epoch': own.epoch, **scores} == run.scores
 
@@ -161,9 +124,9 @@ def test_deliver_then_validate_then_report(course_folder, config, model_param, d
     make_report.makeReport({2: run, 4: run}, validation['data_dir'], path)
     assert os.path.getsize(path) > 10000
     text = ' '.join(texts)
-    for piece in ('Bo Li', 'Task 2: trained by Åse, not trained by the submitter.',
+    for piece in ('Bo Li', 'Task 2: comes from Åse, not trained by the submitter.',
                   'Task 3: not trained on these data.', 'python Exercise_Train_task3.py', '1e-05',
-                  '10 for training and 5 for validation', 'held out', '25.7–26.0', 'torch',
+                  '10 for training and 5 for validation', '25.7–26.0',
                   'python report/make_zip.py', 'learningRecipe',
                   f"{100 * scores['meteor']:.2f}", f'{number:,}'):
         assert piece in text, piece
@@ -185,20 +148,22 @@ def test_a_report_on_the_demo_data_has_times_examples_and_attention(course_folde
                  {'training_seconds': 50, 'validation_seconds': 100, 'scoring_seconds': 12,
                   'device': 'GPU'}]
     run.history[0]['reward'] = .5  # a third plot
+    run.scores['meteor'] = .31     # in half precision
     run.details[3].update(caption='<b>two &', meteor=.2, boxes=[[10, 0, 20, 10], [0, 0, 5, 5]],
                           attention=[[.75, .25], [.1, .9]])
-    for module in (make_report, pictures):
-        monkeypatch.setattr(module, 'isDemo', lambda data_dir: True)
-    monkeypatch.setattr(pictures, 'inProject', lambda path: str(tmp_path / os.path.basename(path)))
+    monkeypatch.setattr(make_report, 'isDemo', lambda data_dir: True)
     monkeypatch.setattr(pictures, 'openPicture', lambda *names: Image.new('RGB', (30, 20)))
     make_report.makeReport({1: untimed, 4: run}, course_folder(), str(tmp_path / 'report.pdf'))
     assert 'COCO was not used' in ' '.join(texts)
     assert 'Task 4: where the attention looks' in texts
+    assert ['CIDEr-D + 8 · METEOR' in text for text in texts if text.startswith('Left: loss')] == [
+        False, True]
+    # one value of an epoch, that of the weights as they are saved
+    assert texts.count('31.00') == 1 and texts.count('Best METEOR: 31.00 in epoch 1.') == 1
     assert '<b>two &' in texts  # no letter is markup
     times = texts.index('4  attention LSTM', texts.index('Time and hardware'))
     assert texts[times - 5:times + 5] == ['1  one-layer RNN', 'no times kept', '0', '0.0', '0.0',
                                           '4  attention LSTM', 'CPU\nGPU', '2', '3.0', '1.2']
-    assert (tmp_path / 'demo_examples.png').exists()
 
 
 def test_the_attention_is_drawn_as_boxes_or_is_a_table(tmp_path, texts):
@@ -220,10 +185,8 @@ def test_readme_has_the_results_of_the_delivered_models():
         rows = re.findall(r'^\| \d .*', f.read(), re.MULTILINE)
     for row, name in zip(rows, ('task1_rnn', 'task2_gru', 'task3_lstm', 'task4_attention')):
         folder = inProject(f'report/models/{name}_demo')
-        scores = readRunFile(folder, 'scores_validation.json', None)
-        halves = readRunFile(folder, 'halves.json', None)
-        expected = [scores['meteor'], halves['meteor'], scores['meteor_tokens'], scores['bleu_4'],
-                    halves['bleu_4'], scores['cider']]
+        scores = readJson(os.path.join(folder, 'scores_validation.json'), None)
+        expected = [scores[key] for key in ('meteor', 'meteor_tokens', 'bleu_4', 'cider')]
         assert re.findall(r'\d+\.\d+', row) == [f'{100 * score:.2f}' for score in expected]
     assert len(rows) == 4
 
@@ -267,7 +230,9 @@ def test_the_zip_checks_itself(tmp_path, capsys, monkeypatch):
     run = write_run(str(tmp_path / 'm'))
     make_zip.writeZip(str(project), path)
     make_zip.check(path, 1, run)
-    assert 'METEOR 0.3000, as in the report' in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == 'Running Validate_task1.py in an unzipped copy …'
+    assert said[1].endswith('METEOR 0.3000, as in the report.')
     run.scores['meteor'] = .4
     with pytest.raises(UserError, match='METEOR 0.3000 where the report has 0.4'):
         make_zip.check(path, 1, run)
@@ -289,8 +254,8 @@ def runs_by(trainers, tmp_path):
 
 @pytest.mark.parametrize('name, trainers, refusal', [
     ('Your Name', ['here'], 'Put your name into report/submitter.py'),
-    ('Åse', ['here', '', 'Bo', 'Åse'], 'Train .* python Exercise_Train_task2.py, python Exercise_'
-     'Train_task3.py. .* move away .*delivered.task2'),
+    ('Åse', ['here', '', 'Bo', 'Åse'], 'models of tasks 2, 3 would not be yours. '
+     '.* move away .*delivered.task2'),
     ('Åse  Øye', ['here', 'Åse  Øye', None, 'here'], None),
     ('Åse Øye', ['', ''], None)])  # the package as it is, marked in its report
 def test_the_zip_asks_for_a_name_and_for_the_missing_models(name, trainers, refusal, tmp_path,
@@ -311,11 +276,14 @@ def test_whose_the_models_are(tmp_path, monkeypatch):
     made[4].scores = {}
     assert runs.stateOf(made) == [
         'Task 1: trained by Åse.',
-        'Task 2: delivered with the package, not trained by the submitter.',
+        'Task 2: comes from the package, not trained by the submitter.',
         'Task 3: not trained on these data.',
         'Task 4: trained by Åse; not validated yet, which python Validate_task*.py does.']
     monkeypatch.setattr(submitter, 'SUBMITTER', runs.UNNAMED)
-    assert not made[2].isOwn()
+    assert runs.stateOf(made)[:3] == [
+        'Put your name into report/submitter.py.', 'Task 1: trained by Your Name.',
+        'Task 2: comes from the package, not trained by the submitter.']
+    assert not runs.isUpToDate(made[2], made[1])  # even where it is the same training
 
 
 def test_without_a_run_there_is_nothing_to_report_and_no_file_is_touched(model_param, monkeypatch):

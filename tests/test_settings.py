@@ -60,6 +60,6 @@ def test_missing_keys_take_the_courses_values():
 def test_a_missing_key_and_all_faults_at_once():
     config = {**Exercise_Train_task3.config, 'optimizer': 'best'}
     del config['cellType']
-    said = r"config\['cellType'\] is missing.*config\['optimizer'\] is 'best'"
+    said = r"config\['optimizer'\] is 'best'.*config\['cellType'\] is missing"
     with pytest.raises(UserError, match=said):
         checkSettings(Exercise_Train_task3.modelParam, config)

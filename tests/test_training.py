@@ -13,6 +13,7 @@ from conftest import CAPTIONS, write_pickle
 
 import cocoSource_task2_gru
 import cocoSource_task4_attention
+from utils import metrics
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
 from utils.model import Model, chooseDevice
@@ -83,13 +84,35 @@ def test_a_run_leaves_what_the_readme_says_and_is_kept(course_folder, config, mo
     best = max(history, key=lambda entry: entry['meteor'])['epoch']
     assert checkpoints(model_param) == [f'best_epoch{best}.pt', 'last_epoch3.pt']
     assert os.path.getsize(os.path.join(model_param['img_dir'], 'm', 'curves.png')) > 10000
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('epoch')]
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if line.startswith('epoch')]
     assert len(lines) == 3 and all('METEOR' in line and 'BLEU-4' in line for line in lines)
+    assert f'The best METEOR is that of epoch {best}; ' in out
+    assert 'Beyond' not in out and 'Milestone' not in out and 'self-critical' not in out
 
     path = os.path.join(model_param['modelsDir'], 'm', 'last_epoch3.pt')
     written = os.path.getmtime(path)
     build(config, model_param).train()
-    assert 'is trained' in capsys.readouterr().out and os.path.getmtime(path) == written
+    assert 'All 3 epochs are done.' in capsys.readouterr().out
+    assert os.path.getmtime(path) == written
+
+
+@pytest.mark.parametrize('best', [1, 2])
+def test_a_training_says_what_is_special_about_it(best, course_folder, config, model_param, capsys,
+                                                  monkeypatch):
+    course_folder()
+    config = {**config, 'learningRecipe': 'informedStart', 'selfCriticalEpochs': 2,
+              'scheduler_milestones': [1, 2]}
+    meteors = iter([.3, .2, .1] if best == 1 else [.1, .3, .2])
+    monkeypatch.setattr(CaptionValidator, 'score',
+                        lambda *_: {'meteor': next(meteors), 'bleu_4': 0, 'cider': 0})
+    build(config, {**model_param, 'numbOfEpochs': 1}).train()
+    out = capsys.readouterr().out
+    assert ("Beyond the assignment: learningRecipe 'informedStart', epochs 2–3 of 3 "
+            'self-critical (CIDEr-D + METEOR).\n') in out
+    assert out.count("changes nothing: modelParam['numbOfEpochs'] is 1") == 2
+    assert f'The best METEOR is that of epoch {best};' in out
+    assert ('change nothing that is used' in out) == (best == 1)
 
 
 def test_a_changed_configuration_is_named_and_can_be_forced(course_folder, config, model_param):
@@ -97,8 +120,14 @@ def test_a_changed_configuration_is_named_and_can_be_forced(course_folder, confi
     build(config, {**model_param, 'numbOfEpochs': 2}).train()
     changed = {**config, 'learningRate': {'lr': 0.004}}
     forced = {**model_param, 'restoreModelLast': 1}
-    with pytest.raises(UserError, match=r"config\['learningRate'\] was .*0\.01.* and is .*0\.004"):
+    said = (r"config\['learningRate'\] was .*0\.01.* and is .*0\.004.*"
+            r"all the same by modelParam\['restoreModelLast'\] = 1\.")
+    with pytest.raises(UserError, match=said):
         build(changed, {**model_param, 'numbOfEpochs': 2})
+    larger = {**config, 'hidden_state_sizes': 13}  # whose weights could not go on
+    said = r"config\['hidden_state_sizes'\] was 12 and is 13.*or change modelParam\['modelName'\]\."
+    with pytest.raises(UserError, match=said):
+        build(larger, {**model_param, 'numbOfEpochs': 2})
     with pytest.raises(UserError, match=r"modelParam\['numbOfEpochs'\] was 2 and is 3"):
         build(config, model_param)
     trainer = build(changed, forced)
@@ -121,8 +150,37 @@ def test_what_does_not_fit_is_refused(course_folder, config, model_param):
     for data in (b'', pickle.dumps({'epoch': 1}, 2)):
         with open(path, 'wb') as f:
             f.write(data)
-        with pytest.raises(UserError, match=r'last_epoch1\.pt cannot be read'):
+        with pytest.raises(UserError, match=r'last_epoch1\.pt cannot be used'):
             build(config, param)
+
+
+def test_a_broken_checkpoint_ends_training_and_validation_in_a_sentence(course_folder, config,
+                                                                        model_param):
+    course_folder()
+    build(config, {**model_param, 'numbOfEpochs': 1}).train()
+    path = os.path.join(model_param['modelsDir'], 'm', 'last_epoch1.pt')
+    good = torch.load(path)
+    weights = good['model_state_dict']
+    validation = {**model_param, 'inference': True, 'restoreModelLast': 1,
+                  'modeSetups': [['val', False]]}
+
+    def broken(said, modes=('train', 'val'), **changes):
+        torch.save({key: value for key, value in {**good, **changes}.items() if value is not None},
+                   path)
+        for mode in modes:
+            with pytest.raises(UserError, match=rf'last_epoch1\.pt cannot be used: {said}'):
+                if mode == 'train':
+                    build(good['config'], {**model_param, 'numbOfEpochs': 1})
+                else:
+                    restoredModel(validation, cocoSource_task2_gru.ImageCaptionModel)
+
+    broken(r"config\['cellType'\] is missing", config={'num_rnn_layers': 2})
+    broken('some of its weights are not finite',
+           model_state_dict={**weights, 'output_layer.bias': weights['output_layer.bias'] / 0})
+    broken('it does not fit this network', model_state_dict={'output_layer.bias': torch.ones(1)})
+    broken('AttributeError', feature_mean='ragged')
+    broken("KeyError: 'optimizer_state_dict'", modes=['train'], optimizer_state_dict=None)
+    broken("TypeError: 'int' object is not iterable", modes=['train'], history=5)
 
 
 def test_validation_takes_every_size_from_the_checkpoint(course_folder, config, model_param):
@@ -135,12 +193,12 @@ def test_validation_takes_every_size_from_the_checkpoint(course_folder, config, 
     best = max(read(model_param, 'history.json'), key=lambda entry: entry['meteor'])
     for key in ('meteor', 'bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'cider', 'rouge'):
         assert scores[key] == best[key]
-    assert abs(scores['loss'] - best['val_loss']) < 1e-5 and 0 <= scores['meteor_tokens'] <= 1
+    assert abs(scores['loss'] - best['val_loss']) < 1e-5
     captions = read(model_param, f"captions_epoch{best['epoch']}.json")
     assert read(model_param, 'captions_validation.json') == captions
 
 
-def test_details_of_the_validation_images(course_folder, config, model_param):
+def test_details_of_the_validation_images(course_folder, config, model_param, running_meteor):
     """Captions as scored, references, a row of attention per word, the boxes of the file."""
     root = course_folder()
     path = os.path.join(root, 'Val2017_detectron2_lim10features', f'{10:012d}.pickle')
@@ -161,8 +219,12 @@ def test_details_of_the_validation_images(course_folder, config, model_param):
         assert detail['references'] == CAPTIONS[detail['image_id'] % len(CAPTIONS)]
         assert all(len(row) == 10 and abs(sum(row) - 1) < 0.01 for row in detail['attention'])
     assert details[0]['boxes'][1] == [4, 5, 6, 7] and 'boxes' not in details[1]
+    references, captions = (
+        metrics.tokenize({detail['image_id']: texts(detail) for detail in details})
+        for texts in (lambda detail: detail['references'], lambda detail: [detail['caption']]))
     meteors = [detail['meteor'] for detail in details]
-    assert 0 <= min(meteors) <= scores['meteor'] <= max(meteors) <= 1
+    assert (scores['meteor'], meteors) == running_meteor.compute_score(references, captions)
+    assert scores['meteor'] > 0
 
 
 def test_attention_over_a_caption_is_that_of_its_making(course_folder, config, model_param):
@@ -206,7 +268,9 @@ def test_tokens_are_scored_as_the_course_builds_them(course_folder, model_param,
     assert references[10] == [' '.join(map(str, caption[1:-1])) for caption in raw]
     results = [{'image_id': image, 'caption': loader.wordsOf([int(t) for t in captions[1].split()])}
                for image, captions in references.items()]
-    assert validator.meteorOnTokens(results) > 0.5
+    assert validator.meteorOnTokens(results) == 1  # each caption is one of the references
+    results[0]['caption'] = 'tree'                 # of a house
+    assert 0 < validator.meteorOnTokens(results) < .9
 
 
 def test_device(model_param, monkeypatch):

@@ -47,8 +47,8 @@ class METEOR:
 
     The scores are pycocoevalcap's, from its jar, in a Java process that is started once.
     Captions are words with spaces between. Strings of token numbers are possible, '17 3 88', the
-    course's way, but only equal numbers match. Usable as a context manager; `close()` ends Java,
-    and the next call would start it again.
+    course's way, but only equal numbers match. `close()` ends Java, and the next call would start
+    it again.
 
     Raises:
         JavaError: there is no Java.
@@ -98,12 +98,6 @@ class METEOR:
         """Ends the Java process."""
         self._java.close()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.close()
-
 
 def _oneLine(text):
     """The text with a space for each white-space character, some of which end a line for Java."""
@@ -142,44 +136,27 @@ def tokenize(captions):
             for image, captions_of_image in captions.items()}
 
 
-class CaptionScorer:
-    """Scores captions of the same images again and again, by the COCO protocol.
+def scoreCaptions(references, results, meteor):
+    """Scores a caption of every image by the COCO protocol.
 
     Args:
-        references: dict image id → list of captions by people, as they are.
+        references: dict image id → list of captions by people, as `tokenize` returns them.
+        results: list of dicts in COCO results form, `image_id` and `caption`; each image of the
+            references once.
         meteor: a `METEOR` to score with.
 
-    Attributes:
-        meteor_per_image: dict image id → METEOR of the caption last scored.
+    Returns:
+        dict of float: `bleu_1`, `bleu_2`, `bleu_3`, `bleu_4`, `meteor`, `cider`, `rouge` (CIDEr to
+        10, others to 1); dict image id → METEOR of its caption.
 
     Raises:
         JavaError: there is no Java, or it failed.
     """
-
-    def __init__(self, references, meteor):
-        self.meteor = meteor
-        self.references = tokenize(references)
-        self.meteor_per_image = {}
-
-    def score(self, results):
-        """Scores a caption of every image.
-
-        Args:
-            results: list of dicts in COCO results form, `image_id` and `caption`; each image of
-                the references once.
-
-        Returns:
-            dict of float: `bleu_1`, `bleu_2`, `bleu_3`, `bleu_4`, `meteor`, `cider`, `rouge`
-            (CIDEr to 10, others to 1).
-
-        Raises:
-            JavaError: Java failed.
-        """
-        captions = tokenize({result['image_id']: [result['caption']] for result in results})
-        bleu, _ = BLEU().compute_score(self.references, captions)
-        meteor, per_image = self.meteor.compute_score(self.references, captions)
-        cider, _ = CIDEr().compute_score(self.references, captions)
-        rouge, _ = ROUGE().compute_score(self.references, captions)
-        self.meteor_per_image = dict(zip(self.references, per_image))
-        scores = {f'bleu_{n}': score for n, score in enumerate(bleu, start=1)}
-        return {**scores, 'meteor': meteor, 'cider': float(cider), 'rouge': float(rouge)}
+    captions = tokenize({result['image_id']: [result['caption']] for result in results})
+    bleu, _ = BLEU().compute_score(references, captions)
+    score, per_image = meteor.compute_score(references, captions)
+    cider, _ = CIDEr().compute_score(references, captions)
+    rouge, _ = ROUGE().compute_score(references, captions)
+    scores = {f'bleu_{n}': value for n, value in enumerate(bleu, start=1)}
+    scores.update(meteor=score, cider=float(cider), rouge=float(rouge))
+    return scores, dict(zip(references, per_image))

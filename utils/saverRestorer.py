@@ -1,4 +1,5 @@
 """Checkpoints of the last and the best epoch in a run's folder, and going on from them."""
+import contextlib
 import hashlib
 import io
 import os
@@ -9,12 +10,14 @@ import torch
 from utils.data.photoFeatures import readStandard
 from utils.files.atomic import writeAtomically
 from utils.files.errors import UserError
+from utils.files.foreign import foreignFile
 from utils.files.project import inProject, runFolder
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.otherCheckpoints import ORDER_OF_ROWS, asOurs, spelledAs
-from utils.scripts.settings import allEpochs, withDefaults
+from utils.scripts.settings import CONFIG, faultsIn, withDefaults
 
+MOVE_AWAY = 'Move it away to go on without it.'
 DELIVERED = inProject(os.path.join('report', 'models'))  # models that come with the project
 
 
@@ -60,16 +63,36 @@ def readCheckpoint(path):
     Raises:
         UserError: it cannot be read; the message names it.
     """
-    try:
+    with foreignFile(path, MOVE_AWAY):
         checkpoint = loadCheckpoint(path)
         if 'config' not in checkpoint:
             checkpoint = asOurs(checkpoint)
-        return {**checkpoint, 'path': path, 'epoch': int(checkpoint['epoch']),
-                'config': withDefaults(checkpoint['config']),
+        config = withDefaults(checkpoint['config'])
+        faults = faultsIn('config', config, CONFIG)
+        if faults:
+            raise ValueError('; '.join(faults))
+        return {**checkpoint, 'path': path, 'epoch': int(checkpoint['epoch']), 'config': config,
                 'model_state_dict': dict(checkpoint['model_state_dict'])}
-    except Exception as error:
-        raise UserError(f'The checkpoint {path} cannot be read: {type(error).__name__}: {error}. '
-                        'Move it away to go on without it.') from error
+
+
+def loadWeights(model, checkpoint):
+    """Gives a `Model` the weights of a checkpoint, as `readCheckpoint` returns it.
+
+    Raises:
+        UserError: they do not fit the network, or are not finite; the message names the checkpoint.
+    """
+    with foreignFile(checkpoint['path'], MOVE_AWAY):
+        weights = spelledAs(model.net, checkpoint['model_state_dict'])
+        try:
+            model.net.load_state_dict(weights)
+        except RuntimeError as error:
+            lastLine = str(error).split('\n')[-1].strip('\t .')
+            raise ValueError('it does not fit this network, as it is of another task or of other '
+                             f'sizes than config has: {lastLine}') from error
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise ValueError('some of its weights are not finite numbers')
+        model.setFeatureMean(checkpoint.get('feature_mean'))
+        model.start_epoch = checkpoint['epoch']
 
 
 class SaverRestorer:
@@ -145,24 +168,20 @@ class SaverRestorer:
         if self.modelParam['inference']:
             checkpoint = loadForValidation(self.modelParam)
             self._loadWeights(model, checkpoint)
-            origin = 'was trained here'
-            if checkpoint['path'].startswith(DELIVERED):
-                origin = 'comes with the project'
-            if 'trainedBy' in checkpoint:
-                origin = f"was trained by {checkpoint['trainedBy']}"
-            print(f"Model: {checkpoint['path']}, which {origin}, after epoch {model.start_epoch}.",
+            origin = 'delivered' if checkpoint['path'].startswith(DELIVERED) else 'trained here'
+            print(f"Model, {origin}: {checkpoint['path']}, of epoch {model.start_epoch}.",
                   flush=True)
             return model
         folder = runFolder(self.modelParam)
         path = newestCheckpoint(folder, 'best' if self.modelParam['restoreModelBest'] else 'last')
         if path:
-            self._goOn(model, readCheckpoint(path))
+            with foreignFile(path, MOVE_AWAY):
+                self._goOn(model, readCheckpoint(path))
         else:
             print(f'A new run begins, in {folder}.', flush=True)
         return model
 
     def _goOn(self, model, checkpoint):
-        folder = runFolder(self.modelParam)
         changes = []
         for name in ('config', 'modelParam'):
             then = checkpoint.get(name, {})
@@ -170,10 +189,13 @@ class SaverRestorer:
                         for key, now in self.run[name].items() if now != then.get(key)]
         forced = self.modelParam['restoreModelLast'] or self.modelParam['restoreModelBest']
         if changes and not forced:
-            raise UserError(f'The run in {folder} cannot go on, since its configuration has '
-                            f"changed: {'; '.join(changes)}. Change that back; or start another "
-                            "run by moving the folder away or changing modelParam['modelName']; or "
-                            "go on all the same by modelParam['restoreModelLast'] = 1.")
+            wayOn = ''
+            with contextlib.suppress(UserError):
+                self._loadWeights(model, checkpoint)
+                wayOn = "; or go on all the same by modelParam['restoreModelLast'] = 1"
+            raise UserError(f"{checkpoint['path']} was trained with other settings: "
+                            f"{'; '.join(changes)}. Change them back; or, for a new run, move its "
+                            f"folder away or change modelParam['modelName']{wayOn}.")
         self._loadWeights(model, checkpoint)
         if changes or 'scheduler_state_dict' not in checkpoint:
             model.optimizer.step()  # without gradients it changes nothing; the scheduler wants it
@@ -183,31 +205,16 @@ class SaverRestorer:
             model.optimizer.load_state_dict(checkpoint['optimizer_state_dict'])
             model.scheduler.load_state_dict(checkpoint['scheduler_state_dict'])
             model.scaler.load_state_dict(checkpoint['scaler_state_dict'])
-        model.history = checkpoint.get('history', [])
+        model.history = list(checkpoint.get('history', []))
         self.best = checkpoint.get('best')
-        epochs = allEpochs(self.modelParam, self.run['config'])
-        if model.start_epoch < epochs:
-            print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.",
-                  flush=True)
-        else:
-            print(f'This model is trained: {model.start_epoch} of {epochs} epochs are done, and '
-                  f'{folder} is kept as it is. To train a new one, move that folder away or change '
-                  "modelParam['modelName'].", flush=True)
+        print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.", flush=True)
 
     def _loadWeights(self, model, checkpoint):
-        path = checkpoint['path']
         if 'vocabulary' not in checkpoint:
-            print(f'{path}: {ORDER_OF_ROWS}', flush=True)
+            print(f"{checkpoint['path']}: {ORDER_OF_ROWS}", flush=True)
         if checkpoint.get('vocabulary', self.run['vocabulary']) != self.run['vocabulary']:
-            raise UserError(f'The checkpoint {path} was trained with another vocabulary than that '
-                            f"in {self.modelParam['data_dir']}. Set DATA_ROOT in utils/dataRoot.py "
-                            'to the data that it was trained on, or move the checkpoint away.')
-        try:
-            model.net.load_state_dict(spelledAs(model.net, checkpoint['model_state_dict']))
-        except RuntimeError as error:
-            lastLine = str(error).split('\n')[-1].strip()
-            raise UserError(f'The checkpoint {path} does not fit this network: it belongs to '
-                            'another task or to other sizes. Move it away or set the configuration '
-                            f'that it was trained with. {lastLine}') from error
-        model.setFeatureMean(checkpoint.get('feature_mean'))
-        model.start_epoch = checkpoint['epoch']
+            raise UserError(f"The checkpoint {checkpoint['path']} was trained with another "
+                            f"vocabulary than that in {self.modelParam['data_dir']}. Set DATA_ROOT "
+                            'in utils/dataRoot.py to the data that it was trained on, or move the '
+                            'checkpoint away.')
+        loadWeights(model, checkpoint)

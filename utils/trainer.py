@@ -8,9 +8,8 @@ import torch
 
 from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoSettings import fitToDemo
-from utils.files.atomic import writeJson
+from utils.files.atomic import readJson, writeJson
 from utils.files.project import runFolder
-from utils.files.runFiles import readRunFile
 from utils.model import Model, describeDevice, seedEverything
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
@@ -19,7 +18,7 @@ from utils.processes.distributed import averaged, fromMain, isMain, startAlike, 
 from utils.processes.java import JavaError
 from utils.processes.progress import progressBar
 from utils.saverRestorer import SaverRestorer
-from utils.scripts.settings import allEpochs, withDefaults
+from utils.scripts.settings import CONFIG, allEpochs, withDefaults
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
@@ -73,7 +72,6 @@ class Trainer:
             informStart(model, *fromMain(dataLoader.trainingStatistics))
         self.rewards = None  # from the first self-critical epoch on
         self.plotter = Plotter(modelParam, config)
-        self.times = readRunFile(runFolder(modelParam), 'times.json', [])
 
     def train(self):
         """Trains from `model.start_epoch` to the last epoch.
@@ -82,14 +80,35 @@ class Trainer:
         captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
         one alone validates and writes.
         """
-        if self.model.start_epoch == self.epochs:
+        if self.model.start_epoch >= self.epochs:
+            print(f'All {self.epochs} epochs are done. To train a new model, move '
+                  f"{runFolder(self.modelParam)} away or change modelParam['modelName'].")
             return
+        self._announce()
         validating = nullcontext()
         if isMain():
             validating = closing(CaptionValidator(self.modelParam, self.dataLoader))
         with validating as validator:
             for epoch in range(self.model.start_epoch + 1, self.epochs + 1):
                 self._train_epoch(epoch, validator)
+        if isMain():
+            self._printEnd(self.saveRestorer.best['epoch'])
+
+    def _announce(self):
+        """Prints what goes beyond the assignment, and which milestones change nothing."""
+        learned = self.modelParam['numbOfEpochs']  # the later ones have a rate of their own
+        special = [f'{key} {self.config[key]!r}'
+                   for key in ('learningRecipe', 'attention', 'precision')
+                   if self.config[key] != CONFIG[key][0]]
+        if self._isSelfCritical(self.epochs):
+            special.append(f'epochs {learned + 1}–{self.epochs} of {self.epochs} self-critical '
+                           '(CIDEr-D + METEOR)')
+        if special:
+            print(f"Beyond the assignment: {', '.join(special)}.", flush=True)
+        for milestone in self.config['scheduler_milestones'] or []:
+            if milestone >= learned:
+                print(f"Milestone {milestone} of config['scheduler_milestones'] changes nothing: "
+                      f"modelParam['numbOfEpochs'] is {learned}.", flush=True)
 
     def _train_epoch(self, epoch, validator):
         model = self.model
@@ -123,10 +142,11 @@ class Trainer:
         folder, epoch = runFolder(self.modelParam), entry['epoch']
         history = self.model.history
         history.append(entry)
-        self.times = [earlier for earlier in self.times if earlier['epoch'] < epoch] + [times]
         writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), captions)
         writeJson(os.path.join(folder, 'history.json'), history)
-        writeJson(os.path.join(folder, 'times.json'), self.times)  # which a seed does not repeat
+        path = os.path.join(folder, 'times.json')  # which a seed does not repeat
+        earlier = [entry for entry in readJson(path, []) if entry['epoch'] < epoch]
+        writeJson(path, [*earlier, times])
         self.plotter.plot(history)
         # last: an epoch whose checkpoint is there has left everything, any other is done again
         self.saveRestorer.save(epoch, -entry.get('meteor', -math.inf), self.model)
@@ -139,6 +159,12 @@ class Trainer:
         if 'meteor' in entry:
             parts.append(f"METEOR {entry['meteor']:.4f}  BLEU-4 {entry['bleu_4']:.4f}")
         print('  '.join([*parts, f'{seconds:.0f} s']), flush=True)
+
+    def _printEnd(self, best):
+        print(f'The best METEOR is that of epoch {best}; Validate_task*.py validates its model.')
+        if self._isSelfCritical(self.epochs) and not self._isSelfCritical(best):
+            print('The self-critical epochs, which came after it, change nothing that is used. To '
+                  "validate the last epoch instead, set modelParam['restoreModelLast'] = 1 there.")
 
     def _isSelfCritical(self, epoch):
         return self.modelParam['numbOfEpochs'] < epoch <= self.epochs

@@ -42,15 +42,14 @@ def prepareForModel(modelParam):
     for the demo data.
     """
     prepared = prepare(modelParam)
-    if findForValidation(prepared):
-        return prepared
-    demo = prepare({**modelParam, 'data_dir': DEMO_ROOT})
-    if not findForValidation(demo):
-        return prepared
-    print(f"No model has been trained on the data in {prepared['data_dir']} yet. The model that "
-          'comes with the project is validated, on the demo data, which it was trained on.',
-          flush=True)
-    return demo
+    if not findForValidation(prepared):
+        demo = prepare({**modelParam, 'data_dir': DEMO_ROOT})
+        if findForValidation(demo):
+            print(f"No model has been trained on the data in {prepared['data_dir']} yet. The one "
+                  'that comes with the project is validated, on the demo data, which it was '
+                  'trained on.', flush=True)
+            return demo
+    return prepared
 
 
 def restoredModel(modelParam, imageCaptionModel):

@@ -28,10 +28,10 @@ def finite(loss, imgPaths, where):
     if not math.isfinite(loss):
         raise UserError(
             f"The loss is {loss} in {where}, images {', '.join(imgPaths)}. The files were checked "
-            'at the start, so the model has diverged. Nothing of this epoch is saved. Start again '
-            "with a smaller config['learningRate'], either with a new model or, if an epoch has "
-            "been saved, from there by modelParam['restoreModelLast'] = 1. In self-critical epochs "
-            'the rate is LEARNING_RATE in utils/networks/selfCritical.py.')
+            'at the start, so the model has diverged, and this epoch is not saved. Set '
+            "config['learningRate'] lower (for self-critical epochs LEARNING_RATE in "
+            "utils/networks/selfCritical.py) and modelParam['restoreModelLast'] to 1, and start "
+            'again: it goes on after the last saved epoch, or anew where none is saved.')
     return loss
 
 
@@ -60,6 +60,7 @@ class CaptionValidator:
     Attributes:
         references: dict image id → list of captions as they are.
         token_references: the same as strings of token numbers.
+        meteor_per_image: dict image id → METEOR of the caption last scored.
 
     Raises:
         JavaError: there is no Java, or it failed.
@@ -69,7 +70,8 @@ class CaptionValidator:
         self.modelParam = modelParam
         self.dataLoader = dataLoader
         self.meteor = metrics.METEOR()  # reads its tables while the first captions are made
-        self.scorer = None
+        self.tokenized = {}  # the references, from the first score on
+        self.meteor_per_image = {}
         self.references = {}
         self.token_references = {}
 
@@ -86,21 +88,17 @@ class CaptionValidator:
         loader = self.dataLoader.myDataDicts['val']
         isFirstPass = not self.references
         for batch in progressBar(loader, description, self.modelParam):
-            if isFirstPass:
-                self._collectReferences(batch, loader.dataset.paths)
+            images = zip(batch['imgPaths'], batch['orig_captions'], batch['allcaptionsAsTokens'])
+            for imgPath, captions, tokens in images if isFirstPass else ():
+                image = imageId(imgPath)
+                if image in self.references:
+                    raise UserError(f'{loader.dataset.paths[len(self.references)]} is of the image '
+                                    f'{image}, as is another file of its folder. Move one away.')
+                self.references[image] = captions
+                # As the course does it: a caption without an end token loses its last word.
+                self.token_references[image] = [' '.join(map(str, caption[1:-1]))
+                                                for caption in tokens]
             yield batch
-
-    def _collectReferences(self, batch, paths):
-        for imgPath, captions, tokens in zip(batch['imgPaths'], batch['orig_captions'],
-                                             batch['allcaptionsAsTokens']):
-            image = imageId(imgPath)
-            if image in self.references:
-                raise UserError(f'{paths[len(self.references)]} is of the image {image}, as is '
-                                'another file of its folder. Move one of them away.')
-            self.references[image] = captions
-            # As the course does it: a caption without an end token loses its last word.
-            self.token_references[image] = [' '.join(map(str, caption[1:-1]))
-                                            for caption in tokens]
 
     def results(self, batch, captions):
         """A batch's captions, B lists of tokens, in COCO results form: list of dicts of `image_id`
@@ -117,9 +115,9 @@ class CaptionValidator:
     def score(self, results):
         """The COCO protocol's scores on words: dict of `bleu_1` … `bleu_4`, `meteor`, `cider`,
         `rouge`, plain floats."""
-        if self.scorer is None:
-            self.scorer = metrics.CaptionScorer(self.references, self.meteor)
-        return self.scorer.score(results)
+        self.tokenized = self.tokenized or metrics.tokenize(self.references)
+        scores, self.meteor_per_image = metrics.scoreCaptions(self.tokenized, results, self.meteor)
+        return scores
 
     def meteorOnTokens(self, results):
         """The course's METEOR, on strings of token numbers, where stems and synonyms never match.
@@ -178,7 +176,7 @@ def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
         loss = teacherForcedLoss(model, validator.batches('loss'))
         scores = {'loss': loss, **validator.allScores(results)}
         for image in details:
-            image['meteor'] = validator.scorer.meteor_per_image[image['image_id']]
+            image['meteor'] = validator.meteor_per_image[image['image_id']]
         files = {'captions_validation.json': results, 'details_validation.json': details}
         if beamSize > 1:
             files[f'captions_validation_beam{beamSize}.json'] = beam_results

@@ -7,9 +7,8 @@ import os
 import jinja2
 
 from utils.data.dataFolder import isDemo
-from utils.files.atomic import writeAtomically
+from utils.files.atomic import readJson, writeAtomically
 from utils.files.project import runFolder
-from utils.files.runFiles import readRunFile
 from utils.pages.figures import plotFolder
 
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
@@ -43,7 +42,7 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     Returns:
         The page's path.
     """
-    images = readRunFile(runFolder(modelParam), 'details_validation.json', [])
+    images = readJson(os.path.join(runFolder(modelParam), 'details_validation.json'), [])
     for position, image in enumerate(images):
         image['position'] = position
     images.sort(key=lambda image: -image['meteor'])

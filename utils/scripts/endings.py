@@ -1,6 +1,7 @@
 """How a script ends: in a sentence wherever the person who started it can mend what is wrong."""
 import errno
 import math
+import os
 import signal
 import sys
 import time
@@ -21,13 +22,18 @@ _stopped = -math.inf  # when the last signal to stop came
 def runScript(main):
     """Runs a script's `main`; what the user can mend ends it in a sentence, without a stack trace.
 
-    So do Ctrl-C, the server's SIGTERM, and SIGHUP where nohup does not ignore it.
+    So do Ctrl-C, the server's SIGTERM, SIGHUP where nohup does not ignore it, and parameters.
     """
     for number in STOPPING:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)
     try:
         with joined():
+            # those of a notebook or of pytest are not for the script
+            started, script = map(os.path.abspath, (sys.argv[0], main.__code__.co_filename))
+            if sys.argv[1:] and started == script:
+                raise UserError(f"This script takes no parameters, but was given {sys.argv[1]}. "
+                                'What it does and what can be set stands at its top.')
             main()
     except (UserError, JavaError) as error:
         _end(error)

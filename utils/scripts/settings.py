@@ -107,25 +107,29 @@ def checkSettings(modelParam, config=None):
         paramTable, configTable = VALIDATION_PARAM, VALIDATION_CONFIG
     modelParam = withDefaults(modelParam, paramTable)
     config = withDefaults(config or {}, configTable)
-    faults = _faults('modelParam', modelParam, paramTable) + _faults('config', config, configTable)
+    faults = []
+    for name, values, table in (('modelParam', modelParam, paramTable),
+                                ('config', config, configTable)):
+        faults += [f"{name}[{key!r}] is not a key; known are {', '.join(table)}"
+                   for key in values if key not in table]
+        faults += faultsIn(name, values, table)
     if faults:
         raise UserError('The settings at the top of the script cannot be used: '
                         f"{'; '.join(faults)}.")
     return modelParam, config
 
 
-def _faults(name, values, table):
-    """What is wrong with a dictionary of the script, one phrase for each key."""
-    faults = [f'{name}[{key!r}] is missing' for key in table if key not in values]
-    for key, value in values.items():
-        if key not in table:
-            faults.append(f"{name}[{key!r}] is not a key; known are {', '.join(table)}")
+def faultsIn(name, values, table):
+    """What is wrong with the values of a table's keys, one phrase for each."""
+    faults = []
+    for key, (_, check, possible) in table.items():
+        if key not in values:
+            faults.append(f'{name}[{key!r}] is missing')
             continue
-        _, check, possible = table[key]
         try:
-            passed = check(value)
+            passed = check(values[key])
         except Exception:
             passed = False
         if not passed:
-            faults.append(f'{name}[{key!r}] is {value!r}, but must be {possible}')
+            faults.append(f'{name}[{key!r}] is {values[key]!r}, but must be {possible}')
     return faults

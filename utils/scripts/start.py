@@ -68,11 +68,9 @@ def provideData(data_dir):
 
 def announce(modelParam, dataLoader, model):
     """Prints which data, how many images, which device."""
-    data_dir = modelParam['data_dir']
     images = ' and '.join(f'{len(loader.dataset):,} {MODES[mode]}'
                           for mode, loader in dataLoader.myDataDicts.items())
     device = describeDevice(model.device)
     if model.device.type == 'cpu' and modelParam['cuda']['use_cuda']:
         device += ' (no CUDA found)'
-    form = 'built-in demo data' if isDemo(data_dir) else 'COCO layout'
-    print(f'Data: {form} in {data_dir}, {images} images. Device: {device}.', flush=True)
+    print(f"Data: {modelParam['data_dir']}, {images} images. Device: {device}.", flush=True)
