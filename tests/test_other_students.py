@@ -130,7 +130,8 @@ def test_trained_killed_resumed_and_validated(model, changes, course_folder, con
     validated, loader = restoredModel(param, model)
     scores = validateCaptions(validated, param, loader.config, loader, beamSize=2)
     assert scores['meteor'] == saved['history'][saved['epoch'] - 1]['meteor']
-    assert 0 <= scores['beam_meteor'] <= 1
+    beam = read(param, 'captions_validation_beam2.json')
+    assert len(beam) == 5 and all(result['caption'] for result in beam)  # greedy ones may be empty
 
     forced = {**model_param, 'restoreModelLast': 1}
     critical = build({**config, 'selfCriticalEpochs': 1}, forced, model)
