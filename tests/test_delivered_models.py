@@ -19,8 +19,8 @@ from utils.model import Model
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 
 VALUES = os.path.join(os.path.dirname(__file__), 'deliveredModels.json')
-NAMES = ['task1_rnn_demo', 'task2_gru_demo', 'task3_lstm_demo', 'task4_attention_demo',
-         'task4_attention_flickr8k_photos-c846bb']
+with open(VALUES) as values_file:
+    EXPECTED = json.load(values_file)
 
 
 @functools.lru_cache(maxsize=1)
@@ -60,15 +60,13 @@ def values_of(name):
     return {key: np.float64(numbers).round(4).tolist() for key, numbers in values.items()}
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', EXPECTED)
 def test_captions_logits_and_attention(name):
-    with open(VALUES) as f:
-        expected = json.load(f)[name]
     values = values_of(name)
-    for key in expected:
-        np.testing.assert_allclose(values[key], expected[key], atol=2e-3)
+    for key, expected in EXPECTED[name].items():
+        np.testing.assert_allclose(values[key], expected, atol=2e-3)
 
 
 if __name__ == '__main__':
-    with open(VALUES, 'w') as f:
-        json.dump({name: values_of(name) for name in NAMES}, f)
+    with open(VALUES, 'w') as values_file:
+        json.dump({name: values_of(name) for name in sorted(os.listdir(DELIVERED))}, values_file)
