@@ -1,6 +1,6 @@
 """What the delivered models make of two demo images or two random photos, against committed values.
 
-Run as a script, this writes the values of the models that are there.
+After a delivery, PYTHONPATH=. python tests/test_delivered_models.py writes the values anew.
 """
 import functools
 import importlib
