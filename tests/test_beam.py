@@ -153,7 +153,8 @@ def test_validation_reports_the_beam_beside_greedy(course_folder, config, model_
         assert [result['image_id'] for result in results] == list(range(10, 15))
     assert {result['caption'] for result in greedy} == {''}
     assert all(result['caption'] for result in beam)
-    assert scores['meteor'] == scores['bleu_1'] == 0 < scores['beam_bleu_1']
+    assert scores['meteor_tokens'] == scores['bleu_1'] == 0 < scores['beam_bleu_1']
+    assert scores['beam_meteor_tokens'] > 0
     table = [line.split() for line in scoreTable(scores, 2).splitlines()]
     assert table[0] == ['greedy', 'beam', 'of', '2']
     assert table[1] == ['loss', f"{scores['loss']:.4f}"]

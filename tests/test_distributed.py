@@ -195,6 +195,7 @@ def test_shares_are_those_of_the_same_batches(size, monkeypatch):
         monkeypatch.setattr(distributed, 'rank', lambda: number)
         shares.append(list(ShareOfBatches(sampler, 4, drop_last=False)))
     order = [index for index, _ in sampler]
+    assert {len(share) for share in shares} == {3}
     for first, batch in zip((0, 4, 8), zip(*shares)):
         assert all(batch)
         learned = [index for share in batch for index, _, is_learned in share if is_learned]

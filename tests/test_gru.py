@@ -20,11 +20,8 @@ def gru(cell, x, h):
     return u * h + (1 - u) * candidate
 
 
-def test_the_equations():
+def test_the_gru_cell():
     check_equations(GRUCell, gru)
-
-
-def test_initial_values():
     check_initial_values(
         GRUCell, ['weight_u', 'bias_u', 'weight_r', 'bias_r', 'weight', 'bias'], 0.0)
     assert GRUCell(HIDDEN, INPUT).hidden_state_sizes == HIDDEN

@@ -65,7 +65,7 @@ CONFIG = {'vocabulary_size': 23, 'embedding_size': 5, 'number_of_cnn_features': 
 
 
 @pytest.mark.parametrize('file, cell, layers', list(zip(
-    MODEL_FILES, ('RNN', 'GRU', 'LSTM', 'LSTM'), (1, 2, 3, 2))))
+    MODEL_FILES, ('RNN', 'RNN', 'LSTM', 'LSTM'), (1, 2, 3, 2))))
 def test_a_model_has_the_courses_names(file, cell, layers):
     net = importlib.import_module(file).ImageCaptionModel(
         {**CONFIG, 'cellType': cell, 'num_rnn_layers': layers})

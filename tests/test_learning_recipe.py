@@ -132,11 +132,12 @@ def test_runs_of_two_recipes_do_not_mix(course_folder, config, model_param):
     assert forced.model.feature_mean is None                             # it is past its start
 
 
+@pytest.mark.parametrize('recipe', ['informedStart', 'regularised'])
 def test_a_network_without_the_layers_that_a_recipe_sets_is_named(
-        course_folder, config, model_param):
+        recipe, course_folder, config, model_param):
     course_folder()
     with pytest.raises(UserError, match='needs a network with an output_layer'):
-        build({**config, 'learningRecipe': 'informedStart'}, model_param, WithoutLayers)
+        build({**config, 'learningRecipe': recipe}, model_param, WithoutLayers)
 
 
 class WithoutLayers(torch.nn.Module):

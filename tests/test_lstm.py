@@ -16,10 +16,6 @@ def lstm(cell, x, state):
     return torch.cat([o * torch.tanh(c), c], dim=1)
 
 
-def test_the_equations():
-    check_equations(LSTMCell, lstm)
-
-
 def test_torchs_cell_with_copied_weights():
     cell, x, state = random_cell(LSTMCell)
     theirs = torch.nn.LSTMCell(INPUT, HIDDEN).double()
@@ -32,6 +28,7 @@ def test_torchs_cell_with_copied_weights():
     torch.testing.assert_close(cell(x, state), expected)
 
 
-def test_initial_values():
+def test_the_lstm_cell():
+    check_equations(LSTMCell, lstm)
     names = [f'{kind}{gate}' for gate in ('_f', '_i', '_o', '') for kind in ('weight', 'bias')]
     check_initial_values(LSTMCell, names, 2.0)

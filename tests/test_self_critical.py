@@ -94,8 +94,10 @@ def test_meteor_by_hand():
     _, best = rewards.scores(samples, [[9, END], [3, 4, 5, 6, END], [8, 7, END]])
     assert np.allclose(best[[1, 3]], scores[[1, 3]])                     # the best reference counts
     assert math.isclose(best[2], 0.5 / (0.85 + 0.15 * 0.5) * 0.4)
-    cider, meteors = rewards.scores(samples, [[9, END]])
-    assert np.allclose(rewards([samples], [[[9, END]]]), [cider + METEOR_SHARE * meteors])
+    references = [[[3, 4, 5, 6, END]], [[4, 3, END]]]
+    scores = [rewards.scores(samples, of_image) for of_image in references]
+    expected = [cider + METEOR_SHARE * meteors for cider, meteors in scores]
+    assert np.allclose(rewards([samples] * 2, references), expected)
 
 
 def test_rewards_by_the_data_folder_are_those_of_its_captions(course_folder, config, model_param):
