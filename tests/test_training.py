@@ -70,19 +70,26 @@ def trainUpTo(epoch, trainer):
         trainer.train()
 
 
+def wordy(trainer):
+    """A trainer whose network does not end every caption at once."""
+    trainer.model.net.output_layer.bias.data[0] = -2
+    return trainer
+
+
 def test_a_run_leaves_what_the_readme_says_and_is_kept(course_folder, config, model_param, capsys):
     course_folder()
-    build(config, model_param, curves=True).train()
+    config = {**config, 'learningRate': {'lr': 0.03}}
+    wordy(build(config, model_param, curves=True)).train()
     history = read(model_param, 'history.json')
     assert [entry['epoch'] for entry in history] == [1, 2, 3]
     assert {'train_loss', 'val_loss', 'meteor', 'bleu_4'} <= set(history[0])
     # milestones count epochs
-    assert [round(entry['learning_rate'], 4) for entry in history] == [0.01, 0.01, 0.002]
+    assert [round(entry['learning_rate'], 4) for entry in history] == [0.03, 0.03, 0.006]
     assert [entry['epoch'] for entry in read(model_param, 'times.json')] == [1, 2, 3]
     results = read(model_param, 'captions_epoch3.json')
     assert [result['image_id'] for result in results] == list(range(10, 15))
     best = max(history, key=lambda entry: entry['meteor'])['epoch']
-    assert checkpoints(model_param) == [f'best_epoch{best}.pt', 'last_epoch3.pt']
+    assert checkpoints(model_param) == [f'best_epoch{best}.pt', 'last_epoch3.pt'] and best > 1
     assert os.path.getsize(os.path.join(model_param['img_dir'], 'm', 'curves.png')) > 10000
     out = capsys.readouterr().out
     lines = [line for line in out.splitlines() if line.startswith('epoch')]
@@ -185,14 +192,14 @@ def test_a_broken_checkpoint_ends_training_and_validation_in_a_sentence(course_f
 
 def test_validation_takes_every_size_from_the_checkpoint(course_folder, config, model_param):
     course_folder()
-    build(config, model_param).train()
+    wordy(build(config, model_param)).train()
     param = {**model_param, 'inference': True, 'modeSetups': [['val', False]]}
     model, loader = restoredModel(param, cocoSource_task2_gru.ImageCaptionModel)
     assert not hasattr(model, 'optimizer') and set(loader.myDataDicts) == {'val'}
     scores = validateCaptions(model, param, model.config, loader)
     best = max(read(model_param, 'history.json'), key=lambda entry: entry['meteor'])
     for key in ('meteor', 'bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'cider', 'rouge'):
-        assert scores[key] == best[key]
+        assert scores[key] == best[key] > 0
     assert abs(scores['loss'] - best['val_loss']) < 1e-5
     captions = read(model_param, f"captions_epoch{best['epoch']}.json")
     assert read(model_param, 'captions_validation.json') == captions
