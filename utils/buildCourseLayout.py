@@ -29,6 +29,7 @@ import collections
 import contextlib
 import hashlib
 import json
+import operator
 import os
 import sys
 
@@ -41,6 +42,7 @@ import torch
 from utils.data.captionForms import keyOf, readCaptions, stemOf
 from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED, imageFile
+from utils.data.imageFiles import checked, floats
 from utils.data.photoFeatures import (
     MAKER,
     STANDARD_FILE,
@@ -54,8 +56,9 @@ from utils.data.photoFeatures import (
 from utils.data.regionFeatures import KNOWN_FORMS, filesOfFeatures, readFeatures
 from utils.files.atomic import PARTIAL, readJson, writeAtomically, writeJson, writePickle
 from utils.files.errors import UserError
-from utils.files.foreign import faultIn
+from utils.files.foreign import faultIn, foreignFile, printable
 from utils.files.project import inProject
+from utils.files.runLock import lockFolder
 from utils.generateVocabulary import generateVocabulary
 from utils.processes.progress import progressBar
 from utils.scripts.endings import runScript
@@ -68,7 +71,9 @@ REGIONS = 10            # boxes of an image, for task 4: ten in the course, 36 u
 MINIMUM_COUNT = 3       # 5 is usual for COCO, which has twenty times as many captions as Flickr8k
 
 N_FEATURES = 2048
+LONGEST_NAME = 255  # bytes, on most systems
 AT_THE_TOP = 'at the top of utils/buildCourseLayout.py'
+OTHER_OUT = f'Set another OUT {AT_THE_TOP}.'
 
 
 def bestRegions(features, boxes, scores, number):
@@ -77,7 +82,7 @@ def bestRegions(features, boxes, scores, number):
     Args:
         features: [K, 2048], or [2048, K] as some folders of `.npz` have it.
         boxes: [K, 4] or None.
-        scores: [K], class probabilities [K, C] with the background first, or None.
+        scores: [K] or None.
         number: R, how many boxes are wanted.
 
     Returns:
@@ -85,9 +90,9 @@ def bestRegions(features, boxes, scores, number):
         pixels.
 
     Raises:
-        ValueError: the features are unusable; the message says why.
+        ValueError, TypeError: the features are unusable; the message says why.
     """
-    features = np.asarray(features, dtype=np.float32)
+    features = np.asarray(features)
     if features.ndim == 2 and features.shape[1] != N_FEATURES == len(features):
         features = features.T                                              # [K, 2048]
     if features.shape[1:] != (N_FEATURES,) or len(features) == 0:
@@ -95,14 +100,9 @@ def bestRegions(features, boxes, scores, number):
     K = len(features)
     order = np.arange(K)
     if scores is not None:
-        scores = np.asarray(scores, dtype=np.float32).reshape(K, -1)
-        if scores.shape[1] > 1:
-            scores = scores[:, 1:]
-        order = np.argsort(-scores.max(1), kind='stable')
+        order = np.argsort(-np.asarray(scores, dtype=np.float32).reshape(K), kind='stable')
     chosen = np.resize(order, number)
-    features = features[chosen]                                            # [R, 2048]
-    if not np.isfinite(features).all():
-        raise ValueError('not finite')
+    features = floats(features[chosen], [number, N_FEATURES], 'features')
     if np.shape(boxes) != (K, 4):
         return features, None
     boxes = np.asarray(boxes, dtype=np.float32)[chosen]                    # [R, 4]
@@ -111,46 +111,52 @@ def bestRegions(features, boxes, scores, number):
     return features, boxes if in_order and in_pixels else None
 
 
-def photosAmong(paths):
-    """The photos in folders of photos; an empty list where there are features instead.
-
-    Raises:
-        UserError: a path does not exist or holds neither.
-    """
-    are_features = any(map(filesOfFeatures, paths))
-    photos = []
-    for path in paths:
-        found = filesOfFeatures(path) if are_features else photosIn(path)
-        if not found:
-            kind = 'features' if are_features else 'photos or features'
-            raise UserError(f'There are no {kind} at {path}. Set FEATURES {AT_THE_TOP}. '
-                            f'{KNOWN_FORMS}')
-        photos += found
-    return [] if are_features else photos
-
-
-def begin(root, madeOf):
+def begin(root, madeOf, files):
     """Makes the folders of a data folder that is to be built, or to be gone on with.
 
     Args:
         root: its path.
         madeOf: dict setting → value, on which the files depend.
+        files: paths of all files of FEATURES, which depend on them too; more may be added.
+
+    Returns:
+        the lock of the folder.
 
     Raises:
-        UserError: it was begun with other settings.
+        UserError: it cannot be made, another process builds it, or it was begun with others.
     """
-    path = os.path.join(root, 'madeOf.json')
-    if os.path.isdir(root) and readJson(path, None) != madeOf:
-        raise UserError(f'{root} was begun with other {", ".join(madeOf)}. Remove it, or set '
-                        f'another OUT {AT_THE_TOP}.')
-    names = [split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED)]
-    for name in ['vocabulary', *IMAGE_FOLDERS.values(), *names]:
-        folder = os.path.join(root, name)
-        os.makedirs(folder, exist_ok=True)
-        for file in os.listdir(folder):
-            if file.startswith(PARTIAL):  # half written when an earlier start was killed
-                os.remove(os.path.join(folder, file))
-    writeJson(path, madeOf)
+    with foreignFile(root, OTHER_OUT):
+        os.makedirs(root, exist_ok=True)
+        lock = lockFolder(root, OTHER_OUT)
+        path = os.path.join(root, 'madeOf.json')
+        begun = readJson(path, None)
+        names = [split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED)]
+        folders = [os.path.join(root, name)
+                   for name in ['vocabulary', *IMAGE_FOLDERS.values(), *names]]
+        if begun is None and os.path.exists(folders[0]):
+            begun = dict.fromkeys(madeOf)
+        stamps = {}
+        for file in files:
+            status = os.stat(file)
+            stamps[os.path.basename(file)] = [status.st_size, status.st_mtime_ns]
+        if begun:
+            changed = [key for key, value in madeOf.items() if begun[key] != value]
+            before = begun.get('FEATURES', stamps)
+            common = before.keys() & stamps.keys()
+            if not common or any(before[name] != stamps[name] for name in common):
+                changed.append('FEATURES')
+            if changed:
+                raise UserError(f'{root} was begun with other {", ".join(changed)}; to FEATURES '
+                                f'more may be added. Set that back, remove the folder, or set '
+                                f'another OUT {AT_THE_TOP}.')
+            stamps = {**before, **stamps}
+        writeJson(path, {**madeOf, 'FEATURES': stamps})
+        for folder in folders:
+            os.makedirs(folder, exist_ok=True)
+            for file in os.listdir(folder):
+                if file.startswith(PARTIAL):  # half written when an earlier start was killed
+                    os.remove(os.path.join(folder, file))
+    return lock
 
 
 def imageFiles(root, image):
@@ -160,12 +166,24 @@ def imageFiles(root, image):
 
 
 def writeImage(root, image, features, boxes, wordToToken):
-    """Writes an image's two files: features [R, 2048], boxes [R, 4] or None."""
-    record = captionRecord(image.name, image.captions, wordToToken)
+    """Writes an image's two files: features [R, 2048], boxes [R, 4] or None.
+
+    Raises:
+        ValueError: training could not use them; the message says why.
+    """
+    record = {'cnn_features': features,
+              **captionRecord(image.name, image.captions, wordToToken)}
     if boxes is not None:
         record['boxes'] = boxes
-    for path, values in zip(imageFiles(root, image), (features, features.max(0))):
-        writePickle(path, {'cnn_features': values, **record})
+    checked(record, list(features.shape))
+    if max(map(len, record['captions'])) == 2:
+        raise ValueError('captions without words')
+    paths = imageFiles(root, image)
+    name = os.path.basename(paths[0])
+    if name.startswith('.') or len(os.fsencode(name)) > LONGEST_NAME:
+        raise ValueError('a name that is too long, or that is hidden by a dot')
+    for path, values in zip(paths, (features, features.max(0))):
+        writePickle(path, {**record, 'cnn_features': values})
 
 
 def fromFeatures(paths, images, left_out, broken, regions):
@@ -240,9 +258,9 @@ def report(root, about, images, left_out):
         skipped[reason].append(images[key].name)
     about += [f'Left out, {reason}: {len(names):,}, such as {names[0]}.'
               for reason, names in skipped.items()]
-    text = '\n'.join(about) + '\n'
+    text = '\n'.join(map(printable, about)) + '\n'
     print(text, end='')
-    writeAtomically(os.path.join(root, 'about.txt'), text.encode('utf-8', 'replace'))
+    writeAtomically(os.path.join(root, 'about.txt'), text.encode())
     writeJson(os.path.join(root, 'skipped.json'), skipped)
     for mode in SPLITS:
         if left[mode] == given[mode]:
@@ -263,17 +281,26 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     Raises:
         UserError: something is missing or unusable, or there is nothing to train or to validate on.
     """
-    if os.path.exists(out):
+    root = f'{out}.partial'
+    if os.path.lexists(out):
         raise UserError(f'{out} exists already. Set another OUT {AT_THE_TOP}, or, to add images '
-                        f'to it, rename it to {out}.partial first.')
-    photos = photosAmong(features)
+                        f'to it, rename it to {root} first.')
+    for constant, paths in (('CAPTIONS', [captions]), ('FEATURES', features)):
+        for path in paths:
+            if not os.path.exists(path):
+                raise UserError(f'{path} does not exist. Set {constant} {AT_THE_TOP}.')
+    filesIn, kind, things = filesOfFeatures, 'features', 'images'
+    if not any(map(filesIn, features)):
+        filesIn, kind, things = photosIn, f'photos, by {MAKER}', 'photos'
+    files = [filesIn(path) for path in features]
+    if not all(files):
+        raise UserError(f'There are no photos or features at {features[files.index([])]}. '
+                        f'Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
+    files = sum(files, [])
     images, form = readCaptions(captions)
-    root, kind = f'{out}.partial', 'features'
-    if photos:
-        kind = f'photos, by {MAKER}'
     hashed = hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest()
-    begin(root, {'captions': hashed, 'kind of FEATURES': kind, 'MINIMUM_COUNT': minimumCount,
-                 'REGIONS': regions})
+    lock = begin(root, {'captions': hashed, 'kind of FEATURES': kind,
+                        'MINIMUM_COUNT': minimumCount, 'REGIONS': regions}, files)
     words = [list(map(sys.intern, wordsOfCaption(caption)))  # each word once in memory
              for image in images.values() if image.mode == 'train' for caption in image.captions]
     vocabulary = generateVocabulary(words, minimumCount)
@@ -282,31 +309,43 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     left_out = {key: 'no features' for key, image in images.items()
                 if not os.path.exists(imageFiles(root, image)[1])}  # the second one written
     broken = {}
-    if photos:
-        made = fromPhotos(photos, images, left_out, broken, root)
+    if filesIn is photosIn:
+        made = fromPhotos(files, images, left_out, broken, root)
     else:
         made = fromFeatures(features, images, left_out, broken, regions)
     for name, values, boxes in made:
         key = keyOf(name)
         if key in left_out:  # not yet written with other features
-            writeImage(root, images[key], values, boxes, wordToToken)
-            del left_out[key]
+            try:
+                writeImage(root, images[key], values, boxes, wordToToken)
+            except ValueError as error:
+                broken[name] = str(error)
+            else:
+                del left_out[key]
     left_out.update((keyOf(name), why) for name, why in broken.items() if keyOf(name) in left_out)
     without = sum(keyOf(name) not in images for name in broken)
     report(root, ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
                   f'Made of {kind}: {", ".join(features)}.',
-                  f'{without:,} of them have no captions and are left out.',
+                  f'{without:,} {things} have no captions for training or validation and are left '
+                  'out.',
                   f'Vocabulary: {len(wordToToken):,} words, those which the training captions have '
                   f'{minimumCount} times or more.'], images, left_out)
-    os.replace(root, out)
-    print(f'{out} is complete. Set DATA_ROOT in utils/dataRoot.py to it.')
+    lock.release()
+    with foreignFile(out, OTHER_OUT):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(lock.lock_file)
+        os.replace(root, out)
+    print(printable(f'{out} is complete. Set DATA_ROOT in utils/dataRoot.py to it.'))
 
 
 def main():
-    features = [FEATURES] if isinstance(FEATURES, str) else FEATURES
-    captions, out, *features = [inProject(os.path.expanduser(path))
-                                for path in (CAPTIONS, OUT, *features)]
-    buildCourseLayout(captions, features, os.path.normpath(out), MINIMUM_COUNT, REGIONS)
+    with foreignFile('utils/buildCourseLayout.py', 'Set the constants at its top.'):
+        features = [FEATURES] if isinstance(FEATURES, str) else FEATURES
+        captions, out, *features = [os.path.normpath(inProject(os.path.expanduser(path)))
+                                    for path in (CAPTIONS, OUT, *features)]
+        if min(map(operator.index, (MINIMUM_COUNT, REGIONS))) < 1:
+            raise ValueError('MINIMUM_COUNT and REGIONS must be whole numbers of 1 or more')
+    buildCourseLayout(captions, features, out, MINIMUM_COUNT, REGIONS)
 
 
 if __name__ == '__main__':

@@ -52,16 +52,20 @@ def readCaptions(path):
         raise UserError(f'One file of captions is needed; found at {path}: '
                         f'{", ".join(sorted(found)) or "none"}. {SET_CAPTIONS}')
     file, read = found.popitem()
-    images = {}
+    images, seen = {}, {}
     with foreignFile(file, SET_CAPTIONS):
         listed, what = read(file)
         for image in listed:
-            other = images.setdefault(keyOf(image.name), image)
-            if other is not image:
-                raise ValueError(f'{other.name} and {image.name} count as the same photo; each '
-                                 'must have its own name, and be for training or for validation')
-            if not all(isinstance(caption, str) for caption in image.captions):
-                raise ValueError(f'a caption of {image.name} is not a text')
+            if not all(isinstance(text, str) for text in (image.name, *image.captions)):
+                raise ValueError(f'the name or a caption of {image.name} is not a text')
+            images[keyOf(image.name)] = image
+            # also without an ending that is no photo's, as scores are by such names
+            for key in (keyOf(image.name), keyOf(os.path.splitext(image.name)[0])):
+                other = seen.setdefault(key, image)
+                if other is not image:
+                    raise ValueError(f'{other.name} and {image.name} count as the same photo; each '
+                                     'must have its own name, and be for training or for '
+                                     'validation')
         for mode in ('train', 'val'):
             if not any(image.mode == mode for image in listed):
                 raise ValueError(f'it has no captions of {mode} images')
@@ -73,8 +77,8 @@ def keyOf(name):
     """What connects an image's captions with its photo or features, all of which have a name:
     COCO's id, as '139' for 'COCO_val2014_000000000139.jpg', or the file name without ending."""
     stem = stemOf(name)
-    coco_id = re.fullmatch('(?:COCO_[a-z]+20[0-9]{2}_)?0*([0-9]+)', stem)
-    return coco_id[1] if coco_id else stem
+    coco_id = re.fullmatch(r'(?:COCO_[a-z]+20\d\d_)?(\d{1,250})', stem)
+    return str(int(coco_id[1])) if coco_id else stem
 
 
 def stemOf(name):
@@ -86,7 +90,8 @@ def stemOf(name):
 def _filesIn(folder):
     """The paths of the files in a folder and in its folders."""
     folder = glob.escape(folder)
-    return sorted(glob.glob(f'{folder}/*') + glob.glob(f'{folder}/*/*'))
+    paths = glob.glob(f'{folder}/*') + glob.glob(f'{folder}/*/*')
+    return sorted(filter(os.path.isfile, paths))
 
 
 def _readCoco(path):
@@ -130,19 +135,21 @@ def _readTokens(path):
 
 
 def _readTable(path):
-    captions = collections.defaultdict(list)
-    separator = None
+    captions, separator, columns = collections.defaultdict(list), None, set()
     for number, line in linesIn(path):
-        separator = separator or re.search(r'[,;|\t]|$', line)[0]
+        separator = separator or re.search(r'[,;|\t]|$', line)[0] or ','
         # Each line by itself: a quote that is not closed does not reach the next one.
         name, *rest = next(csv.reader([line], delimiter=separator))
+        columns.add(1 + len(rest))
         if os.path.splitext(name.strip())[1].lower() in ENDINGS:
             caption = separator.join(rest).strip()  # its separators need no quotes
             caption = re.sub(r'^\d+\| *', '', caption)  # results.csv numbers them
             if caption:
                 captions[name.strip()].append(caption)
-        elif number > 1 or (len(rest) > 1 and separator != '|'):  # no header of two columns
+        elif number > 1 or not 1 <= len(rest) <= 1 + (separator == '|'):  # no header
             raise ValueError(f'line {number} is not the name of a photo and its caption')
+    if len(columns) == 1 and columns != {2} and separator != '|':
+        raise ValueError(f'each line has {max(columns)} columns instead of two, photo and caption')
     images = _imagesInLists(captions, path)
     if images is not None:
         return images, f'{path}, official lists'

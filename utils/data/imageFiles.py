@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from utils.data.captionWords import START
-from utils.files.errors import UserError
-from utils.files.foreign import faultIn
+from utils.files.foreign import foreignFile
 from utils.files.regular import openRegular
 from utils.files.safePickle import RestrictedUnpickler, loadPickle
 
@@ -66,15 +65,10 @@ def loadWithStamp(path, shape):
 
     `offset` is where the file holds the features as raw float32 values, -1 where it does not.
     """
-    try:
+    with foreignFile(path, 'Copy it again from where the data came from.'):
         with openRegular(path) as f:
             data, status = f.read(), os.fstat(f.fileno())
-        image = _checked(RestrictedUnpickler(io.BytesIO(data)).load(), shape)
-    except OSError as error:
-        raise UserError(f'The feature file {path} cannot be read: {error.strerror}.') from None
-    except Exception as error:  # whatever a broken file leads to
-        raise UserError(f'The feature file {path} cannot be used: {faultIn(error)}. '
-                        'Copy it again from where the data came from.') from None
+        image = checked(RestrictedUnpickler(io.BytesIO(data)).load(), shape)
     raw = image['cnn_features'].numpy().tobytes()
     offset = data.find(raw[:BYTES_LOOKED_FOR])  # all of them would take as long as all the rest
     if data[offset:offset + len(raw)] != raw:
@@ -100,18 +94,23 @@ def readRaw(path, stamp, offset, features):
         os.close(descriptor)
 
 
-def _checked(image, shape):
+def checked(image, shape):
+    """What a file holds, as `loadImage` returns it.
+
+    Raises:
+        ValueError, TypeError: training could not use it; the message says why.
+    """
     missing = [key for key in KEYS if key not in image]
     if missing:
         raise ValueError(f'it has no {", ".join(missing)}')
-    checked = {'cnn_features': torch.from_numpy(_floats(image['cnn_features'], shape, 'features')),
-               'imgPath': _text(image['imgPath']),
-               'original_captions': list(map(_text, _list(image['original_captions']))),
-               'captions': [list(map(_text, _list(words))) for words in _list(image['captions'])],
-               'captionsAsTokens': [list(map(operator.index, _list(tokens)))
-                                    for tokens in _list(image['captionsAsTokens'])]}
-    captions = checked['captionsAsTokens']
-    if not len(captions) == len(checked['captions']) == len(checked['original_captions']) > 0:
+    found = {'cnn_features': torch.from_numpy(floats(image['cnn_features'], shape, 'features')),
+             'imgPath': _text(image['imgPath']),
+             'original_captions': list(map(_text, _list(image['original_captions']))),
+             'captions': [list(map(_text, _list(words))) for words in _list(image['captions'])],
+             'captionsAsTokens': [list(map(operator.index, _list(tokens)))
+                                  for tokens in _list(image['captionsAsTokens'])]}
+    captions = found['captionsAsTokens']
+    if not len(captions) == len(found['captions']) == len(found['original_captions']) > 0:
         raise ValueError('its lists original_captions, captions and captionsAsTokens are empty or '
                          'of different lengths')
     for tokens in captions:
@@ -119,12 +118,16 @@ def _checked(image, shape):
             raise ValueError(f'a caption of captionsAsTokens has no start token {START}, a token '
                              f'below 0, or more than {MOST_TOKENS:,} tokens')
     if 'boxes' in image:
-        checked['boxes'] = _floats(image['boxes'], [len(image['boxes']), 4], 'boxes')
-    return checked
+        found['boxes'] = floats(image['boxes'], [len(image['boxes']), 4], 'boxes')
+    return found
 
 
-def _floats(value, shape, what):
-    """A contiguous float32 array of an array or a tensor, all of it finite."""
+def floats(value, shape, what):
+    """A contiguous float32 array of an array or a tensor of this shape, all of it finite.
+
+    Raises:
+        ValueError, TypeError: it is not so; the message says why.
+    """
     if list(getattr(value, 'shape', '')) != shape:
         found = list(value.shape) if hasattr(value, 'shape') else type(value).__name__
         raise ValueError(f'its {what} have the shape {found}, not {shape}')

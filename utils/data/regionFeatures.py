@@ -4,7 +4,7 @@ Understood are, beside photos themselves (utils/data/photoFeatures.py):
 
 - The TSV of bottom-up attention (Anderson et al. 2018, arXiv:1707.07998), `*.tsv` or `*.tsv.0` …,
   or a folder of such files: a line per image with the columns of `TSV_COLUMNS`, told apart by
-  their number. `boxes`, `features`, `objects_conf` and `cls_prob` are base64 of float32.
+  their number. `boxes`, `features` and `objects_conf` are base64 of float32.
 - A folder of `*.npz` or `*.npy`, one per image, named by its id or its photo (`139.npz`,
   `COCO_val2014_000000000139.jpg.npy`). A `.npy` is the features; a `.npz` holds them under one of
   `FEATURE_KEYS`, boxes and scores, if any, under one of `BOX_KEYS` and of `SCORE_KEYS`.
@@ -22,14 +22,13 @@ import numpy as np
 from utils.files.foreign import foreignFile, jsonIn
 
 TSV_COLUMNS = {len(columns.split()): columns.split() for columns in (
-    'image_id image_w image_h num_boxes boxes features',           # as published
-    'image_id image_w image_h num_boxes boxes features cls_prob',  # ViLBERT's
+    'image_id image_w image_h num_boxes boxes features',  # as published
     'img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features',
-)}                                                                 # the last: LXMERT's
+)}                                                        # the last: LXMERT's
 FEATURE_KEYS = 'features', 'feat', 'x', 'arr_0'
 BOX_KEYS = 'boxes', 'bbox'
-SCORE_KEYS = 'scores', 'conf', 'objects_conf', 'cls_prob'
-ENCODED = 'features', 'boxes', 'objects_conf', 'cls_prob'  # columns that are used
+SCORE_KEYS = 'scores', 'conf', 'objects_conf'
+ENCODED = 'features', 'boxes', 'objects_conf'  # columns that are used
 KNOWN_FORMS = 'The forms that are understood stand at the top of utils/data/regionFeatures.py.'
 
 
@@ -37,7 +36,8 @@ def filesOfFeatures(path):
     """The sorted paths of the files of features in a folder, or the file `path` itself; an empty
     list where there are none."""
     files = [entry.path for entry in os.scandir(path)] if os.path.isdir(path) else [path]
-    return sorted(file for file in files if re.search(r'\.(tsv(\.\d+)?|npz|npy)$', file))
+    return sorted(file for file in files
+                  if re.search(r'\.(tsv(\.\d+)?|npz|npy)$', file) and os.path.isfile(file))
 
 
 def readFeatures(path):
@@ -106,7 +106,7 @@ def _features(arrays):
 def _readArray(path):
     stem = os.path.splitext(path)[0]
     files = [path, f'{stem}_boxes.npy', f'{stem}_scores.npy']
-    arrays = [np.load(file, mmap_mode='r', allow_pickle=False) if os.path.exists(file) else None
+    arrays = [np.load(file, mmap_mode='r', allow_pickle=False) if os.path.isfile(file) else None
               for file in files]
     names, shape = jsonIn(f'{stem}_ids.json'), list(arrays[0].shape)
     if not isinstance(names, list) or len(shape) != 3 or len(names) != shape[0]:

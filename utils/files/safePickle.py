@@ -76,6 +76,9 @@ def _load(file, **options):
 
 def loadCheckpoint(file):
     """The checkpoint in a file or at its path, its tensors on the CPU; errors as `loadPickle`'s."""
+    if isinstance(file, str):
+        with openRegular(file) as f:
+            return loadCheckpoint(f)
     if 'weights_only' in inspect.signature(torch.load).parameters:
         return torch.load(file, map_location='cpu', weights_only=True)
     restricted = types.SimpleNamespace(__name__='restricted', Unpickler=RestrictedUnpickler,
