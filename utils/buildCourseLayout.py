@@ -27,9 +27,10 @@ is renamed to OUT when all features are read. Then set DATA_ROOT in utils/dataRo
 """
 import collections
 import contextlib
+import glob
 import hashlib
+import itertools
 import json
-import operator
 import os
 import sys
 
@@ -42,7 +43,7 @@ import torch
 from utils.data.captionForms import keyOf, readCaptions, stemOf
 from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED, imageFile
-from utils.data.imageFiles import checked, floats
+from utils.data.imageFiles import DETECTIONS, checked, floats
 from utils.data.photoFeatures import (
     MAKER,
     STANDARD_FILE,
@@ -116,46 +117,40 @@ def begin(root, madeOf, files):
 
     Args:
         root: its path.
-        madeOf: dict setting → value, on which the files depend.
-        files: paths of all files of FEATURES, which depend on them too; more may be added.
+        madeOf: dict setting → value, on which the images depend.
+        files: those of FEATURES, on which they depend too; more may come later.
 
     Returns:
-        the lock of the folder.
+        the folder's lock.
 
     Raises:
-        UserError: it cannot be made, another process builds it, or it was begun with others.
+        UserError: another process builds it, it was begun with others, or it cannot be made.
     """
+    path = os.path.join(root, 'madeOf.json')
+    stamps = {}
+    for file in files:
+        status = os.stat(file)
+        stamps[os.path.basename(file)] = f'{status.st_size} bytes {status.st_mtime_ns}'
     with foreignFile(root, OTHER_OUT):
+        is_new = not os.path.exists(root)
         os.makedirs(root, exist_ok=True)
         lock = lockFolder(root, OTHER_OUT)
-        path = os.path.join(root, 'madeOf.json')
-        begun = readJson(path, None)
-        names = [split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED)]
-        folders = [os.path.join(root, name)
-                   for name in ['vocabulary', *IMAGE_FOLDERS.values(), *names]]
-        if begun is None and os.path.exists(folders[0]):
-            begun = dict.fromkeys(madeOf)
-        stamps = {}
-        for file in files:
-            status = os.stat(file)
-            stamps[os.path.basename(file)] = [status.st_size, status.st_mtime_ns]
-        if begun:
-            changed = [key for key, value in madeOf.items() if begun[key] != value]
-            before = begun.get('FEATURES', stamps)
-            common = before.keys() & stamps.keys()
-            if not common or any(before[name] != stamps[name] for name in common):
-                changed.append('FEATURES')
-            if changed:
-                raise UserError(f'{root} was begun with other {", ".join(changed)}; to FEATURES '
-                                f'more may be added. Set that back, remove the folder, or set '
-                                f'another OUT {AT_THE_TOP}.')
-            stamps = {**before, **stamps}
-        writeJson(path, {**madeOf, 'FEATURES': stamps})
-        for folder in folders:
-            os.makedirs(folder, exist_ok=True)
-            for file in os.listdir(folder):
-                if file.startswith(PARTIAL):  # half written when an earlier start was killed
-                    os.remove(os.path.join(folder, file))
+        begun = madeOf if is_new else readJson(path, {})
+        changed = [key for key in madeOf if begun.get(key) != madeOf[key]]
+        before = begun.get('FEATURES', stamps)
+        same = [before[name] == stamps[name] for name in before.keys() & stamps.keys()]
+        if not (all(same) and any(same)):
+            changed.append('FEATURES')
+        if changed:
+            raise UserError(f'{root} was begun with other {", ".join(changed)}. Set that back, '
+                            f'remove the folder, or set another OUT {AT_THE_TOP}. To FEATURES more '
+                            'may be added.')
+        writeJson(path, {**madeOf, 'FEATURES': {**before, **stamps}})
+        folders = [split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED)]
+        for name in ['vocabulary', *IMAGE_FOLDERS.values(), *folders]:
+            os.makedirs(os.path.join(root, name), exist_ok=True)
+        for file in glob.glob(os.path.join(glob.escape(root), '*', f'{PARTIAL}*')):
+            os.remove(file)  # half written when an earlier start was killed
     return lock
 
 
@@ -165,11 +160,11 @@ def imageFiles(root, image):
             for stub in (UNPOOLED, POOLED)]
 
 
-def writeImage(root, image, features, boxes, wordToToken):
-    """Writes an image's two files: features [R, 2048], boxes [R, 4] or None.
+def recordOf(image, features, boxes, wordToToken):
+    """What an image's file holds, with features [R, 2048], and boxes [R, 4] or None.
 
     Raises:
-        ValueError: training could not use them; the message says why.
+        ValueError: training could not use it; the message says why.
     """
     record = {'cnn_features': features,
               **captionRecord(image.name, image.captions, wordToToken)}
@@ -177,47 +172,25 @@ def writeImage(root, image, features, boxes, wordToToken):
         record['boxes'] = boxes
     checked(record, list(features.shape))
     if max(map(len, record['captions'])) == 2:
-        raise ValueError('captions without words')
-    paths = imageFiles(root, image)
-    name = os.path.basename(paths[0])
-    if name.startswith('.') or len(os.fsencode(name)) > LONGEST_NAME:
-        raise ValueError('a name that is too long, or that is hidden by a dot')
-    for path, values in zip(paths, (features, features.max(0))):
-        writePickle(path, {**record, 'cnn_features': values})
+        raise ValueError('no words in its captions')
+    name = f'{stemOf(image.name)}.pickle'
+    if name.startswith('.') or '\0' in name or len(os.fsencode(name)) > LONGEST_NAME:
+        raise ValueError('a name that is hidden, too long or impossible')
+    return record
 
 
-def fromFeatures(paths, images, left_out, broken, regions):
-    """Reads the features of the images that are left out so far.
-
-    Args:
-        paths: files and folders of features.
-        images: dict key → `Image`.
-        left_out: dict with the keys of the images to be read.
-        broken: dict name → why, to which the features are added that cannot be used.
-        regions: R, boxes of each image.
-
-    Yields:
-        (name, features [R, 2048], boxes [R, 4] or None) of each of the others.
-    """
-    for path in paths:
-        found = readFeatures(path)
-        for name, read in progressBar(found, os.path.basename(path), {'inNotebook': False}):
-            key = keyOf(name)
-            if key in left_out:
-                try:
-                    features, boxes = bestRegions(*read(), regions)
-                except Exception as error:
-                    broken[name] = f'features that cannot be used ({faultIn(error)})'
-                else:
-                    yield name, features, boxes
-            elif key not in images:
-                broken[name] = 'no captions'
-
-
-def fromPhotos(paths, images, left_out, broken, root):
-    """Makes features of photos, as `fromFeatures` reads them, and links to the photos.
+def fromPhotos(paths, images, left_out, root):
+    """Makes features of the photos of images that are left out so far, and links to the photos.
 
     The folder `root` has the features' standard, or is given one.
+
+    Args:
+        paths: those of the photos.
+        images: dict key → `Image`.
+        left_out: dict key → why, to which the photos are added that cannot be read.
+
+    Yields:
+        (path, read), as `readFeatures` does.
 
     Raises:
         UserError: none of the photos is for training.
@@ -225,47 +198,17 @@ def fromPhotos(paths, images, left_out, broken, root):
     maker = PhotoFeatures(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
     standard = readStandard(root)
     if standard is None:
-        training = {key for key, image in images.items() if image.mode == 'train'}
+        training = {key for key in images if images[key].mode == 'train'}
         standard = makeStandard(maker, [path for path in paths if keyOf(path) in training])
         writeJson(os.path.join(root, STANDARD_FILE), standard)
-    broken.update({path: 'no captions' for path in paths if keyOf(path) not in images})
+    broken = {}
     paths = [path for path in paths if keyOf(path) in left_out]
     for path, features, boxes in featuresOfPhotos(maker, paths, broken, 'photos'):
         image = images[keyOf(path)]
         with contextlib.suppress(OSError):  # it is there, or the system allows no links
             os.symlink(os.path.abspath(path), imageFile(root, image.mode, image.name))
-        yield path, np.ascontiguousarray(applyStandard(standard, features)), boxes
-
-
-def report(root, about, images, left_out):
-    """Prints and writes what was done: about.txt, and skipped.json (reason → file names).
-
-    Args:
-        root: path of the data folder.
-        about: list of sentences, to which the numbers are added.
-        images: dict key → `Image`.
-        left_out: dict key → why.
-
-    Raises:
-        UserError: there is nothing to train or to validate on.
-    """
-    given = collections.Counter(image.mode for image in images.values())
-    left = collections.Counter(images[key].mode for key in left_out)
-    about += [f'{mode}: {given[mode] - left[mode]:,} of {given[mode]:,} images with captions.'
-              for mode in SPLITS]
-    skipped = collections.defaultdict(list)
-    for key, reason in left_out.items():
-        skipped[reason].append(images[key].name)
-    about += [f'Left out, {reason}: {len(names):,}, such as {names[0]}.'
-              for reason, names in skipped.items()]
-    text = '\n'.join(map(printable, about)) + '\n'
-    print(text, end='')
-    writeAtomically(os.path.join(root, 'about.txt'), text.encode())
-    writeJson(os.path.join(root, 'skipped.json'), skipped)
-    for mode in SPLITS:
-        if left[mode] == given[mode]:
-            raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
-                            f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
+        yield path, lambda: (applyStandard(standard, features), boxes, None)
+    left_out.update((keyOf(path), why) for path, why in broken.items() if keyOf(path) in left_out)
 
 
 def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
@@ -285,17 +228,15 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     if os.path.lexists(out):
         raise UserError(f'{out} exists already. Set another OUT {AT_THE_TOP}, or, to add images '
                         f'to it, rename it to {root} first.')
-    for constant, paths in (('CAPTIONS', [captions]), ('FEATURES', features)):
-        for path in paths:
-            if not os.path.exists(path):
-                raise UserError(f'{path} does not exist. Set {constant} {AT_THE_TOP}.')
-    filesIn, kind, things = filesOfFeatures, 'features', 'images'
-    if not any(map(filesIn, features)):
-        filesIn, kind, things = photosIn, f'photos, by {MAKER}', 'photos'
-    files = [filesIn(path) for path in features]
-    if not all(files):
-        raise UserError(f'There are no photos or features at {features[files.index([])]}. '
-                        f'Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
+    kind = 'features'
+    files = list(map(filesOfFeatures, features))
+    if not any(files):
+        kind = f'photos, by {MAKER}'
+        files = list(map(photosIn, features))
+    for path, found in zip(features, files):
+        if not found:
+            raise UserError(f'There are no photos or features at {path}; all must be of one kind. '
+                            f'Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
     files = sum(files, [])
     images, form = readCaptions(captions)
     hashed = hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest()
@@ -305,46 +246,64 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
              for image in images.values() if image.mode == 'train' for caption in image.captions]
     vocabulary = generateVocabulary(words, minimumCount)
     writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
-    wordToToken = vocabulary['wordToToken']
     left_out = {key: 'no features' for key, image in images.items()
                 if not os.path.exists(imageFiles(root, image)[1])}  # the second one written
-    broken = {}
-    if filesIn is photosIn:
-        made = fromPhotos(files, images, left_out, broken, root)
+    if kind == 'features':
+        made = itertools.chain.from_iterable(
+            progressBar(readFeatures(path), os.path.basename(path), {'inNotebook': False})
+            for path in features)
+        without = 0
     else:
-        made = fromFeatures(features, images, left_out, broken, regions)
-    for name, values, boxes in made:
+        made, regions = fromPhotos(files, images, left_out, root), DETECTIONS
+        without = sum(keyOf(path) not in images for path in files)
+    for name, read in made:
         key = keyOf(name)
+        without += key not in images
         if key in left_out:  # not yet written with other features
+            image = images[key]
             try:
-                writeImage(root, images[key], values, boxes, wordToToken)
-            except ValueError as error:
-                broken[name] = str(error)
-            else:
-                del left_out[key]
-    left_out.update((keyOf(name), why) for name, why in broken.items() if keyOf(name) in left_out)
-    without = sum(keyOf(name) not in images for name in broken)
-    report(root, ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
-                  f'Made of {kind}: {", ".join(features)}.',
-                  f'{without:,} {things} have no captions for training or validation and are left '
-                  'out.',
-                  f'Vocabulary: {len(wordToToken):,} words, those which the training captions have '
-                  f'{minimumCount} times or more.'], images, left_out)
-    lock.release()
+                record = recordOf(image, *bestRegions(*read(), regions), vocabulary['wordToToken'])
+                values = record['cnn_features']
+                both = values, values.max(0)
+            except Exception as error:  # whatever broken features lead to
+                left_out[key] = f'it cannot be used ({faultIn(error)})'
+                continue
+            for path, values in zip(imageFiles(root, image), both):
+                writePickle(path, {**record, 'cnn_features': values})
+            del left_out[key]
+
+    skipped = collections.defaultdict(list)  # reason → file names
+    for key, reason in left_out.items():
+        skipped[reason].append(images[key].name)
+    given, left = (collections.Counter(images[key].mode for key in keys)
+                   for keys in (images, left_out))
+    about = ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
+             f'Made of {kind}: {", ".join(features)}.',
+             f'{without:,} {kind.split(",")[0]} have no captions and are left out.',
+             f'Vocabulary: {len(vocabulary["tokens"]):,} words, those which the training captions '
+             f'have {minimumCount} times or more.',
+             *(f'{mode}: {given[mode] - left[mode]:,} of {given[mode]:,} images with captions.'
+               for mode in SPLITS),
+             *(f'Left out, {reason}: {len(names):,}, such as {names[0]}.'
+               for reason, names in skipped.items())]
+    text = '\n'.join(map(printable, about)) + '\n'
+    print(text, end='')
+    writeAtomically(os.path.join(root, 'about.txt'), text.encode())
+    writeJson(os.path.join(root, 'skipped.json'), skipped)
+    for mode in SPLITS:
+        if left[mode] == given[mode]:
+            raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
+                            f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
+    lock.release()  # as some systems rename no folder with an open file
     with foreignFile(out, OTHER_OUT):
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(lock.lock_file)
         os.replace(root, out)
     print(printable(f'{out} is complete. Set DATA_ROOT in utils/dataRoot.py to it.'))
 
 
 def main():
-    with foreignFile('utils/buildCourseLayout.py', 'Set the constants at its top.'):
-        features = [FEATURES] if isinstance(FEATURES, str) else FEATURES
-        captions, out, *features = [os.path.normpath(inProject(os.path.expanduser(path)))
-                                    for path in (CAPTIONS, OUT, *features)]
-        if min(map(operator.index, (MINIMUM_COUNT, REGIONS))) < 1:
-            raise ValueError('MINIMUM_COUNT and REGIONS must be whole numbers of 1 or more')
+    features = [FEATURES] if isinstance(FEATURES, str) else FEATURES
+    captions, out, *features = [os.path.normpath(inProject(os.path.expanduser(path)))
+                                for path in (CAPTIONS, OUT, *features)]
     buildCourseLayout(captions, features, out, MINIMUM_COUNT, REGIONS)
 
 

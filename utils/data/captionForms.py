@@ -26,6 +26,9 @@ from utils.files.foreign import foreignFile, jsonIn, linesIn
 
 SHARE_FOR_VALIDATION = .1  # of the photos of a table without lists
 SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'val'}  # Karpathy's
+SEPARATOR = r'[,;|\t]'
+ROW = re.compile(rf'"?(.+?(?:{"|".join(map(re.escape, ENDINGS))}))"? *({SEPARATOR})'
+                 r'(?: *\d+\|)?(.*)', re.IGNORECASE)  # results.csv numbers the captions
 SET_CAPTIONS = ('Set CAPTIONS at the top of utils/buildCourseLayout.py; the forms that are '
                 'understood stand at the top of utils/data/captionForms.py.')
 
@@ -49,23 +52,19 @@ def readCaptions(path):
     found = {file: read for file in files for pattern, read in FORMS.items()
              if re.search(pattern, os.path.basename(file))}
     if len(found) != 1:
-        raise UserError(f'One file of captions is needed; found at {path}: '
+        raise UserError(f'CAPTIONS is {path}, which must be or hold one file of captions; found: '
                         f'{", ".join(sorted(found)) or "none"}. {SET_CAPTIONS}')
     file, read = found.popitem()
-    images, seen = {}, {}
+    images = {}
     with foreignFile(file, SET_CAPTIONS):
         listed, what = read(file)
         for image in listed:
             if not all(isinstance(text, str) for text in (image.name, *image.captions)):
                 raise ValueError(f'the name or a caption of {image.name} is not a text')
-            images[keyOf(image.name)] = image
-            # also without an ending that is no photo's, as scores are by such names
-            for key in (keyOf(image.name), keyOf(os.path.splitext(image.name)[0])):
-                other = seen.setdefault(key, image)
-                if other is not image:
-                    raise ValueError(f'{other.name} and {image.name} count as the same photo; each '
-                                     'must have its own name, and be for training or for '
-                                     'validation')
+            other = images.setdefault(keyOf(os.path.splitext(image.name)[0]), image)
+            if other is not image:
+                raise ValueError(f'{other.name} and {image.name} count as the same photo; each '
+                                 'must have its own name, and be for training or for validation')
         for mode in ('train', 'val'):
             if not any(image.mode == mode for image in listed):
                 raise ValueError(f'it has no captions of {mode} images')
@@ -135,20 +134,20 @@ def _readTokens(path):
 
 
 def _readTable(path):
-    captions, separator, columns = collections.defaultdict(list), None, set()
+    captions, columns = collections.defaultdict(list), set()
     for number, line in linesIn(path):
-        separator = separator or re.search(r'[,;|\t]|$', line)[0] or ','
-        # Each line by itself: a quote that is not closed does not reach the next one.
-        name, *rest = next(csv.reader([line], delimiter=separator))
-        columns.add(1 + len(rest))
-        if os.path.splitext(name.strip())[1].lower() in ENDINGS:
-            caption = separator.join(rest).strip()  # its separators need no quotes
-            caption = re.sub(r'^\d+\| *', '', caption)  # results.csv numbers them
+        row = ROW.fullmatch(line)
+        if row:
+            name, separator, caption = row.groups()
+            # Each line by itself: a quote that is not closed does not reach the next one.
+            parts = next(csv.reader([caption], delimiter=separator))
+            caption = separator.join(parts).strip()  # its separators need no quotes
             if caption:
+                columns.add(1 + len(parts))
                 captions[name.strip()].append(caption)
-        elif number > 1 or not 1 <= len(rest) <= 1 + (separator == '|'):  # no header
+        elif number > 1 or len(re.split(SEPARATOR, line)) > 2 + ('|' in line):  # no header
             raise ValueError(f'line {number} is not the name of a photo and its caption')
-    if len(columns) == 1 and columns != {2} and separator != '|':
+    if len(columns) == 1 and columns != {2}:
         raise ValueError(f'each line has {max(columns)} columns instead of two, photo and caption')
     images = _imagesInLists(captions, path)
     if images is not None:

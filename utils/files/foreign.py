@@ -30,8 +30,8 @@ def faultIn(error):
 
 
 def printable(text):
-    """The text in one line, with ? for what steers a terminal or cannot be encoded."""
-    return re.sub('[\0-\x1f\x7f-\x9f\ud800-\udfff]', '?', re.sub(r'\s', ' ', text))
+    """The text with spaces for what steers a terminal or cannot be encoded."""
+    return re.sub('[\0-\x1f\x7f-\x9f\ud800-\udfff]', ' ', text)
 
 
 def jsonIn(path):
