@@ -29,7 +29,6 @@ import collections
 import contextlib
 import glob
 import hashlib
-import itertools
 import json
 import os
 import sys
@@ -127,19 +126,15 @@ def begin(root, madeOf, files):
         UserError: another process builds it, it was begun with others, or it cannot be made.
     """
     path = os.path.join(root, 'madeOf.json')
-    stamps = {}
-    for file in files:
-        status = os.stat(file)
-        stamps[os.path.basename(file)] = f'{status.st_size} bytes {status.st_mtime_ns}'
+    stamps = {os.path.basename(file): '{0.st_size} {0.st_mtime_ns}'.format(os.stat(file))
+              for file in files}
     with foreignFile(root, OTHER_OUT):
-        is_new = not os.path.exists(root)
         os.makedirs(root, exist_ok=True)
         lock = lockFolder(root, OTHER_OUT)
-        begun = madeOf if is_new else readJson(path, {})
+        begun = readJson(path, madeOf)
         changed = [key for key in madeOf if begun.get(key) != madeOf[key]]
         before = begun.get('FEATURES', stamps)
-        same = [before[name] == stamps[name] for name in before.keys() & stamps.keys()]
-        if not (all(same) and any(same)):
+        if {before[name] == stamps[name] for name in before if name in stamps} != {True}:
             changed.append('FEATURES')
         if changed:
             raise UserError(f'{root} was begun with other {", ".join(changed)}. Set that back, '
@@ -240,8 +235,8 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     files = sum(files, [])
     images, form = readCaptions(captions)
     hashed = hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest()
-    lock = begin(root, {'captions': hashed, 'kind of FEATURES': kind,
-                        'MINIMUM_COUNT': minimumCount, 'REGIONS': regions}, files)
+    lock = begin(root, {'captions': hashed, 'MINIMUM_COUNT': minimumCount, 'REGIONS': regions},
+                 files)
     words = [list(map(sys.intern, wordsOfCaption(caption)))  # each word once in memory
              for image in images.values() if image.mode == 'train' for caption in image.captions]
     vocabulary = generateVocabulary(words, minimumCount)
@@ -249,10 +244,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     left_out = {key: 'no features' for key, image in images.items()
                 if not os.path.exists(imageFiles(root, image)[1])}  # the second one written
     if kind == 'features':
-        made = itertools.chain.from_iterable(
-            progressBar(readFeatures(path), os.path.basename(path), {'inNotebook': False})
-            for path in features)
-        without = 0
+        made, without = progressBar(readFeatures(files), kind, {'inNotebook': False}), 0
     else:
         made, regions = fromPhotos(files, images, left_out, root), DETECTIONS
         without = sum(keyOf(path) not in images for path in files)
@@ -295,8 +287,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
             raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
                             f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
     lock.release()  # as some systems rename no folder with an open file
-    with foreignFile(out, OTHER_OUT):
-        os.replace(root, out)
+    os.replace(root, out)
     print(printable(f'{out} is complete. Set DATA_ROOT in utils/dataRoot.py to it.'))
 
 

@@ -65,9 +65,8 @@ def readCaptions(path):
             if other is not image:
                 raise ValueError(f'{other.name} and {image.name} count as the same photo; each '
                                  'must have its own name, and be for training or for validation')
-        for mode in ('train', 'val'):
-            if not any(image.mode == mode for image in listed):
-                raise ValueError(f'it has no captions of {mode} images')
+        if len({image.mode for image in listed}) < 2:
+            raise ValueError('it must have captions both of train and of val images')
     return {key: image._replace(name=os.path.basename(image.name))
             for key, image in images.items()}, what
 
@@ -125,12 +124,7 @@ def _readTokens(path):
         if not tab:
             raise ValueError(f'line {number} has no tab between photo and caption')
         captions[name.rsplit('#', 1)[0]].append(caption)
-    images = _imagesInLists(captions, path)
-    if images is None:
-        raise ValueError('beside it must lie the official lists of training and validation photos, '
-                         'two text files such as Flickr_8k.trainImages.txt and '
-                         'Flickr_8k.devImages.txt')
-    return images, f'{path}, official lists'
+    return _divided(captions, path)
 
 
 def _readTable(path):
@@ -149,8 +143,20 @@ def _readTable(path):
             raise ValueError(f'line {number} is not the name of a photo and its caption')
     if len(columns) == 1 and columns != {2}:
         raise ValueError(f'each line has {max(columns)} columns instead of two, photo and caption')
-    images = _imagesInLists(captions, path)
-    if images is not None:
+    return _divided(captions, path)
+
+
+def _divided(captions, path):
+    """The images by the official lists beside a file of captions, or a share drawn."""
+    images = []
+    for mode, pattern in (('train', 'train'), ('val', 'dev|val')):
+        lists = [file for file in _filesIn(os.path.dirname(path) or '.') if re.search(
+            rf'(?<![a-z])({pattern})[a-z]*\.txt$', os.path.basename(file), re.IGNORECASE)]
+        if len(lists) != 1:
+            break
+        stems = {stemOf(line.strip()) for _, line in linesIn(lists[0])}  # some without endings
+        images += [Image(mode, name, captions[name]) for name in captions if stemOf(name) in stems]
+    else:
         return images, f'{path}, official lists'
     names = sorted(captions)
     random.Random(1).shuffle(names)
@@ -158,19 +164,6 @@ def _readTable(path):
     images = [Image('val' if name in chosen else 'train', name, captions[name])
               for name in captions]
     return images, f'{path}, {len(chosen):,} of {len(names):,} photos drawn for validation'
-
-
-def _imagesInLists(captions, path):
-    """The images in the official lists beside a file of captions; None where these are missing."""
-    images = []
-    for mode, pattern in (('train', 'train'), ('val', 'dev|val')):
-        lists = [file for file in _filesIn(os.path.dirname(path) or '.') if re.search(
-            rf'(?<![a-z])({pattern})[a-z]*\.txt$', os.path.basename(file), re.IGNORECASE)]
-        if len(lists) != 1:
-            return None
-        stems = {stemOf(line.strip()) for _, line in linesIn(lists[0])}  # some without endings
-        images += [Image(mode, name, captions[name]) for name in captions if stemOf(name) in stems]
-    return images
 
 
 FORMS = {  # file name → the function that reads it

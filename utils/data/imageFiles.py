@@ -133,10 +133,8 @@ def floats(value, shape, what):
         raise ValueError(f'its {what} have the shape {found}, not {shape}')
     if torch.is_tensor(value):
         value = value.detach().float().numpy()
-    if np.iscomplexobj(value):
-        raise ValueError(f'its {what} are complex numbers')
     with np.errstate(over='ignore', invalid='ignore'):  # what becomes infinite is named below
-        value = np.require(value, np.float32, 'CW')
+        value = value.astype(np.float32, order='C', casting='same_kind')  # no complex numbers
         # a finite sum says that all are finite; where it is not, they may be so nevertheless
         if not math.isfinite(value.sum()) and not np.isfinite(value).all():
             raise ValueError(f'its {what} hold values that are not finite')

@@ -67,11 +67,7 @@ def loadPickle(path):
         Exception: whatever pickle raises on a broken file.
     """
     with openRegular(path) as f:
-        return _load(f)
-
-
-def _load(file, **options):
-    return RestrictedUnpickler(file, **options).load()
+        return RestrictedUnpickler(f).load()
 
 
 def loadCheckpoint(file):
@@ -81,6 +77,7 @@ def loadCheckpoint(file):
             return loadCheckpoint(f)
     if 'weights_only' in inspect.signature(torch.load).parameters:
         return torch.load(file, map_location='cpu', weights_only=True)
-    restricted = types.SimpleNamespace(__name__='restricted', Unpickler=RestrictedUnpickler,
-                                       load=_load)
+    restricted = types.SimpleNamespace(
+        __name__='restricted', Unpickler=RestrictedUnpickler,
+        load=lambda file, **options: RestrictedUnpickler(file, **options).load())
     return torch.load(file, map_location='cpu', pickle_module=restricted)
