@@ -127,7 +127,7 @@ def begin(root, madeOf, files):
     """
     path = os.path.join(root, 'madeOf.json')
     stamps = {os.path.basename(file): '{0.st_size} {0.st_mtime_ns}'.format(os.stat(file))
-              for file in files}
+              for file in files if os.path.isfile(file)}
     with foreignFile(root, OTHER_OUT):
         os.makedirs(root, exist_ok=True)
         lock = lockFolder(root, OTHER_OUT)
@@ -141,8 +141,8 @@ def begin(root, madeOf, files):
                             f'remove the folder, or set another OUT {AT_THE_TOP}. To FEATURES more '
                             'may be added.')
         writeJson(path, {**madeOf, 'FEATURES': {**before, **stamps}})
-        folders = [split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED)]
-        for name in ['vocabulary', *IMAGE_FOLDERS.values(), *folders]:
+        for name in ['vocabulary', *IMAGE_FOLDERS.values(), *(
+                split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED))]:
             os.makedirs(os.path.join(root, name), exist_ok=True)
         for file in glob.glob(os.path.join(glob.escape(root), '*', f'{PARTIAL}*')):
             os.remove(file)  # half written when an earlier start was killed
@@ -162,7 +162,7 @@ def recordOf(image, features, boxes, wordToToken):
         ValueError: training could not use it; the message says why.
     """
     record = {'cnn_features': features,
-              **captionRecord(image.name, image.captions, wordToToken)}
+              **captionRecord(os.path.basename(image.name), image.captions, wordToToken)}
     if boxes is not None:
         record['boxes'] = boxes
     checked(record, list(features.shape))

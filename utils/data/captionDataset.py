@@ -53,8 +53,8 @@ class CaptionDataset(Dataset):
         return image
 
     def load(self, index):
-        """The image's file, as `loadImage` returns it."""
-        return loadImage(self.paths[index], self.features_shape)
+        """What the image's file holds, as `loadImage` returns it."""
+        return loadImage(self.paths[index], self.features_shape)[0]
 
     def captions(self, index):
         """The tokens of an image's captions, a list of lists."""

@@ -48,8 +48,7 @@ def readCaptions(path):
         UserError: there is no such file, or more than one, or it is unusable; two images have the
             same name; or there is nothing to train or to validate on.
     """
-    files = _filesIn(path) if os.path.isdir(path) else [path]
-    found = {file: read for file in files for pattern, read in FORMS.items()
+    found = {file: read for file in _filesIn(path) for pattern, read in FORMS.items()
              if re.search(pattern, os.path.basename(file))}
     if len(found) != 1:
         raise UserError(f'CAPTIONS is {path}, which must be or hold one file of captions; found: '
@@ -67,8 +66,7 @@ def readCaptions(path):
                                  'must have its own name, and be for training or for validation')
         if len({image.mode for image in listed}) < 2:
             raise ValueError('it must have captions both of train and of val images')
-    return {key: image._replace(name=os.path.basename(image.name))
-            for key, image in images.items()}, what
+    return images, what
 
 
 def keyOf(name):
@@ -85,10 +83,10 @@ def stemOf(name):
     return stem if ending.lower() in ENDINGS else stem + ending
 
 
-def _filesIn(folder):
-    """The paths of the files in a folder and in its folders."""
-    folder = glob.escape(folder)
-    paths = glob.glob(f'{folder}/*') + glob.glob(f'{folder}/*/*')
+def _filesIn(path):
+    """The paths of the files in a folder and in its folders, or of a file."""
+    folder = glob.escape(path)
+    paths = [path, *glob.glob(f'{folder}/*'), *glob.glob(f'{folder}/*/*')]
     return sorted(filter(os.path.isfile, paths))
 
 

@@ -9,7 +9,7 @@ import time
 from itertools import chain
 from multiprocessing.pool import ThreadPool
 
-from utils.data.imageFiles import loadWithStamp
+from utils.data.imageFiles import loadImage
 from utils.data.imageLoader import readers
 from utils.files.atomic import writePickle
 from utils.files.errors import UserError
@@ -51,7 +51,7 @@ def checkFiles(dataset, modelParam, memory):
 
     def check(index):
         try:
-            image, stamp = loadWithStamp(dataset.paths[index], dataset.features_shape)
+            image, stamp = loadImage(dataset.paths[index], dataset.features_shape)
         except UserError as error:
             return error
         captions = '\n'.join(' '.join(map(str, tokens)) for tokens in image['captionsAsTokens'])
