@@ -22,8 +22,8 @@ are the same.
 
 If it was stopped, start it again: it goes on. The images lie in the folder `<OUT>.partial`, which
 is renamed to OUT when all features are read. Then set DATA_ROOT in utils/dataRoot.py to it.
-`about.txt` in it says how it was made, `skipped.json` which images were left out, and why;
-`madeOf.json` is compared when it goes on.
+`about.txt` in it says how it was made, `skipped.json` which images were left out, and why.
+`madeOf.json` says of what; if that has changed, nothing is mixed. To FEATURES more may be added.
 """
 import collections
 import contextlib
@@ -126,7 +126,7 @@ def begin(root, madeOf, files):
         UserError: another process builds it, it was begun with others, or it cannot be made.
     """
     path = os.path.join(root, 'madeOf.json')
-    stamps = {os.path.basename(file): '{0.st_size} {0.st_mtime_ns}'.format(os.stat(file))
+    stamps = {printable(file): '{0.st_size} {0.st_mtime_ns}'.format(os.stat(file))
               for file in files if os.path.isfile(file)}
     with foreignFile(root, OTHER_OUT):
         os.makedirs(root, exist_ok=True)

@@ -1,14 +1,15 @@
 """Finds and reads captions in the forms in which they are published.
 
 - COCO's: `captions_train2017.json` and `captions_val2017.json`, or those of 2014.
-- Flickr's: `Flickr8k.token.txt` or `results_20130124.token`, lines of `name.jpg#0<TAB>caption`,
-  with the official lists of training and validation photos beside it, such as
-  `Flickr_8k.trainImages.txt` and `Flickr_8k.devImages.txt`.
 - Karpathy's: `dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json`, which say
   what each image is for; `restval` counts as training, `test` is left out.
+- Flickr's: `Flickr8k.token.txt` or `results_20130124.token`, lines of `name.jpg#0<TAB>caption`.
 - Tables: Kaggle's `captions.txt` and `results.csv`, or any `*.csv` with one `file,caption` a
-  line, with or without a header. Training and validation photos are those of the official lists
-  where these lie beside it, else a tenth of the photos is drawn for validation, always the same.
+  line, with or without a header.
+
+Of the last two, training and validation photos are those of the official lists where both lie
+beside the captions, such as `Flickr_8k.trainImages.txt` and `Flickr_8k.devImages.txt`. Else a tenth
+of the photos is drawn for validation, always the same.
 
 The file's name tells its form. In a folder, and the folders in it, there must be only one of
 them, or CAPTIONS must name it.
@@ -24,7 +25,7 @@ from utils.data.photoFeatures import ENDINGS
 from utils.files.errors import UserError
 from utils.files.foreign import foreignFile, jsonIn, linesIn
 
-SHARE_FOR_VALIDATION = .1  # of the photos of a table without lists
+SHARE_FOR_VALIDATION = .1  # of the photos, where there are no lists
 SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'val'}  # Karpathy's
 SEPARATOR = r'[,;|\t]'
 ROW = re.compile(rf'"?(.+?(?:{"|".join(map(re.escape, ENDINGS))}))"? *({SEPARATOR})'
