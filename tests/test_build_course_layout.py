@@ -375,8 +375,15 @@ def write_text(name, text):
     return write
 
 
+def make_fifo(path):
+    """A pipe, which nobody ever writes to."""
+    if not hasattr(os, 'mkfifo'):
+        pytest.skip('the system has no named pipes')
+    os.mkfifo(str(path))
+
+
 def write_fifo(folder):
-    os.mkfifo(folder / 'a.npy')  # which nobody ever writes to
+    make_fifo(folder / 'a.npy')
     return folder
 
 
