@@ -187,7 +187,7 @@ def test_what_is_left_out_is_said(captions, tmp_path, capsys):
     assert 'not finite' in reasons.pop('000000000009.jpg')
     assert 'cannot be used' in reasons.pop('000000000139.jpg') and not reasons
     printed = capsys.readouterr().out
-    for line in ('train: 1 of 3 images', 'val: 1 of 2 images', '2 features have no captions',
+    for line in ('train: 1 of 3 images', 'val: 1 of 2 images', '2 features have no captions for',
                  'Left out, no features: 1, such as 000000581929.jpg.'):
         assert line in printed
     with open(os.path.join(out, 'about.txt')) as f:

@@ -1,6 +1,7 @@
 """Captions in the forms in which they are published, and data folders made from photos."""
 import json
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -230,6 +231,17 @@ def test_a_data_folder_from_photos(folder, capsys):
         with Image.open(os.path.join(out, f'{split}2017', f'{name}.jpg')) as photo:
             assert unpooled['boxes'][0].tolist() == [0, 0, *photo.size]
     assert 'photos, by EfficientNet-Lite2' in capsys.readouterr().out
+
+
+def test_the_photo_that_is_named_is_taken(folder):
+    """Of several whose names differ in folder or ending."""
+    (folder / 'a.csv').write_text('dogs/1_a.jpg,a dog\n2_b.png,a cat\n')
+    (folder / 'dogs').mkdir()
+    for name in ('dogs/1_a.jpg', '2_b.png'):
+        Image.new('RGB', (9, 9)).save(str(folder / name))
+    out = built(folder)
+    links = [os.readlink(str(path)) for path in sorted(pathlib.Path(out).glob('*2017/*'))]
+    assert sorted(links) == [str(folder / '2_b.png'), str(folder / 'dogs' / '1_a.jpg')]
 
 
 def test_coco_photos_and_captions_of_another_year(folder):

@@ -359,6 +359,14 @@ def test_other_data_have_another_name(course_folder):
     assert dataName(one) == f'coco-{digest.hexdigest()[:6]}'  # as ever: runs are found by it
 
 
+def test_a_pipe_among_the_features_is_named(course_folder, load):
+    path = feature_file(course_folder())
+    os.remove(path)
+    make_fifo(path)
+    with pytest.raises(UserError, match=f'{path} cannot be used: .* no regular file'):
+        load(check=True)
+
+
 def test_hidden_files_are_neither_read_nor_part_of_the_name(course_folder):
     root = course_folder()
     name, paths = dataName(root), featureFiles(root, 'val', UNPOOLED)

@@ -71,7 +71,6 @@ REGIONS = 10            # boxes of an image, for task 4: ten in the course, 36 u
 MINIMUM_COUNT = 3       # 5 is usual for COCO, which has twenty times as many captions as Flickr8k
 
 N_FEATURES = 2048
-LONGEST_NAME = 255  # bytes, on most systems
 AT_THE_TOP = 'at the top of utils/buildCourseLayout.py'
 OTHER_OUT = f'Set another OUT {AT_THE_TOP}.'
 
@@ -169,7 +168,7 @@ def recordOf(image, features, boxes, wordToToken):
     if max(map(len, record['captions'])) == 2:
         raise ValueError('no words in its captions')
     name = f'{stemOf(image.name)}.pickle'
-    if name.startswith('.') or '\0' in name or len(os.fsencode(name)) > LONGEST_NAME:
+    if name.startswith('.') or '\0' in name or len(os.fsencode(name)) > 255:  # as most systems say
         raise ValueError('a name that is hidden, too long or impossible')
     return record
 
@@ -198,6 +197,8 @@ def fromPhotos(paths, images, left_out, root):
         writeJson(os.path.join(root, STANDARD_FILE), standard)
     broken = {}
     paths = [path for path in paths if keyOf(path) in left_out]
+    # of photos of one name first the one in the right folder, with the right ending
+    paths.sort(key=lambda path: not path.endswith(images[keyOf(path)].name))
     for path, features, boxes in featuresOfPhotos(maker, paths, broken, 'photos'):
         image = images[keyOf(path)]
         with contextlib.suppress(OSError):  # it is there, or the system allows no links
@@ -271,7 +272,8 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
                    for keys in (images, left_out))
     about = ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
              f'Made of {kind}: {", ".join(features)}.',
-             f'{without:,} {kind.split(",")[0]} have no captions and are left out.',
+             f'{without:,} {kind.split(",")[0]} have no captions for training or validation and '
+             'are left out.',
              f'Vocabulary: {len(vocabulary["tokens"]):,} words, those which the training captions '
              f'have {minimumCount} times or more.',
              *(f'{mode}: {given[mode] - left[mode]:,} of {given[mode]:,} images with captions.'
@@ -286,7 +288,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
         if left[mode] == given[mode]:
             raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
                             f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
-    lock.release()  # as some systems rename no folder with an open file
+    lock.release(force=True)  # as some systems rename no folder with an open file
     os.replace(root, out)
     print(printable(f'{out} is complete. Set DATA_ROOT in utils/dataRoot.py to it.'))
 
