@@ -99,12 +99,12 @@ def bestRegions(features, boxes, scores, number):
     K = len(features)
     order = np.arange(K)
     if scores is not None:
-        order = np.argsort(-np.asarray(scores, dtype=np.float32).reshape(K), kind='stable')
+        order = np.argsort(-np.float32(scores).reshape(K), kind='stable')
     chosen = np.resize(order, number)
     features = floats(features[chosen], [number, N_FEATURES], 'features')
     if np.shape(boxes) != (K, 4):
         return features, None
-    boxes = np.asarray(boxes, dtype=np.float32)[chosen]                    # [R, 4]
+    boxes = np.float32(boxes)[chosen]                                      # [R, 4]
     in_order = (boxes[:, :2] <= boxes[:, 2:]).all()  # not so for most x y width height, nor for NaN
     in_pixels = 1 < boxes.max() < np.inf             # not so for fractions of the picture
     return features, boxes if in_order and in_pixels else None
@@ -154,11 +154,11 @@ def imageFiles(root, image):
             for stub in (UNPOOLED, POOLED)]
 
 
-def recordOf(image, features, boxes, wordToToken):
-    """What an image's file holds, with features [R, 2048], and boxes [R, 4] or None.
+def recordsOf(image, features, boxes, wordToToken):
+    """What an image's two files hold, with features [R, 2048] and boxes [R, 4] or None.
 
     Raises:
-        ValueError: training could not use it; the message says why.
+        ValueError: training could not use them; the message says why.
     """
     record = {'cnn_features': features,
               **captionRecord(os.path.basename(image.name), image.captions, wordToToken)}
@@ -170,7 +170,7 @@ def recordOf(image, features, boxes, wordToToken):
     name = f'{stemOf(image.name)}.pickle'
     if name.startswith('.') or '\0' in name or len(os.fsencode(name)) > 255:  # as most systems say
         raise ValueError('a name that is hidden, too long or impossible')
-    return record
+    return record, {**record, 'cnn_features': features.max(0)}
 
 
 def fromPhotos(paths, images, left_out, root):
@@ -202,7 +202,7 @@ def fromPhotos(paths, images, left_out, root):
     for path, features, boxes in featuresOfPhotos(maker, paths, broken, 'photos'):
         image = images[keyOf(path)]
         with contextlib.suppress(OSError):  # it is there, or the system allows no links
-            os.symlink(os.path.abspath(path), imageFile(root, image.mode, image.name))
+            os.symlink(path, imageFile(root, image.mode, image.name))
         yield path, lambda: (applyStandard(standard, features), boxes, None)
     left_out.update((keyOf(path), why) for path, why in broken.items() if keyOf(path) in left_out)
 
@@ -212,7 +212,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
 
     Args:
         captions: a file or a folder, as `readCaptions` takes it.
-        features: list of files and folders.
+        features: list of absolute paths of files and folders.
         out: path of a folder that does not exist.
         minimumCount: how often the training captions must have a word of the vocabulary.
         regions: R, boxes of each image.
@@ -255,14 +255,12 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
         if key in left_out:  # not yet written with other features
             image = images[key]
             try:
-                record = recordOf(image, *bestRegions(*read(), regions), vocabulary['wordToToken'])
-                values = record['cnn_features']
-                both = values, values.max(0)
+                both = recordsOf(image, *bestRegions(*read(), regions), vocabulary['wordToToken'])
             except Exception as error:  # whatever broken features lead to
                 left_out[key] = f'it cannot be used ({faultIn(error)})'
                 continue
-            for path, values in zip(imageFiles(root, image), both):
-                writePickle(path, {**record, 'cnn_features': values})
+            for path, record in zip(imageFiles(root, image), both):
+                writePickle(path, record)
             del left_out[key]
 
     skipped = collections.defaultdict(list)  # reason → file names
