@@ -235,12 +235,13 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
                             f'Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
     files = sum(files, [])
     images, form = readCaptions(captions)
-    hashed = hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest()
-    lock = begin(root, {'captions': hashed, 'MINIMUM_COUNT': minimumCount, 'REGIONS': regions},
-                 files)
-    words = [list(map(sys.intern, wordsOfCaption(caption)))  # each word once in memory
-             for image in images.values() if image.mode == 'train' for caption in image.captions]
-    vocabulary = generateVocabulary(words, minimumCount)
+    lock = begin(root, {
+        'captions': hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest(),
+        'MINIMUM_COUNT': minimumCount, 'REGIONS': regions}, files)
+    vocabulary = generateVocabulary(
+        [list(map(sys.intern, wordsOfCaption(caption)))  # each word once in memory
+         for image in images.values() if image.mode == 'train' for caption in image.captions],
+        minimumCount)
     writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
     left_out = {key: 'no features' for key, image in images.items()
                 if not os.path.exists(imageFiles(root, image)[1])}  # the second one written

@@ -70,11 +70,11 @@ class CaptionDataset(Dataset):
         """
         index, epoch, learned = fullKey(key)
         if self.checked is not None:
-            size, time, offset, imgPath, _ = self.checked[index]
+            *stamp, imgPath, captions = self.checked[index]
             with contextlib.suppress(OSError):  # which `load` says in a sentence
-                if readRaw(self.paths[index], (size, time), offset, features):
-                    captions = self.captions(index)
-                    tokens = captions[self.drawn(index, epoch, len(captions))]
+                if readRaw(self.paths[index], stamp, features):
+                    lines = captions.split('\n')
+                    tokens = map(int, lines[self.drawn(index, epoch, len(lines))].split())
                     return imgPath, self.tokensToLearn(tokens) if learned else [START]
         image = self[key]
         features[:] = image['cnn_features']

@@ -87,8 +87,8 @@ def stemOf(name):
 def _filesIn(path):
     """The paths of the files in a folder and in its folders, or of a file."""
     folder = glob.escape(path)
-    paths = [path, *glob.glob(f'{folder}/*'), *glob.glob(f'{folder}/*/*')]
-    return sorted(filter(os.path.isfile, paths))
+    return sorted(filter(os.path.isfile, [path, *glob.glob(f'{folder}/*'),
+                                          *glob.glob(f'{folder}/*/*')]))
 
 
 def _readCoco(path):

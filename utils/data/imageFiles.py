@@ -67,19 +67,20 @@ def loadImage(path, shape):
     return image, (len(data), status.st_mtime_ns, offset)
 
 
-def readRaw(path, stamp, offset, features):
+def readRaw(path, stamp, features):
     """Reads raw features into a float32 array.
 
     Returns:
-        whether it could: not where the offset is -1, where size or time are not those of `stamp`,
-        nor on a system without preadv.
+        whether it could: not where the stamp's offset is -1, where size or time are not those of
+        the stamp, nor on a system without preadv.
     """
+    size, time, offset = stamp
     if offset < 0 or not hasattr(os, 'preadv'):
         return False
     descriptor = os.open(path, os.O_RDONLY)
     try:
         status = os.fstat(descriptor)
-        return ((status.st_size, status.st_mtime_ns) == stamp
+        return ((status.st_size, status.st_mtime_ns) == (size, time)
                 and os.preadv(descriptor, [features], offset) == features.nbytes)
     finally:
         os.close(descriptor)

@@ -25,7 +25,6 @@ TSV_COLUMNS = {len(columns.split()): columns.split() for columns in (
 FEATURE_KEYS = 'features', 'feat', 'x', 'arr_0'
 BOX_KEYS = 'boxes', 'bbox'
 SCORE_KEYS = 'scores', 'conf', 'objects_conf'
-ENCODED = 'features', 'boxes', 'objects_conf'  # columns that are used, if they are there
 KNOWN_FORMS = 'The forms that are understood stand at the top of utils/data/regionFeatures.py.'
 
 
@@ -76,7 +75,7 @@ def _readTsv(path):
 def _featuresInRow(row):
     K = int(row['num_boxes'])
     return [np.frombuffer(base64.b64decode(row[key]), '<f4').reshape(K, -1) if key in row else None
-            for key in ENCODED]
+            for key in ('features', 'boxes', 'objects_conf')]
 
 
 def _featuresInFile(path):
