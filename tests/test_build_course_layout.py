@@ -401,6 +401,7 @@ def test_features_that_cannot_be_used(write, sentence, captions, folder, tmp_pat
 def test_the_script_started_elsewhere_ends_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', ['the folder of the script', *sys.path])
+    monkeypatch.setattr(sys, 'argv', ['without parameters'])
     with pytest.raises(SystemExit, match='no photos or features at .*features; .* Set FEATURES'):
         runpy.run_path(os.path.join(PROJECT, 'utils', 'buildCourseLayout.py'), run_name='__main__')
     assert sys.path[0] == PROJECT

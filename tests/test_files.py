@@ -12,7 +12,6 @@ from utils.files.errors import UserError
 from utils.files.foreign import foreignFile
 from utils.files.project import PROJECT
 from utils.files.regular import openRegular
-from utils.files.runFiles import readRunFile
 from utils.files.safePickle import loadCheckpoint, loadPickle
 
 
@@ -50,7 +49,7 @@ def test_what_a_killed_process_leaves(tmp_path):
 def test_a_broken_json_file_is_named(data, tmp_path):
     (tmp_path / 'history.json').write_bytes(data)
     with pytest.raises(UserError, match=r'history\.json cannot be used: .* Move it away'):
-        readRunFile(str(tmp_path), 'history.json', None)
+        readJson(str(tmp_path / 'history.json'), None)
 
 
 def test_names_of_any_length_are_written(tmp_path):
@@ -80,10 +79,10 @@ def test_what_a_foreign_file_leads_to_is_one_line():
     ({'words': 'blåbær "og" \n', 'image_id': 7}, 4), ([{'epoch': 1, 'rows': [[0.1] * 9] * 9}], 3)])
 def test_json_is_read_back(value, lines, tmp_path):
     """Each item or key has a line of its own."""
-    assert readRunFile(str(tmp_path), 'file.json', 'nothing') == 'nothing'
+    assert readJson(str(tmp_path / 'file.json'), 'nothing') == 'nothing'
     writeJson(str(tmp_path / 'file.json'), value)
     assert (tmp_path / 'file.json').read_bytes().count(b'\n') == lines
-    assert readRunFile(str(tmp_path), 'file.json', 'nothing') == value
+    assert readJson(str(tmp_path / 'file.json'), 'nothing') == value
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='the program that lives on is `sleep`')
