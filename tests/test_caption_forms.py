@@ -134,9 +134,10 @@ def test_what_an_image_is_known_by(name, key):
     assert keyOf(name) == key
 
 
-def test_names_lead_nowhere_else(folder):
+def test_names_lead_nowhere_else(folder, capsys):
     (folder / 'a.csv').write_text('../../1_a.jpg,a dog\n/etc/2_b.jpg,a dog\n')
     out = built(folder)
+    assert '1 of 2 photos drawn for validation' in capsys.readouterr().out
     for name in ('1_a', '2_b'):
         assert image(out, name)['imgPath'] == f'{name}.jpg'
 
