@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import runpy
+import subprocess
 import sys
 import tracemalloc
 
@@ -92,21 +93,12 @@ def write_npy(folder):
     return folder
 
 
-def write_array(folder):
-    arrays = zip(*map(detections, NAMES))
-    for name, array in zip(('trainval', 'trainval_boxes', 'trainval_scores'), arrays):
-        np.save(str(folder / f'{name}.npy'), np.stack(array))
-    (folder / 'trainval_ids.json').write_text(json.dumps(list(NAMES)))
-    return folder / 'trainval.npy'
-
-
 FORMS = {  # name → (writer, whether the form has boxes, scores)
     'TSV as published': (write_tsv, True, False),
     'folder of TSV with scores': (write_folder_of_tsv, True, True),
     'npz': (write_npz('{}.npz', feat='features', bbox='boxes', objects_conf='scores'), True, True),
     'npz turned': (write_npz('COCO_train2014_{:012d}.jpg.npz', x='turned'), False, False),
     'npy': (write_npy, False, False),
-    'one array': (write_array, True, True),
 }
 
 
@@ -171,11 +163,9 @@ def test_what_is_built_is_read(regions, captions, tmp_path, config, model_param)
 def test_fewer_boxes_are_repeated_the_likeliest_first():
     features, boxes, scores = (values[:4] for values in detections(1))
     order = np.argsort(-scores).tolist()
-    probabilities = np.stack([np.ones(4), scores / 2, scores, scores / 3], 1)  # background first
-    for likely in (scores, probabilities):
-        chosen, chosen_boxes = bestRegions(features, boxes, likely, 10)
-        np.testing.assert_array_equal(chosen, features[order + order + order[:2]])
-        np.testing.assert_array_equal(chosen_boxes, boxes[order + order + order[:2]])
+    chosen, chosen_boxes = bestRegions(features, boxes, scores, 10)
+    np.testing.assert_array_equal(chosen, features[order + order + order[:2]])
+    np.testing.assert_array_equal(chosen_boxes, boxes[order + order + order[:2]])
 
 
 def test_boxes_that_are_not_in_pixels_are_left_out():
@@ -197,7 +187,7 @@ def test_what_is_left_out_is_said(captions, tmp_path, capsys):
     assert 'not finite' in reasons.pop('000000000009.jpg')
     assert 'cannot be used' in reasons.pop('000000000139.jpg') and not reasons
     printed = capsys.readouterr().out
-    for line in ('train: 1 of 3 images', 'val: 1 of 2 images', '2 of them have no captions',
+    for line in ('train: 1 of 3 images', 'val: 1 of 2 images', '2 features have no captions for',
                  'Left out, no features: 1, such as 000000581929.jpg.'):
         assert line in printed
     with open(os.path.join(out, 'about.txt')) as f:
@@ -208,9 +198,11 @@ def test_what_is_left_out_is_said(captions, tmp_path, capsys):
 @pytest.mark.parametrize('features, scores, reason', [
     (np.zeros((12, 1024)), None, r'of the shape \[12, 1024\] instead of \[K, 2048\]'),
     (np.zeros((0, 2048)), None, r'of the shape \[0, 2048\]'),
+    (np.float32(3), None, r'of the shape \[\]'),
+    (np.ones((12, 2048), complex), None, 'complex'),
     (np.zeros((3, 2048)), np.zeros(2), 'cannot reshape')])
 def test_features_of_an_image_that_cannot_be_used(features, scores, reason):
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises((ValueError, TypeError), match=reason):
         bestRegions(features, None, scores, 10)
 
 
@@ -269,28 +261,107 @@ def test_nothing_is_overwritten_nor_mixed(captions, tmp_path):
     with pytest.raises(UserError, match='exists already'):
         build(captions, features, tmp_path)
     os.rename(out, out + '.partial')
-    for settings in ({'regions': 36}, {'minimumCount': 2}):
-        with pytest.raises(UserError, match='begun with other captions, .*MINIMUM_COUNT, REGIONS'):
+    for settings, changed in (({'regions': 36}, 'REGIONS'), ({'minimumCount': 2}, 'MINIMUM_COUNT')):
+        with pytest.raises(UserError, match=f'begun with other {changed}[.] Set that back'):
             build(captions, features, tmp_path, **settings)
     captions_folder(tmp_path, {'val': {30: ['another caption']}})
-    with pytest.raises(UserError, match='begun with other captions'):
+    with pytest.raises(UserError, match='begun with other captions[.]'):
         build(captions, features, tmp_path)
     captions_folder(tmp_path, CAPTIONS)
     build(captions, features, tmp_path)
 
 
-def test_one_split_alone_is_kept_until_the_other_comes(captions, tmp_path):
+def test_features_of_another_network_are_not_mixed(captions, folder, tmp_path):
+    out = build(captions, [write_npy(folder)], tmp_path)
+    os.rename(out, out + '.partial')
+    os.remove(next(pathlib.Path(out + '.partial').glob(f'*max*/{NAMES[9]}.pickle')))
+    (tmp_path / 'a.tsv').write_text(tsv_line(9, features=detections(1)[0]))
+    with pytest.raises(UserError, match='begun with other FEATURES[.]'):
+        build(captions, [tmp_path], tmp_path)
+    build(captions, [folder, tmp_path], tmp_path)
+    os.rename(out, out + '.partial')
+    np.save(str(folder / '30.jpg.npy'), detections(1)[0])
+    with pytest.raises(UserError, match='begun with other FEATURES[.]'):
+        build(captions, [folder], tmp_path)
+
+
+def test_one_split_alone_is_kept_until_the_other_comes(captions, folder, tmp_path):
+    features = [write_tsv(tmp_path, CAPTIONS['train'])]
     with pytest.raises(UserError, match='no usable features of val images'):
-        build(captions, [write_tsv(tmp_path, CAPTIONS['train'])], tmp_path)
-    out = build(captions, [write_tsv(tmp_path, CAPTIONS['val'])], tmp_path)
+        build(captions, features, tmp_path)
+    out = build(captions, [*features, write_tsv(folder, CAPTIONS['val'])], tmp_path)
     assert all(image(out, name) for name in NAMES.values())
+
+
+def test_what_training_would_refuse_is_left_out(captions, tmp_path, config, model_param):
+    """By name, and the rest is trained on."""
+    lines = [tsv_line(1).replace('1', str(name), 1)
+             for name in (*NAMES, '.a', 'b' * 250, 'c\0', 'd')]
+    (tmp_path / 'a.tsv').write_text(''.join(lines))
+    odd = {'.a.jpg': ['a dog'], 'b' * 250 + '.jpg': ['a dog'], 'c\0.jpg': ['a dog'],
+           'd.jpg': ['a ' * 999], '\ud800.jpg': ['a dog']}
+    images = [{'filename': f'{name}.jpg', 'split': mode, 'sentences': [{'raw': 'A dog'}]}
+              for mode, ids in CAPTIONS.items() for name in ids]
+    images += [{'filename': name, 'split': 'train', 'sentences': [{'raw': texts[0]}]}
+               for name, texts in odd.items()]
+    images[0]['sentences'] = [{'raw': '.'}, {'raw': ' '}]
+    (tmp_path / 'dataset_coco.json').write_text(json.dumps({'images': images}))
+    out = build(str(tmp_path / 'dataset_coco.json'), [tmp_path / 'a.tsv'], tmp_path)
+    assert {name for names in skipped_in(out).values() for name in names} == {
+        images[0]['filename'], *odd} - {'\ud800.jpg'} | {'?.jpg'}
+    for stub in ('', 'max'):
+        loader = DataLoaderWrapper({**config, 'featurepathstub': f'detectron2_lim10{stub}features'},
+                                   {**model_param, 'data_dir': out})
+        loader.checkFiles()
+        assert [len(loader.myDataDicts[mode].dataset) for mode in CAPTIONS] == [2, 2]
+
+
+def test_validation_captions_without_words_are_refused(tmp_path):
+    """Scores cannot be had from them."""
+    captions = captions_folder(tmp_path, {'train': CAPTIONS['train'], 'val': {30: ['.', '']}})
+    with pytest.raises(UserError, match='no usable features of val images'):
+        build(captions, [write_tsv(tmp_path)], tmp_path)
+
+
+@pytest.mark.parametrize('block', [
+    lambda out: os.symlink('nowhere', out), lambda out: open(out, 'w').close(),
+    lambda out: os.symlink('nowhere', out + '.partial'),
+    lambda out: open(out + '.partial', 'w').close(),
+    lambda out: os.makedirs(out + '.partial/madeOf.json')])
+def test_a_place_that_cannot_be_written_is_named_at_once(block, captions, tmp_path):
+    block(str(tmp_path / 'out'))
+    with pytest.raises(UserError, match='out(.partial(/madeOf.json)?)? (exists|cannot be used)'):
+        build(captions, [write_tsv(tmp_path)], tmp_path)
+
+
+def test_two_builds_of_one_folder(captions, tmp_path, monkeypatch):
+    code = ('import sys; from utils.files.runLock import lockFolder\n'
+            'lockFolder(sys.argv[1]); print(flush=True); sys.stdin.read()')
+    (tmp_path / 'out.partial').mkdir()
+    with subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'out.partial')], cwd=PROJECT,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match='Another run works in .*out.partial.* another OUT'):
+            build(captions, [write_tsv(tmp_path)], tmp_path)
+        other.stdin.close()
+    build(captions, [write_tsv(tmp_path)], tmp_path)
+
+
+def test_names_of_features_steer_no_terminal(captions, tmp_path, capsys):
+    features = write_tsv(tmp_path)
+    folder = tmp_path / 'red \x1b[31m\udce5'
+    folder.mkdir()
+    os.rename(features, folder / 'a.tsv')
+    build(captions, [folder], tmp_path)
+    printed = capsys.readouterr().out
+    assert 'red  [31m ' in printed and '\x1b' not in printed and printed.encode()
 
 
 def test_a_tsv_is_streamed(tmp_path):
     path = write_tsv(tmp_path, range(60))  # 8 MB
     tracemalloc.start()
     try:
-        assert sum(len(read()[0]) for _, read in readFeatures(str(path))) == 60 * 12
+        assert sum(len(read()[0]) for _, read in readFeatures([str(path)])) == 60 * 12
         assert tracemalloc.get_traced_memory()[1] < 2e6
     finally:
         tracemalloc.stop()
@@ -304,23 +375,23 @@ def write_text(name, text):
     return write
 
 
-def write_zeros(shape, names=None):
-    def write(folder):
-        np.save(str(folder / 'a.npy'), np.zeros(shape, np.float32))
-        if names is not None:
-            (folder / 'a_ids.json').write_text(json.dumps(names))
-        return folder / 'a.npy'
+def make_fifo(path):
+    """A pipe, which nobody ever writes to."""
+    if not hasattr(os, 'mkfifo'):
+        pytest.skip('the system has no named pipes')
+    os.mkfifo(str(path))
 
-    return write
+
+def write_fifo(folder):
+    make_fifo(folder / 'a.npy')
+    return folder
 
 
 @pytest.mark.parametrize('write, sentence', [
-    (write_text('a.tsv', '1\t2\t3\n'), 'a.tsv cannot be used: .*3 columns .* known are 6, 7, 10'),
-    (write_zeros((3, 2048), [1, 2, 3]), r'the shape \[3, 2048\] is not'),
-    (write_zeros((3, 12, 2048)), 'a_ids.json'),
-    (write_zeros((3, 12, 2048), [9, 139]), 'a_ids.json does not list N images'),
-    (write_text('a.lmdb', ''), 'no photos or features .*a.lmdb. Set FEATURES'),
-    (lambda folder: folder / 'missing', 'no photos or features .*missing. Set FEATURES'),
+    (write_text('a.tsv', '1\t2\t3\n'), 'a.tsv cannot be used: .*3 columns .* known are 6, 10'),
+    (write_text('a.lmdb', ''), 'no photos or features at .*a.lmdb; .* Set FEATURES'),
+    (lambda folder: folder / 'missing', 'no photos or features at .*missing; .* Set FEATURES'),
+    (write_fifo, 'no photos or features at .*features; .* Set FEATURES'),
 ])
 def test_features_that_cannot_be_used(write, sentence, captions, folder, tmp_path):
     with pytest.raises(UserError, match=sentence):
@@ -331,6 +402,6 @@ def test_the_script_started_elsewhere_ends_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', ['the folder of the script', *sys.path])
     monkeypatch.setattr(sys, 'argv', ['without parameters'])
-    with pytest.raises(SystemExit, match='Set FEATURES'):
+    with pytest.raises(SystemExit, match='no photos or features at .*features; .* Set FEATURES'):
         runpy.run_path(os.path.join(PROJECT, 'utils', 'buildCourseLayout.py'), run_name='__main__')
     assert sys.path[0] == PROJECT

@@ -1,11 +1,12 @@
 """Captions in the forms in which they are published, and data folders made from photos."""
 import json
 import os
+import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_build_course_layout import build, captions_folder, image, skipped_in
+from test_build_course_layout import build, captions_folder, image, make_fifo, skipped_in
 from test_photo_features import MeanColours
 
 from utils import buildCourseLayout as script
@@ -103,7 +104,7 @@ def test_every_form(form, folder):
 def test_tables(lines, folder):
     (folder / 'mine.csv').write_bytes(('\ufeff' + '\r\n'.join(lines) + '\r\n').encode())
     images, about = readCaptions(str(folder))
-    assert {image.name: image.captions for image in images.values()} == CAPTIONS
+    assert {os.path.basename(image.name): image.captions for image in images.values()} == CAPTIONS
     assert sorted(image.mode for image in images.values()) == ['train'] * 3 + ['val']
     assert '1 of 4 photos drawn for validation' in about
 
@@ -128,19 +129,26 @@ def test_the_share_for_validation_is_the_same_in_any_order(folder):
     ('139', '139'), ('000000000139', '139'), ('COCO_val2014_000000000139', '139'),
     ('folder/000000000139.jpg', '139'), ('139_info', '139_info'),
     ('1000268201_693b08cb0e.JPG', '1000268201_693b08cb0e'), ('IMG_2019_0139.jpg', 'IMG_2019_0139'),
-    ('a.b', 'a.b'), ('²', '²')])
+    ('a.b', 'a.b'), ('²', '²'), ('\u0661.jpg', '1'), ('1' * 300, '1' * 300)])
 def test_what_an_image_is_known_by(name, key):
     assert keyOf(name) == key
 
 
-def test_names_lead_nowhere_else(folder):
-    (folder / 'a.csv').write_text('../../a.jpg,a dog\n/etc/b.jpg,a dog\n')
-    assert [image.name for image in readCaptions(str(folder))[0].values()] == ['a.jpg', 'b.jpg']
+def test_names_lead_nowhere_else(folder, capsys):
+    (folder / 'a.csv').write_text('../../1_a.jpg,a dog\n/etc/2_b.jpg,a dog\n')
+    out = built(folder)
+    assert '1 of 2 photos drawn for validation' in capsys.readouterr().out
+    for name in ('1_a', '2_b'):
+        assert image(out, name)['imgPath'] == f'{name}.jpg'
 
 
-def without_lists(folder):
+def test_without_lists_a_share_is_drawn(folder):
     FLICKR8K(folder)
     os.remove(str(folder / 'Flickr_8k.devImages.txt'))
+    make_fifo(folder / 'Flickr_8k.valImages.txt')  # no list, nor waited for
+    images, about = readCaptions(str(folder))
+    assert sorted(image.mode for image in images.values()) == ['train'] * 3 + ['val']
+    assert '1 of 4 photos drawn for validation' in about
 
 
 def other_list(*names):
@@ -165,24 +173,39 @@ def file(name, content):
     return lambda folder: (folder / name).write_text(content)
 
 
+def karpathy(**image):
+    image = {'filename': 'a.jpg', 'split': 'val', 'sentences': [{'raw': 'a dog'}], **image}
+    return file('dataset_coco.json', json.dumps({'images': [image]}))
+
+
+def fifo(folder):
+    make_fifo(folder / 'captions.txt')
+
+
 @pytest.mark.parametrize('write, sentence', [
-    (lambda folder: None, 'One file of captions is needed; .*: none. Set CAPTIONS'),
-    (two_forms, 'is needed; .*captions_train2017.json, .*dataset_flickr8k.json. Set CAPTIONS'),
-    (without_lists, 'beside it must lie the official lists'),
+    (lambda folder: None, 'CAPTIONS is .*, which must be or hold one .* found: none. Set CAPTIONS'),
+    (fifo, 'found: none'),
+    (two_forms, 'found: .*captions_train2017.json, .*dataset_flickr8k.json. Set CAPTIONS'),
     (other_list('1_a.jpg'), '1_a.jpg and 1_a.jpg count as the same photo'),
-    (other_list('another.jpg'), 'has no captions of val images'),
+    (other_list('another.jpg'), 'must have captions both of train and of val images'),
     (only_training, 'captions_val2017.json cannot be used: FileNotFoundError'),
     (file('captions_train2017.json', '{"images": [], "annotations": [{"image_id": 9}]}'),
      "captions_train2017.json cannot be used: KeyError: 'caption'. Set CAPTIONS"),
     (file('dataset_coco.json', '{'), 'dataset_coco.json cannot be used: Expecting'),
-    (file('dataset_coco.json', '{"images": [{"filename": "a.jpg", "split": "val", '
-          '"sentences": [{"raw": null}]}]}'), 'a caption of a.jpg is not a text'),
+    (file('dataset_coco.json', '[' * 10 ** 5), 'dataset_coco.json cannot be used: RecursionError'),
+    (karpathy(sentences=[{'raw': None}]), 'a caption of a.jpg is not a text'),
+    (karpathy(filename=None), 'the name or a caption of None is not a text'),
+    (karpathy(filename=5), 'the name or a caption of 5 is not a text'),
+    (karpathy(split=[]), 'dataset_coco.json cannot be used: TypeError'),
     (file('Flickr8k.token.txt', 'a.jpg#0\ta dog\nno tab here\n'), 'line 2 has no tab'),
     (file('a.csv', 'a.jpg,one\na.png,two\n'), 'a.jpg and a.png count as the same photo'),
     (file('a.csv', 'cats/1.jpg,one\ndogs/01.jpg,two\n'), 'cats/1.jpg and dogs/01.jpg count as'),
+    (file('a.token', 'c.001#0\tone\nc.002#0\ttwo\n'), 'c.001 and c.002 count as'),
+    (file('a.csv', 'a\x1bb.jpg,one\na\x1bb.png,two\n'), 'a b.jpg and a b.png count as'),
     (file('a.csv', 'a.jpg,"a dog\nthat runs"\n'), 'line 2 is not the name of a photo and its'),
     (file('a.csv', 'image,caption,split\na.jpg,a dog,train\n'), 'line 1 is not the name'),
-    (file('a.csv', ''), 'has no captions of train images'),
+    (file('a.csv', 'a.jpg,a dog,train\nb.jpg,"a dog, red",val\n'), 'each line has 3 columns'),
+    (file('a.csv', ''), 'must have captions both'),
 ])
 def test_captions_that_cannot_be_used(write, sentence, folder):
     write(folder)
@@ -209,6 +232,17 @@ def test_a_data_folder_from_photos(folder, capsys):
         with Image.open(os.path.join(out, f'{split}2017', f'{name}.jpg')) as photo:
             assert unpooled['boxes'][0].tolist() == [0, 0, *photo.size]
     assert 'photos, by EfficientNet-Lite2' in capsys.readouterr().out
+
+
+def test_the_photo_that_is_named_is_taken(folder):
+    """Of several whose names differ in folder or ending."""
+    (folder / 'a.csv').write_text('dogs/1_a.jpg,a dog\n2_b.png,a cat\n')
+    (folder / 'dogs').mkdir()
+    for name in ('dogs/1_a.jpg', '2_b.png'):
+        Image.new('RGB', (9, 9)).save(str(folder / name))
+    out = built(folder)
+    links = [os.readlink(str(path)) for path in sorted(pathlib.Path(out).glob('*2017/*'))]
+    assert sorted(links) == [str(folder / '2_b.png'), str(folder / 'dogs' / '1_a.jpg')]
 
 
 def test_coco_photos_and_captions_of_another_year(folder):

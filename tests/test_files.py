@@ -5,10 +5,14 @@ import subprocess
 import sys
 
 import pytest
+from test_build_course_layout import make_fifo
 
 from utils.files.atomic import readJson, removePartialFiles, writeAtomically, writeJson
 from utils.files.errors import UserError
+from utils.files.foreign import foreignFile
 from utils.files.project import PROJECT
+from utils.files.regular import openRegular
+from utils.files.safePickle import loadCheckpoint, loadPickle
 
 
 def raising(number):
@@ -44,8 +48,31 @@ def test_what_a_killed_process_leaves(tmp_path):
 @pytest.mark.parametrize('data', [b'', b'{"a": 1', b'\xff\xfe'])
 def test_a_broken_json_file_is_named(data, tmp_path):
     (tmp_path / 'history.json').write_bytes(data)
-    with pytest.raises(UserError, match=r'history\.json is broken'):
+    with pytest.raises(UserError, match=r'history\.json cannot be used: .* Move it away'):
         readJson(str(tmp_path / 'history.json'), None)
+
+
+def test_names_of_any_length_are_written(tmp_path):
+    """Also those that are as long as the system allows."""
+    for name in ('x' * 255, 'å' * 127):
+        writeAtomically(str(tmp_path / name), b'new')
+        assert (tmp_path / name).read_bytes() == b'new'
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = str(tmp_path / 'a')
+    make_fifo(path)
+    for read in (loadCheckpoint, loadPickle, openRegular):
+        with pytest.raises(OSError, match='no regular file'):
+            read(path)
+    with pytest.raises(UserError, match='a cannot be used: .*no regular file'):
+        readJson(path, None)
+
+
+def test_what_a_foreign_file_leads_to_is_one_line():
+    with pytest.raises(UserError) as caught, foreignFile('a\x1b[1m\udce5', 'Remove it.'):
+        raise KeyError('b\nc')
+    assert str(caught.value) == "a [1m  cannot be used: KeyError: 'b\\nc'. Remove it."
 
 
 @pytest.mark.parametrize('value, lines', [

@@ -32,7 +32,7 @@ OPCODES = b'Rboi\x81\x93crQ\x8a\x8e.'
 
 
 def check_image(path):
-    image = loadImage(path, [D])
+    image, _ = loadImage(path, [D])
     features = image['cnn_features']
     assert features.dtype == torch.float32 and features.shape == (D,)
     assert torch.isfinite(features).all()

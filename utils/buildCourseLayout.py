@@ -22,11 +22,12 @@ are the same.
 
 If it was stopped, start it again: it goes on. The images lie in the folder `<OUT>.partial`, which
 is renamed to OUT when all features are read. Then set DATA_ROOT in utils/dataRoot.py to it.
-`about.txt` in it says how it was made, `skipped.json` which images were left out, and why;
-`madeOf.json` is compared when it goes on.
+`about.txt` in it says how it was made, `skipped.json` which images were left out, and why.
+`madeOf.json` says of what; if that has changed, nothing is mixed. To FEATURES more may be added.
 """
 import collections
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -41,6 +42,7 @@ import torch
 from utils.data.captionForms import keyOf, readCaptions, stemOf
 from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED, imageFile
+from utils.data.imageFiles import DETECTIONS, checked, floats
 from utils.data.photoFeatures import (
     MAKER,
     STANDARD_FILE,
@@ -54,8 +56,9 @@ from utils.data.photoFeatures import (
 from utils.data.regionFeatures import KNOWN_FORMS, filesOfFeatures, readFeatures
 from utils.files.atomic import PARTIAL, readJson, writeAtomically, writeJson, writePickle
 from utils.files.errors import UserError
-from utils.files.foreign import faultIn
+from utils.files.foreign import faultIn, foreignFile, printable
 from utils.files.project import inProject
+from utils.files.runLock import lockFolder
 from utils.generateVocabulary import generateVocabulary
 from utils.processes.progress import progressBar
 from utils.scripts.endings import runScript
@@ -69,6 +72,7 @@ MINIMUM_COUNT = 3       # 5 is usual for COCO, which has twenty times as many ca
 
 N_FEATURES = 2048
 AT_THE_TOP = 'at the top of utils/buildCourseLayout.py'
+OTHER_OUT = f'Set another OUT {AT_THE_TOP}.'
 
 
 def bestRegions(features, boxes, scores, number):
@@ -77,7 +81,7 @@ def bestRegions(features, boxes, scores, number):
     Args:
         features: [K, 2048], or [2048, K] as some folders of `.npz` have it.
         boxes: [K, 4] or None.
-        scores: [K], class probabilities [K, C] with the background first, or None.
+        scores: [K] or None.
         number: R, how many boxes are wanted.
 
     Returns:
@@ -85,9 +89,9 @@ def bestRegions(features, boxes, scores, number):
         pixels.
 
     Raises:
-        ValueError: the features are unusable; the message says why.
+        ValueError, TypeError: the features are unusable; the message says why.
     """
-    features = np.asarray(features, dtype=np.float32)
+    features = np.asarray(features)
     if features.ndim == 2 and features.shape[1] != N_FEATURES == len(features):
         features = features.T                                              # [K, 2048]
     if features.shape[1:] != (N_FEATURES,) or len(features) == 0:
@@ -95,62 +99,53 @@ def bestRegions(features, boxes, scores, number):
     K = len(features)
     order = np.arange(K)
     if scores is not None:
-        scores = np.asarray(scores, dtype=np.float32).reshape(K, -1)
-        if scores.shape[1] > 1:
-            scores = scores[:, 1:]
-        order = np.argsort(-scores.max(1), kind='stable')
+        order = np.argsort(-np.float32(scores).reshape(K), kind='stable')
     chosen = np.resize(order, number)
-    features = features[chosen]                                            # [R, 2048]
-    if not np.isfinite(features).all():
-        raise ValueError('not finite')
+    features = floats(features[chosen], [number, N_FEATURES], 'features')
     if np.shape(boxes) != (K, 4):
         return features, None
-    boxes = np.asarray(boxes, dtype=np.float32)[chosen]                    # [R, 4]
+    boxes = np.float32(boxes)[chosen]                                      # [R, 4]
     in_order = (boxes[:, :2] <= boxes[:, 2:]).all()  # not so for most x y width height, nor for NaN
     in_pixels = 1 < boxes.max() < np.inf             # not so for fractions of the picture
     return features, boxes if in_order and in_pixels else None
 
 
-def photosAmong(paths):
-    """The photos in folders of photos; an empty list where there are features instead.
-
-    Raises:
-        UserError: a path does not exist or holds neither.
-    """
-    are_features = any(map(filesOfFeatures, paths))
-    photos = []
-    for path in paths:
-        found = filesOfFeatures(path) if are_features else photosIn(path)
-        if not found:
-            kind = 'features' if are_features else 'photos or features'
-            raise UserError(f'There are no {kind} at {path}. Set FEATURES {AT_THE_TOP}. '
-                            f'{KNOWN_FORMS}')
-        photos += found
-    return [] if are_features else photos
-
-
-def begin(root, madeOf):
+def begin(root, madeOf, files):
     """Makes the folders of a data folder that is to be built, or to be gone on with.
 
     Args:
         root: its path.
-        madeOf: dict setting → value, on which the files depend.
+        madeOf: dict setting → value, on which the images depend.
+        files: those of FEATURES, on which they depend too; more may come later.
+
+    Returns:
+        the folder's lock.
 
     Raises:
-        UserError: it was begun with other settings.
+        UserError: another process builds it, it was begun with others, or it cannot be made.
     """
     path = os.path.join(root, 'madeOf.json')
-    if os.path.isdir(root) and readJson(path, None) != madeOf:
-        raise UserError(f'{root} was begun with other {", ".join(madeOf)}. Remove it, or set '
-                        f'another OUT {AT_THE_TOP}.')
-    names = [split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED)]
-    for name in ['vocabulary', *IMAGE_FOLDERS.values(), *names]:
-        folder = os.path.join(root, name)
-        os.makedirs(folder, exist_ok=True)
-        for file in os.listdir(folder):
-            if file.startswith(PARTIAL):  # half written when an earlier start was killed
-                os.remove(os.path.join(folder, file))
-    writeJson(path, madeOf)
+    stamps = {printable(file): '{0.st_size} {0.st_mtime_ns}'.format(os.stat(file))
+              for file in files if os.path.isfile(file)}
+    with foreignFile(root, OTHER_OUT):
+        os.makedirs(root, exist_ok=True)
+        lock = lockFolder(root, OTHER_OUT)
+        begun = readJson(path, madeOf)
+        changed = [key for key in madeOf if begun.get(key) != madeOf[key]]
+        before = begun.get('FEATURES', stamps)
+        if {before[name] == stamps[name] for name in before if name in stamps} != {True}:
+            changed.append('FEATURES')
+        if changed:
+            raise UserError(f'{root} was begun with other {", ".join(changed)}. Set that back, '
+                            f'remove the folder, or set another OUT {AT_THE_TOP}. To FEATURES more '
+                            'may be added.')
+        writeJson(path, {**madeOf, 'FEATURES': {**before, **stamps}})
+        for name in ['vocabulary', *IMAGE_FOLDERS.values(), *(
+                split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED))]:
+            os.makedirs(os.path.join(root, name), exist_ok=True)
+        for file in glob.glob(os.path.join(glob.escape(root), '*', f'{PARTIAL}*')):
+            os.remove(file)  # half written when an earlier start was killed
+    return lock
 
 
 def imageFiles(root, image):
@@ -159,47 +154,37 @@ def imageFiles(root, image):
             for stub in (UNPOOLED, POOLED)]
 
 
-def writeImage(root, image, features, boxes, wordToToken):
-    """Writes an image's two files: features [R, 2048], boxes [R, 4] or None."""
-    record = captionRecord(image.name, image.captions, wordToToken)
+def recordsOf(image, features, boxes, wordToToken):
+    """What an image's two files hold, with features [R, 2048] and boxes [R, 4] or None.
+
+    Raises:
+        ValueError: training could not use them; the message says why.
+    """
+    record = {'cnn_features': features,
+              **captionRecord(os.path.basename(image.name), image.captions, wordToToken)}
     if boxes is not None:
         record['boxes'] = boxes
-    for path, values in zip(imageFiles(root, image), (features, features.max(0))):
-        writePickle(path, {'cnn_features': values, **record})
+    checked(record, list(features.shape))
+    if max(map(len, record['captions'])) == 2:
+        raise ValueError('no words in its captions')
+    name = f'{stemOf(image.name)}.pickle'
+    if name.startswith('.') or '\0' in name or len(os.fsencode(name)) > 255:  # as most systems say
+        raise ValueError('a name that is hidden, too long or impossible')
+    return record, {**record, 'cnn_features': features.max(0)}
 
 
-def fromFeatures(paths, images, left_out, broken, regions):
-    """Reads the features of the images that are left out so far.
-
-    Args:
-        paths: files and folders of features.
-        images: dict key → `Image`.
-        left_out: dict with the keys of the images to be read.
-        broken: dict name → why, to which the features are added that cannot be used.
-        regions: R, boxes of each image.
-
-    Yields:
-        (name, features [R, 2048], boxes [R, 4] or None) of each of the others.
-    """
-    for path in paths:
-        found = readFeatures(path)
-        for name, read in progressBar(found, os.path.basename(path), {'inNotebook': False}):
-            key = keyOf(name)
-            if key in left_out:
-                try:
-                    features, boxes = bestRegions(*read(), regions)
-                except Exception as error:
-                    broken[name] = f'features that cannot be used ({faultIn(error)})'
-                else:
-                    yield name, features, boxes
-            elif key not in images:
-                broken[name] = 'no captions'
-
-
-def fromPhotos(paths, images, left_out, broken, root):
-    """Makes features of photos, as `fromFeatures` reads them, and links to the photos.
+def fromPhotos(paths, images, left_out, root):
+    """Makes features of the photos of images that are left out so far, and links to the photos.
 
     The folder `root` has the features' standard, or is given one.
+
+    Args:
+        paths: those of the photos.
+        images: dict key → `Image`.
+        left_out: dict key → why, to which the photos are added that cannot be read.
+
+    Yields:
+        (path, read), as `readFeatures` does.
 
     Raises:
         UserError: none of the photos is for training.
@@ -207,47 +192,19 @@ def fromPhotos(paths, images, left_out, broken, root):
     maker = PhotoFeatures(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
     standard = readStandard(root)
     if standard is None:
-        training = {key for key, image in images.items() if image.mode == 'train'}
+        training = {key for key in images if images[key].mode == 'train'}
         standard = makeStandard(maker, [path for path in paths if keyOf(path) in training])
         writeJson(os.path.join(root, STANDARD_FILE), standard)
-    broken.update({path: 'no captions' for path in paths if keyOf(path) not in images})
+    broken = {}
     paths = [path for path in paths if keyOf(path) in left_out]
+    # of photos of one name first the one in the right folder, with the right ending
+    paths.sort(key=lambda path: not path.endswith(images[keyOf(path)].name))
     for path, features, boxes in featuresOfPhotos(maker, paths, broken, 'photos'):
         image = images[keyOf(path)]
         with contextlib.suppress(OSError):  # it is there, or the system allows no links
-            os.symlink(os.path.abspath(path), imageFile(root, image.mode, image.name))
-        yield path, np.ascontiguousarray(applyStandard(standard, features)), boxes
-
-
-def report(root, about, images, left_out):
-    """Prints and writes what was done: about.txt, and skipped.json (reason → file names).
-
-    Args:
-        root: path of the data folder.
-        about: list of sentences, to which the numbers are added.
-        images: dict key → `Image`.
-        left_out: dict key → why.
-
-    Raises:
-        UserError: there is nothing to train or to validate on.
-    """
-    given = collections.Counter(image.mode for image in images.values())
-    left = collections.Counter(images[key].mode for key in left_out)
-    about += [f'{mode}: {given[mode] - left[mode]:,} of {given[mode]:,} images with captions.'
-              for mode in SPLITS]
-    skipped = collections.defaultdict(list)
-    for key, reason in left_out.items():
-        skipped[reason].append(images[key].name)
-    about += [f'Left out, {reason}: {len(names):,}, such as {names[0]}.'
-              for reason, names in skipped.items()]
-    text = '\n'.join(about) + '\n'
-    print(text, end='')
-    writeAtomically(os.path.join(root, 'about.txt'), text.encode('utf-8', 'replace'))
-    writeJson(os.path.join(root, 'skipped.json'), skipped)
-    for mode in SPLITS:
-        if left[mode] == given[mode]:
-            raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
-                            f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
+            os.symlink(path, imageFile(root, image.mode, image.name))
+        yield path, lambda: (applyStandard(standard, features), boxes, None)
+    left_out.update((keyOf(path), why) for path, why in broken.items() if keyOf(path) in left_out)
 
 
 def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
@@ -255,7 +212,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
 
     Args:
         captions: a file or a folder, as `readCaptions` takes it.
-        features: list of files and folders.
+        features: list of absolute paths of files and folders.
         out: path of a folder that does not exist.
         minimumCount: how often the training captions must have a word of the vocabulary.
         regions: R, boxes of each image.
@@ -263,50 +220,83 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     Raises:
         UserError: something is missing or unusable, or there is nothing to train or to validate on.
     """
-    if os.path.exists(out):
+    root = f'{out}.partial'
+    if os.path.lexists(out):
         raise UserError(f'{out} exists already. Set another OUT {AT_THE_TOP}, or, to add images '
-                        f'to it, rename it to {out}.partial first.')
-    photos = photosAmong(features)
-    images, form = readCaptions(captions)
-    root, kind = f'{out}.partial', 'features'
-    if photos:
+                        f'to it, rename it to {root} first.')
+    kind = 'features'
+    files = list(map(filesOfFeatures, features))
+    if not any(files):
         kind = f'photos, by {MAKER}'
-    hashed = hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest()
-    begin(root, {'captions': hashed, 'kind of FEATURES': kind, 'MINIMUM_COUNT': minimumCount,
-                 'REGIONS': regions})
-    words = [list(map(sys.intern, wordsOfCaption(caption)))  # each word once in memory
-             for image in images.values() if image.mode == 'train' for caption in image.captions]
-    vocabulary = generateVocabulary(words, minimumCount)
+        files = list(map(photosIn, features))
+    for path, found in zip(features, files):
+        if not found:
+            raise UserError(f'There are no photos or features at {path}; all must be of one kind. '
+                            f'Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
+    files = sum(files, [])
+    images, form = readCaptions(captions)
+    lock = begin(root, {
+        'captions': hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest(),
+        'MINIMUM_COUNT': minimumCount, 'REGIONS': regions}, files)
+    vocabulary = generateVocabulary(
+        [list(map(sys.intern, wordsOfCaption(caption)))  # each word once in memory
+         for image in images.values() if image.mode == 'train' for caption in image.captions],
+        minimumCount)
     writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
-    wordToToken = vocabulary['wordToToken']
     left_out = {key: 'no features' for key, image in images.items()
                 if not os.path.exists(imageFiles(root, image)[1])}  # the second one written
-    broken = {}
-    if photos:
-        made = fromPhotos(photos, images, left_out, broken, root)
+    if kind == 'features':
+        made, without = progressBar(readFeatures(files), kind, {'inNotebook': False}), 0
     else:
-        made = fromFeatures(features, images, left_out, broken, regions)
-    for name, values, boxes in made:
+        made, regions = fromPhotos(files, images, left_out, root), DETECTIONS
+        without = sum(keyOf(path) not in images for path in files)
+    for name, read in made:
         key = keyOf(name)
+        without += key not in images
         if key in left_out:  # not yet written with other features
-            writeImage(root, images[key], values, boxes, wordToToken)
+            image = images[key]
+            try:
+                both = recordsOf(image, *bestRegions(*read(), regions), vocabulary['wordToToken'])
+            except Exception as error:  # whatever broken features lead to
+                left_out[key] = f'it cannot be used ({faultIn(error)})'
+                continue
+            for path, record in zip(imageFiles(root, image), both):
+                writePickle(path, record)
             del left_out[key]
-    left_out.update((keyOf(name), why) for name, why in broken.items() if keyOf(name) in left_out)
-    without = sum(keyOf(name) not in images for name in broken)
-    report(root, ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
-                  f'Made of {kind}: {", ".join(features)}.',
-                  f'{without:,} of them have no captions and are left out.',
-                  f'Vocabulary: {len(wordToToken):,} words, those which the training captions have '
-                  f'{minimumCount} times or more.'], images, left_out)
+
+    skipped = collections.defaultdict(list)  # reason → file names
+    for key, reason in left_out.items():
+        skipped[reason].append(images[key].name)
+    given, left = (collections.Counter(images[key].mode for key in keys)
+                   for keys in (images, left_out))
+    about = ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
+             f'Made of {kind}: {", ".join(features)}.',
+             f'{without:,} {kind.split(",")[0]} have no captions for training or validation and '
+             'are left out.',
+             f'Vocabulary: {len(vocabulary["tokens"]):,} words, those which the training captions '
+             f'have {minimumCount} times or more.',
+             *(f'{mode}: {given[mode] - left[mode]:,} of {given[mode]:,} images with captions.'
+               for mode in SPLITS),
+             *(f'Left out, {reason}: {len(names):,}, such as {names[0]}.'
+               for reason, names in skipped.items())]
+    text = '\n'.join(map(printable, about)) + '\n'
+    print(text, end='')
+    writeAtomically(os.path.join(root, 'about.txt'), text.encode())
+    writeJson(os.path.join(root, 'skipped.json'), skipped)
+    for mode in SPLITS:
+        if left[mode] == given[mode]:
+            raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
+                            f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
+    lock.release(force=True)  # as some systems rename no folder with an open file
     os.replace(root, out)
-    print(f'{out} is complete. Set DATA_ROOT in utils/dataRoot.py to it.')
+    print(printable(f'{out} is complete. Set DATA_ROOT in utils/dataRoot.py to it.'))
 
 
 def main():
     features = [FEATURES] if isinstance(FEATURES, str) else FEATURES
-    captions, out, *features = [inProject(os.path.expanduser(path))
+    captions, out, *features = [os.path.normpath(inProject(os.path.expanduser(path)))
                                 for path in (CAPTIONS, OUT, *features)]
-    buildCourseLayout(captions, features, os.path.normpath(out), MINIMUM_COUNT, REGIONS)
+    buildCourseLayout(captions, features, out, MINIMUM_COUNT, REGIONS)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,8 @@ import os
 import numpy as np
 
 from utils.data.captionWords import MARKS
-from utils.files.errors import UserError
+from utils.data.dataFolder import SET_ROOT
+from utils.files.foreign import foreignFile
 from utils.files.safePickle import loadPickle
 
 
@@ -41,23 +42,13 @@ def loadVocabulary(data_dir):
         UserError: the file is missing, broken, or its tokens are not 0 … V - 1.
     """
     path = os.path.join(data_dir, 'vocabulary', 'vocabulary.pickle')
-    try:
+    with foreignFile(path, f'Copy it again from where the data came from. {SET_ROOT}'):
         vocabulary = loadPickle(path)
         token_to_word = {int(token): str(word)
                          for token, word in vocabulary['TokenToWord'].items()}
         word_to_token = {str(word): int(token)
                          for word, token in vocabulary['wordToToken'].items()}
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f'There is no vocabulary file {path}. Set DATA_ROOT in utils/dataRoot.py '
-                        'to the folder that holds "vocabulary" and the feature folders; '
-                        'utils/buildCourseLayout.py makes one of COCO as it is published.'
-                        ) from None
-    except Exception as error:
-        raise UserError(f'The vocabulary file {path} cannot be read: {type(error).__name__}: '
-                        f'{error}. Copy it again from where the data came from.') from error
-    size = len(token_to_word)
-    if sorted(token_to_word) != list(range(size)):
-        raise UserError(f'The vocabulary file {path} has {size} words, but their tokens do not '
-                        f'run from 0 to {size - 1}. Copy it again from where the data came from.')
+        if sorted(token_to_word) != list(range(len(token_to_word))):
+            raise ValueError('its tokens do not run from 0 to one less than its number of words')
     words = {word.strip(): token for token, word in token_to_word.items()}
     return {**vocabulary, 'TokenToWord': token_to_word, 'wordToToken': {**words, **word_to_token}}

@@ -53,8 +53,8 @@ class CaptionDataset(Dataset):
         return image
 
     def load(self, index):
-        """The image's file, as `loadImage` returns it."""
-        return loadImage(self.paths[index], self.features_shape)
+        """What the image's file holds, as `loadImage` returns it."""
+        return loadImage(self.paths[index], self.features_shape)[0]
 
     def captions(self, index):
         """The tokens of an image's captions, a list of lists."""
@@ -70,9 +70,9 @@ class CaptionDataset(Dataset):
         """
         index, epoch, learned = fullKey(key)
         if self.checked is not None:
-            size, time, offset, imgPath, captions = self.checked[index]
+            *stamp, imgPath, captions = self.checked[index]
             with contextlib.suppress(OSError):  # which `load` says in a sentence
-                if readRaw(self.paths[index], (size, time), offset, features):
+                if readRaw(self.paths[index], stamp, features):
                     lines = captions.split('\n')
                     tokens = map(int, lines[self.drawn(index, epoch, len(lines))].split())
                     return imgPath, self.tokensToLearn(tokens) if learned else [START]

@@ -1,14 +1,15 @@
 """Finds and reads captions in the forms in which they are published.
 
 - COCO's: `captions_train2017.json` and `captions_val2017.json`, or those of 2014.
-- Flickr's: `Flickr8k.token.txt` or `results_20130124.token`, lines of `name.jpg#0<TAB>caption`,
-  with the official lists of training and validation photos beside it, such as
-  `Flickr_8k.trainImages.txt` and `Flickr_8k.devImages.txt`.
 - Karpathy's: `dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json`, which say
   what each image is for; `restval` counts as training, `test` is left out.
+- Flickr's: `Flickr8k.token.txt` or `results_20130124.token`, lines of `name.jpg#0<TAB>caption`.
 - Tables: Kaggle's `captions.txt` and `results.csv`, or any `*.csv` with one `file,caption` a
-  line, with or without a header. Training and validation photos are those of the official lists
-  where these lie beside it, else a tenth of the photos is drawn for validation, always the same.
+  line, with or without a header.
+
+Of the last two, training and validation photos are those of the official lists where both lie
+beside the captions, such as `Flickr_8k.trainImages.txt` and `Flickr_8k.devImages.txt`. Else a tenth
+of the photos is drawn for validation, always the same.
 
 The file's name tells its form. In a folder, and the folders in it, there must be only one of
 them, or CAPTIONS must name it.
@@ -24,8 +25,11 @@ from utils.data.photoFeatures import ENDINGS
 from utils.files.errors import UserError
 from utils.files.foreign import foreignFile, jsonIn, linesIn
 
-SHARE_FOR_VALIDATION = .1  # of the photos of a table without lists
+SHARE_FOR_VALIDATION = .1  # of the photos, where there are no lists
 SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'val'}  # Karpathy's
+SEPARATOR = r'[,;|\t]'
+ROW = re.compile(rf'"?(.+?(?:{"|".join(map(re.escape, ENDINGS))}))"? *({SEPARATOR})'
+                 r'(?: *\d+\|)?(.*)', re.IGNORECASE)  # results.csv numbers the captions
 SET_CAPTIONS = ('Set CAPTIONS at the top of utils/buildCourseLayout.py; the forms that are '
                 'understood stand at the top of utils/data/captionForms.py.')
 
@@ -45,36 +49,33 @@ def readCaptions(path):
         UserError: there is no such file, or more than one, or it is unusable; two images have the
             same name; or there is nothing to train or to validate on.
     """
-    files = _filesIn(path) if os.path.isdir(path) else [path]
-    found = {file: read for file in files for pattern, read in FORMS.items()
+    found = {file: read for file in _filesIn(path) for pattern, read in FORMS.items()
              if re.search(pattern, os.path.basename(file))}
     if len(found) != 1:
-        raise UserError(f'One file of captions is needed; found at {path}: '
+        raise UserError(f'CAPTIONS is {path}, which must be or hold one file of captions; found: '
                         f'{", ".join(sorted(found)) or "none"}. {SET_CAPTIONS}')
     file, read = found.popitem()
     images = {}
     with foreignFile(file, SET_CAPTIONS):
         listed, what = read(file)
         for image in listed:
-            other = images.setdefault(keyOf(image.name), image)
+            if not all(isinstance(text, str) for text in (image.name, *image.captions)):
+                raise ValueError(f'the name or a caption of {image.name} is not a text')
+            other = images.setdefault(keyOf(os.path.splitext(image.name)[0]), image)
             if other is not image:
                 raise ValueError(f'{other.name} and {image.name} count as the same photo; each '
                                  'must have its own name, and be for training or for validation')
-            if not all(isinstance(caption, str) for caption in image.captions):
-                raise ValueError(f'a caption of {image.name} is not a text')
-        for mode in ('train', 'val'):
-            if not any(image.mode == mode for image in listed):
-                raise ValueError(f'it has no captions of {mode} images')
-    return {key: image._replace(name=os.path.basename(image.name))
-            for key, image in images.items()}, what
+        if len({image.mode for image in listed}) < 2:
+            raise ValueError('it must have captions both of train and of val images')
+    return images, what
 
 
 def keyOf(name):
     """What connects an image's captions with its photo or features, all of which have a name:
     COCO's id, as '139' for 'COCO_val2014_000000000139.jpg', or the file name without ending."""
     stem = stemOf(name)
-    coco_id = re.fullmatch('(?:COCO_[a-z]+20[0-9]{2}_)?0*([0-9]+)', stem)
-    return coco_id[1] if coco_id else stem
+    coco_id = re.fullmatch(r'(?:COCO_[a-z]+20\d\d_)?(\d{1,250})', stem)
+    return str(int(coco_id[1])) if coco_id else stem
 
 
 def stemOf(name):
@@ -83,10 +84,11 @@ def stemOf(name):
     return stem if ending.lower() in ENDINGS else stem + ending
 
 
-def _filesIn(folder):
-    """The paths of the files in a folder and in its folders."""
-    folder = glob.escape(folder)
-    return sorted(glob.glob(f'{folder}/*') + glob.glob(f'{folder}/*/*'))
+def _filesIn(path):
+    """The paths of the files in a folder and in its folders, or of a file."""
+    folder = glob.escape(path)
+    return sorted(filter(os.path.isfile, [path, *glob.glob(f'{folder}/*'),
+                                          *glob.glob(f'{folder}/*/*')]))
 
 
 def _readCoco(path):
@@ -121,30 +123,39 @@ def _readTokens(path):
         if not tab:
             raise ValueError(f'line {number} has no tab between photo and caption')
         captions[name.rsplit('#', 1)[0]].append(caption)
-    images = _imagesInLists(captions, path)
-    if images is None:
-        raise ValueError('beside it must lie the official lists of training and validation photos, '
-                         'two text files such as Flickr_8k.trainImages.txt and '
-                         'Flickr_8k.devImages.txt')
-    return images, f'{path}, official lists'
+    return _divided(captions, path)
 
 
 def _readTable(path):
-    captions = collections.defaultdict(list)
-    separator = None
+    captions, columns = collections.defaultdict(list), set()
     for number, line in linesIn(path):
-        separator = separator or re.search(r'[,;|\t]|$', line)[0]
-        # Each line by itself: a quote that is not closed does not reach the next one.
-        name, *rest = next(csv.reader([line], delimiter=separator))
-        if os.path.splitext(name.strip())[1].lower() in ENDINGS:
-            caption = separator.join(rest).strip()  # its separators need no quotes
-            caption = re.sub(r'^\d+\| *', '', caption)  # results.csv numbers them
+        row = ROW.fullmatch(line)
+        if row:
+            name, separator, caption = row.groups()
+            # Each line by itself: a quote that is not closed does not reach the next one.
+            parts = next(csv.reader([caption], delimiter=separator))
+            caption = separator.join(parts).strip()  # its separators need no quotes
             if caption:
+                columns.add(1 + len(parts))
                 captions[name.strip()].append(caption)
-        elif number > 1 or (len(rest) > 1 and separator != '|'):  # no header of two columns
+        elif number > 1 or len(re.split(SEPARATOR, line)) > 2 + ('|' in line):  # no header
             raise ValueError(f'line {number} is not the name of a photo and its caption')
-    images = _imagesInLists(captions, path)
-    if images is not None:
+    if len(columns) == 1 and columns != {2}:
+        raise ValueError(f'each line has {max(columns)} columns instead of two, photo and caption')
+    return _divided(captions, path)
+
+
+def _divided(captions, path):
+    """The images by the official lists beside a file of captions, or a share drawn."""
+    images = []
+    for mode, pattern in (('train', 'train'), ('val', 'dev|val')):
+        lists = [file for file in _filesIn(os.path.dirname(path) or '.') if re.search(
+            rf'(?<![a-z])({pattern})[a-z]*\.txt$', os.path.basename(file), re.IGNORECASE)]
+        if len(lists) != 1:
+            break
+        stems = {stemOf(line.strip()) for _, line in linesIn(lists[0])}  # some without endings
+        images += [Image(mode, name, captions[name]) for name in captions if stemOf(name) in stems]
+    else:
         return images, f'{path}, official lists'
     names = sorted(captions)
     random.Random(1).shuffle(names)
@@ -152,19 +163,6 @@ def _readTable(path):
     images = [Image('val' if name in chosen else 'train', name, captions[name])
               for name in captions]
     return images, f'{path}, {len(chosen):,} of {len(names):,} photos drawn for validation'
-
-
-def _imagesInLists(captions, path):
-    """The images in the official lists beside a file of captions; None where these are missing."""
-    images = []
-    for mode, pattern in (('train', 'train'), ('val', 'dev|val')):
-        lists = [file for file in _filesIn(os.path.dirname(path) or '.') if re.search(
-            rf'(?<![a-z])({pattern})[a-z]*\.txt$', os.path.basename(file), re.IGNORECASE)]
-        if len(lists) != 1:
-            return None
-        stems = {stemOf(line.strip()) for _, line in linesIn(lists[0])}  # some without endings
-        images += [Image(mode, name, captions[name]) for name in captions if stemOf(name) in stems]
-    return images
 
 
 FORMS = {  # file name → the function that reads it

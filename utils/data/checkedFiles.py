@@ -3,12 +3,13 @@
 So files are checked again only where they are new or have changed, and training never unpickles
 the others: it knows where the features lie in a file, and the captions.
 """
+import contextlib
 import os
 import time
 from itertools import chain
 from multiprocessing.pool import ThreadPool
 
-from utils.data.imageFiles import loadWithStamp
+from utils.data.imageFiles import loadImage
 from utils.data.imageLoader import readers
 from utils.files.atomic import writePickle
 from utils.files.errors import UserError
@@ -35,13 +36,22 @@ def checkFiles(dataset, modelParam, memory):
     """
     folder = os.path.dirname(dataset.paths[0])
     valid_for = [CHECK, folder, dataset.features_shape]
-    known = _remembered(memory, valid_for)
-    unknown = [index for index, name in enumerate(dataset.names)
-               if name not in known or known[name][:2] != _stamp(dataset.paths[index])]
+    known = {}
+    with contextlib.suppress(Exception):  # it may be missing, broken or of another version
+        kept = loadPickle(memory)
+        if kept['validFor'] == valid_for:
+            known = dict(kept['files'])
+    unknown = []
+    for index, path in enumerate(dataset.paths):
+        with contextlib.suppress(Exception):  # the file may be new, or gone
+            status = os.stat(path)
+            if known[dataset.names[index]][:2] == (status.st_size, status.st_mtime_ns):
+                continue
+        unknown.append(index)
 
     def check(index):
         try:
-            image, stamp = loadWithStamp(dataset.paths[index], dataset.features_shape)
+            image, stamp = loadImage(dataset.paths[index], dataset.features_shape)
         except UserError as error:
             return error
         captions = '\n'.join(' '.join(map(str, tokens)) for tokens in image['captionsAsTokens'])
@@ -59,27 +69,10 @@ def checkFiles(dataset, modelParam, memory):
                     faults.append(str(entry))
                 else:
                     known[dataset.names[index]] = entry
-        writePickle(memory, {'validFor': valid_for, 'files': known})
+        with contextlib.suppress(UserError):
+            writePickle(memory, {'validFor': valid_for, 'files': known})
     if faults:
         more = '\n…' if len(faults) > FAULTS_NAMED else ''
         raise UserError(f'{len(faults):,} of the {len(dataset):,} feature files in {folder} cannot '
                         'be used:\n' + '\n'.join(faults[:FAULTS_NAMED]) + more)
     dataset.checked = [known[name] for name in dataset.names]
-
-
-def _stamp(path):
-    """What changes with a file, its size and time; None where it cannot be looked at."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-def _remembered(memory, valid_for):
-    """Dict file name → (size, time, offset, imgPath, captions), as in `CaptionDataset.checked`."""
-    try:
-        kept = loadPickle(memory)
-        return kept['files'] if kept['validFor'] == valid_for else {}
-    except Exception:  # as it may be missing, broken or of another version
-        return {}

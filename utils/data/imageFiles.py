@@ -1,7 +1,6 @@
 """Reading one image's file: its features and captions."""
 import contextlib
 import io
-import math
 import operator
 import os
 
@@ -9,8 +8,7 @@ import numpy as np
 import torch
 
 from utils.data.captionWords import START
-from utils.files.errors import UserError
-from utils.files.foreign import faultIn
+from utils.files.foreign import foreignFile
 from utils.files.regular import openRegular
 from utils.files.safePickle import RestrictedUnpickler, loadPickle
 
@@ -18,7 +16,6 @@ DETECTIONS = 10         # of an image, in the layout of the course
 FILES_LOOKED_AT = 5     # for the shape of the features
 BYTES_LOOKED_FOR = 1024
 MOST_TOKENS = 1000      # of a caption; people's captions have up to 50 words
-KEYS = 'cnn_features', 'imgPath', 'original_captions', 'captions', 'captionsAsTokens'
 
 
 def shapeOfFeatures(paths, expected):
@@ -51,30 +48,18 @@ def loadImage(path, shape):
         dict of `cnn_features` (float32 tensor of that shape), `imgPath`, `original_captions`
         (list of str), `captions` (list of word lists), `captionsAsTokens` (list of token lists,
         plain integers), and `boxes` where the file has them (float32 array [K, 4], x1 y1 x2 y2
-        in pixels).
+        in pixels); the stamp (size, time of the last change in ns, offset), where `offset` is
+        where the file holds the features as raw float32 values, -1 where it does not.
 
     Raises:
         UserError: the file cannot be read or is broken, a key is missing, features or boxes have
             another shape or are not finite, or a caption is not a list of words, lacks the start
             token, has impossible tokens or too many.
     """
-    return loadWithStamp(path, shape)[0]
-
-
-def loadWithStamp(path, shape):
-    """As `loadImage`, and beside the dict the stamp (size, time of the last change in ns, offset).
-
-    `offset` is where the file holds the features as raw float32 values, -1 where it does not.
-    """
-    try:
+    with foreignFile(path, 'Copy it again from where the data came from.'):
         with openRegular(path) as f:
             data, status = f.read(), os.fstat(f.fileno())
-        image = _checked(RestrictedUnpickler(io.BytesIO(data)).load(), shape)
-    except OSError as error:
-        raise UserError(f'The feature file {path} cannot be read: {error.strerror}.') from None
-    except Exception as error:  # whatever a broken file leads to
-        raise UserError(f'The feature file {path} cannot be used: {faultIn(error)}. '
-                        'Copy it again from where the data came from.') from None
+        image = checked(RestrictedUnpickler(io.BytesIO(data)).load(), shape)
     raw = image['cnn_features'].numpy().tobytes()
     offset = data.find(raw[:BYTES_LOOKED_FOR])  # all of them would take as long as all the rest
     if data[offset:offset + len(raw)] != raw:
@@ -82,36 +67,39 @@ def loadWithStamp(path, shape):
     return image, (len(data), status.st_mtime_ns, offset)
 
 
-def readRaw(path, stamp, offset, features):
+def readRaw(path, stamp, features):
     """Reads raw features into a float32 array.
 
     Returns:
-        whether it could: not where the offset is -1, where size or time are not those of `stamp`,
-        nor on a system without preadv.
+        whether it could: not where the stamp's offset is -1, where size or time are not those of
+        the stamp, nor on a system without preadv.
     """
+    size, time, offset = stamp
     if offset < 0 or not hasattr(os, 'preadv'):
         return False
     descriptor = os.open(path, os.O_RDONLY)
     try:
         status = os.fstat(descriptor)
-        return ((status.st_size, status.st_mtime_ns) == stamp
+        return ((status.st_size, status.st_mtime_ns) == (size, time)
                 and os.preadv(descriptor, [features], offset) == features.nbytes)
     finally:
         os.close(descriptor)
 
 
-def _checked(image, shape):
-    missing = [key for key in KEYS if key not in image]
-    if missing:
-        raise ValueError(f'it has no {", ".join(missing)}')
-    checked = {'cnn_features': torch.from_numpy(_floats(image['cnn_features'], shape, 'features')),
-               'imgPath': _text(image['imgPath']),
-               'original_captions': list(map(_text, _list(image['original_captions']))),
-               'captions': [list(map(_text, _list(words))) for words in _list(image['captions'])],
-               'captionsAsTokens': [list(map(operator.index, _list(tokens)))
-                                    for tokens in _list(image['captionsAsTokens'])]}
-    captions = checked['captionsAsTokens']
-    if not len(captions) == len(checked['captions']) == len(checked['original_captions']) > 0:
+def checked(image, shape):
+    """What a file holds, as `loadImage` returns it.
+
+    Raises:
+        ValueError, TypeError, KeyError: training could not use it; the message says why.
+    """
+    found = {'cnn_features': torch.from_numpy(floats(image['cnn_features'], shape, 'features')),
+             'imgPath': _text(image['imgPath']),
+             'original_captions': list(map(_text, _list(image['original_captions']))),
+             'captions': [list(map(_text, _list(words))) for words in _list(image['captions'])],
+             'captionsAsTokens': [list(map(operator.index, _list(tokens)))
+                                  for tokens in _list(image['captionsAsTokens'])]}
+    captions = found['captionsAsTokens']
+    if not len(captions) == len(found['captions']) == len(found['original_captions']) > 0:
         raise ValueError('its lists original_captions, captions and captionsAsTokens are empty or '
                          'of different lengths')
     for tokens in captions:
@@ -119,24 +107,25 @@ def _checked(image, shape):
             raise ValueError(f'a caption of captionsAsTokens has no start token {START}, a token '
                              f'below 0, or more than {MOST_TOKENS:,} tokens')
     if 'boxes' in image:
-        checked['boxes'] = _floats(image['boxes'], [len(image['boxes']), 4], 'boxes')
-    return checked
+        found['boxes'] = floats(image['boxes'], [len(image['boxes']), 4], 'boxes')
+    return found
 
 
-def _floats(value, shape, what):
-    """A contiguous float32 array of an array or a tensor, all of it finite."""
+def floats(value, shape, what):
+    """A contiguous float32 array of an array or a tensor of this shape, all of it finite.
+
+    Raises:
+        ValueError, TypeError: it is not so; the message says why.
+    """
     if list(getattr(value, 'shape', '')) != shape:
         found = list(value.shape) if hasattr(value, 'shape') else type(value).__name__
         raise ValueError(f'its {what} have the shape {found}, not {shape}')
     if torch.is_tensor(value):
         value = value.detach().float().numpy()
-    if np.iscomplexobj(value):
-        raise ValueError(f'its {what} are complex numbers')
-    with np.errstate(over='ignore', invalid='ignore'):  # what becomes infinite is named below
-        value = np.require(value, np.float32, 'CW')
-        # a finite sum says that all are finite; where it is not, they may be so nevertheless
-        if not math.isfinite(value.sum()) and not np.isfinite(value).all():
-            raise ValueError(f'its {what} hold values that are not finite')
+    with np.errstate(over='ignore'):  # what becomes infinite is named below
+        value = value.astype(np.float32, order='C', casting='same_kind')  # no complex numbers
+    if not np.isfinite(value).all():
+        raise ValueError(f'its {what} hold values that are not finite')
     return value
 
 

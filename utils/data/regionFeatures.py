@@ -4,13 +4,10 @@ Understood are, beside photos themselves (utils/data/photoFeatures.py):
 
 - The TSV of bottom-up attention (Anderson et al. 2018, arXiv:1707.07998), `*.tsv` or `*.tsv.0` …,
   or a folder of such files: a line per image with the columns of `TSV_COLUMNS`, told apart by
-  their number. `boxes`, `features`, `objects_conf` and `cls_prob` are base64 of float32.
-- A folder of `*.npz` or `*.npy`, one per image, named by its id or its photo (`139.npz`,
-  `COCO_val2014_000000000139.jpg.npy`). A `.npy` is the features; a `.npz` holds them under one of
-  `FEATURE_KEYS`, boxes and scores, if any, under one of `BOX_KEYS` and of `SCORE_KEYS`.
-- One `<name>.npy` of the shape [N, K, 2048], with a list of the N images' names or ids beside it
-  in `<name>_ids.json`. Boxes [N, K, 4] in `<name>_boxes.npy` and scores [N, K] in
-  `<name>_scores.npy` are used if they are there.
+  their number. `boxes`, `features` and `objects_conf` are base64 of float32.
+- `*.npz` or `*.npy`, or a folder of such files: one per image, named by its id or its photo
+  (`139.npz`, `COCO_val2014_000000000139.jpg.npy`). A `.npy` is the features; a `.npz` holds them
+  under one of `FEATURE_KEYS`, boxes and scores, if any, under one of `BOX_KEYS` and `SCORE_KEYS`.
 """
 import base64
 import functools
@@ -19,17 +16,15 @@ import re
 
 import numpy as np
 
-from utils.files.foreign import foreignFile, jsonIn
+from utils.files.foreign import foreignFile
 
 TSV_COLUMNS = {len(columns.split()): columns.split() for columns in (
-    'image_id image_w image_h num_boxes boxes features',           # as published
-    'image_id image_w image_h num_boxes boxes features cls_prob',  # ViLBERT's
+    'image_id image_w image_h num_boxes boxes features',  # as published
     'img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features',
-)}                                                                 # the last: LXMERT's
+)}                                                        # the last: LXMERT's
 FEATURE_KEYS = 'features', 'feat', 'x', 'arr_0'
 BOX_KEYS = 'boxes', 'bbox'
-SCORE_KEYS = 'scores', 'conf', 'objects_conf', 'cls_prob'
-ENCODED = 'features', 'boxes', 'objects_conf', 'cls_prob'  # columns that are used
+SCORE_KEYS = 'scores', 'conf', 'objects_conf'
 KNOWN_FORMS = 'The forms that are understood stand at the top of utils/data/regionFeatures.py.'
 
 
@@ -37,14 +32,15 @@ def filesOfFeatures(path):
     """The sorted paths of the files of features in a folder, or the file `path` itself; an empty
     list where there are none."""
     files = [entry.path for entry in os.scandir(path)] if os.path.isdir(path) else [path]
-    return sorted(file for file in files if re.search(r'\.(tsv(\.\d+)?|npz|npy)$', file))
+    return sorted(file for file in files
+                  if re.search(r'\.(tsv(\.\d+)?|npz|npy)$', file) and os.path.isfile(file))
 
 
-def readFeatures(path):
+def readFeatures(files):
     """Reads features image by image, only one of them in memory.
 
     Args:
-        path: a file or a folder.
+        files: paths as from `filesOfFeatures`.
 
     Yields:
         (name, read): the image's name or id; a function that returns its features [K, 2048],
@@ -54,15 +50,13 @@ def readFeatures(path):
     Raises:
         UserError: a file is not of a known form.
     """
-    for file in filesOfFeatures(path):
-        with foreignFile(file, KNOWN_FORMS):
-            if not file.endswith(('.npz', '.npy')):
+    for file in files:
+        stem, ending = os.path.splitext(os.path.basename(file))
+        if ending in ('.npz', '.npy'):
+            yield stem, functools.partial(_featuresInFile, file)
+        else:
+            with foreignFile(file, KNOWN_FORMS):
                 yield from _readTsv(file)
-            elif os.path.isdir(path):
-                name = os.path.splitext(os.path.basename(file))[0]
-                yield name, functools.partial(_featuresInFile, file)
-            else:
-                yield from _readArray(file)
 
 
 def _readTsv(path):
@@ -80,8 +74,8 @@ def _readTsv(path):
 
 def _featuresInRow(row):
     K = int(row['num_boxes'])
-    return _features({key: np.frombuffer(base64.b64decode(row[key]), '<f4').reshape(K, -1)
-                      for key in ENCODED if key in row})
+    return [np.frombuffer(base64.b64decode(row[key]), '<f4').reshape(K, -1) if key in row else None
+            for key in ('features', 'boxes', 'objects_conf')]
 
 
 def _featuresInFile(path):
@@ -89,32 +83,7 @@ def _featuresInFile(path):
     if path.endswith('.npy'):
         return arrays, None, None
     with arrays:
-        return _features(arrays)
-
-
-def _features(arrays):
-    """Features, boxes and scores of a dictionary of arrays."""
-    def first(keys):
-        return next((arrays[key] for key in keys if key in arrays), None)
-
-    features = first(FEATURE_KEYS)
-    if features is None:
-        raise ValueError(f'none of {", ".join(FEATURE_KEYS)} among {", ".join(sorted(arrays)[:8])}')
-    return features, first(BOX_KEYS), first(SCORE_KEYS)
-
-
-def _readArray(path):
-    stem = os.path.splitext(path)[0]
-    files = [path, f'{stem}_boxes.npy', f'{stem}_scores.npy']
-    arrays = [np.load(file, mmap_mode='r', allow_pickle=False) if os.path.exists(file) else None
-              for file in files]
-    names, shape = jsonIn(f'{stem}_ids.json'), list(arrays[0].shape)
-    if not isinstance(names, list) or len(shape) != 3 or len(names) != shape[0]:
-        raise ValueError(f'the shape {shape} is not [N, K, 2048], or {stem}_ids.json does not list '
-                         'N images')
-    for place, name in enumerate(names):
-        yield str(name), functools.partial(_featuresAt, place, arrays)
-
-
-def _featuresAt(place, arrays):
-    return [None if array is None else array[place] for array in arrays]
+        if not set(FEATURE_KEYS) & set(arrays):
+            raise ValueError(f'none of {", ".join(FEATURE_KEYS)} among {", ".join(arrays)[:80]}')
+        return [next((arrays[key] for key in keys if key in arrays), None)
+                for keys in (FEATURE_KEYS, BOX_KEYS, SCORE_KEYS)]

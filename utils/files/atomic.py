@@ -7,6 +7,7 @@ import pickle
 import time
 
 from utils.files.errors import UserError
+from utils.files.foreign import foreignFile, jsonIn
 
 PARTIAL = 'partial_'  # what the names of unfinished files begin with
 
@@ -21,7 +22,8 @@ def writeAtomically(path, data, outlive_power_failure=True):
         UserError: the file cannot be written.
     """
     folder, name = os.path.split(path)
-    partial_path = os.path.join(folder, f'{PARTIAL}{os.getpid()}_{name}')
+    # the end of the name alone, as the whole may be as long as the system allows
+    partial_path = os.path.join(folder, f'{PARTIAL}{os.getpid()}_{name[-50:]}')
     try:
         with open(partial_path, 'wb') as f:
             f.write(data)
@@ -71,9 +73,5 @@ def readJson(path, default):
     """
     if not os.path.exists(path):
         return default
-    try:
-        with open(path, encoding='utf-8') as f:
-            return json.load(f)
-    except ValueError as error:
-        raise UserError(f'{path} is broken: {error}. Move it away, then start the same command '
-                        'again.') from None
+    with foreignFile(path, 'Move it away, then start the same command again.'):
+        return jsonIn(path)

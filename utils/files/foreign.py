@@ -1,8 +1,11 @@
 """Files that others have written: whatever is wrong with one ends in a sentence with its name."""
 import contextlib
+import io
 import json
+import re
 
 from utils.files.errors import UserError
+from utils.files.regular import openRegular
 
 
 @contextlib.contextmanager
@@ -18,7 +21,7 @@ def foreignFile(path, advice):
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f'{path} cannot be used: {faultIn(error)}. {advice}') from error
+        raise UserError(printable(f'{path} cannot be used: {faultIn(error)}. {advice}')) from error
 
 
 def faultIn(error):
@@ -26,12 +29,17 @@ def faultIn(error):
     return str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
 
 
+def printable(text):
+    """The text with spaces for what steers a terminal or cannot be encoded."""
+    return re.sub('[\0-\x1f\x7f-\x9f\ud800-\udfff]', ' ', text)
+
+
 def jsonIn(path):
-    with open(path, encoding='utf-8') as f:
+    with openRegular(path) as f:
         return json.load(f)
 
 
 def linesIn(path):
     """The number and the text of each line that is not empty."""
-    with open(path, encoding='utf-8-sig') as f:
+    with io.TextIOWrapper(openRegular(path), encoding='utf-8-sig') as f:
         return [(number, line.rstrip('\n')) for number, line in enumerate(f, 1) if line.strip()]

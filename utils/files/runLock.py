@@ -1,15 +1,26 @@
-"""One training at a time in a run's folder."""
+"""One process at a time in a folder."""
 import os
 
 import filelock
 
 from utils.files.errors import UserError
 
+SECOND_MODEL = ("To train a second model beside it, change modelParam['modelName']. If there is no "
+                "such run, the folder's file system cannot lock files: set modelParam['modelsDir'] "
+                'to a folder on another disk.')
+
 _locks = []  # kept, as a lock is freed when its object is deleted
 
 
-def lockFolder(folder):
-    """Locks a run's folder for this process, until it ends in whatever way.
+def lockFolder(folder, otherwise=SECOND_MODEL):
+    """Locks a folder for this process, until it ends in whatever way.
+
+    Args:
+        folder: a run's, or a data folder that is being built.
+        otherwise: what to do if the other process is not to be waited for, a sentence.
+
+    Returns:
+        the lock, a `filelock.FileLock`.
 
     Raises:
         UserError: another process has the lock.
@@ -19,11 +30,9 @@ def lockFolder(folder):
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        raise UserError(f'This task is already being trained in {folder}. Wait for that run or '
-                        'end it; to train a second model beside it, change '
-                        "modelParam['modelName']. If there is no such run, the folder's file "
-                        "system cannot lock files: set modelParam['modelsDir'] to a folder on "
-                        'another disk.') from None
+        raise UserError(f'Another run works in {folder}. Wait for that run or end it. '
+                        f'{otherwise}') from None
     except NotImplementedError:
-        return  # a file system without locks
+        pass  # a file system without locks
     _locks.append(lock)
+    return lock

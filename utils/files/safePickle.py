@@ -67,17 +67,17 @@ def loadPickle(path):
         Exception: whatever pickle raises on a broken file.
     """
     with openRegular(path) as f:
-        return _load(f)
-
-
-def _load(file, **options):
-    return RestrictedUnpickler(file, **options).load()
+        return RestrictedUnpickler(f).load()
 
 
 def loadCheckpoint(file):
     """The checkpoint in a file or at its path, its tensors on the CPU; errors as `loadPickle`'s."""
+    if isinstance(file, str):
+        with openRegular(file) as f:
+            return loadCheckpoint(f)
     if 'weights_only' in inspect.signature(torch.load).parameters:
         return torch.load(file, map_location='cpu', weights_only=True)
-    restricted = types.SimpleNamespace(__name__='restricted', Unpickler=RestrictedUnpickler,
-                                       load=_load)
+    restricted = types.SimpleNamespace(
+        __name__='restricted', Unpickler=RestrictedUnpickler,
+        load=lambda file, **options: RestrictedUnpickler(file, **options).load())
     return torch.load(file, map_location='cpu', pickle_module=restricted)
