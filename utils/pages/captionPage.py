@@ -22,8 +22,7 @@ TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(os.path.dirname(__
 
 
 def embedded(picture):
-    """A PIL picture as a page holds it: the data URI of a small JPEG."""
-    picture = picture.copy()
+    """A PIL picture, made small, as a page holds it: the data URI of a JPEG."""
     picture.thumbnail((PIXELS, PIXELS))
     jpeg = io.BytesIO()
     picture.save(jpeg, 'JPEG')
