@@ -9,6 +9,7 @@ have trained on photos. This needs no Java, no data folder and no network: nothi
 machine. If you stop it by Ctrl-C, what is captioned so far is written.
 """
 import collections
+import contextlib
 import importlib
 import itertools
 import os
@@ -21,7 +22,7 @@ if __name__ == '__main__':  # find the modules, as the scripts in the project's 
 import numpy as np
 import torch
 
-from utils.data.captionWords import END, MARKS, START, UNKNOWN, captionOf, wordPositions
+from utils.data.captionWords import END, START, captionOf, wordPositions
 from utils.data.dataFolder import POOLED
 from utils.data.photoFeatures import (
     N_FEATURES,
@@ -59,7 +60,7 @@ def loadModel(path):
     """The best model of the run's folder `path`, or the one in the checkpoint `path`.
 
     Returns:
-        the checkpoint, as `readCheckpoint` returns it, with a word for every token; its `Model`.
+        the checkpoint, as `readCheckpoint` returns it; its `Model`.
 
     Raises:
         UserError: it cannot be used, or was not trained on features of photos.
@@ -70,17 +71,15 @@ def loadModel(path):
         if 'words' not in checkpoint or not isStandard(checkpoint.get('photoStandard')):
             raise ValueError('it was not trained on features that this project makes of photos')
         network = checkpoint['network']
-        if not (network.startswith('cocoSource_') and os.path.exists(inProject(f'{network}.py'))):
-            raise ValueError(f'it needs the network {network}.py, which is not in this project')
-        words = list(map(str, checkpoint['words']))
-        unknown = checkpoint['config']['vocabulary_size'] - len(words)  # no caption has had them
-        checkpoint['words'] = words + [MARKS[UNKNOWN]] * unknown
+        if not network.startswith('cocoSource_'):  # nothing else is imported
+            raise ValueError(f'it needs the network {network}, which is not in this project')
         model = Model(checkpoint['config'], {'cuda': CUDA, 'inference': True},
                       importlib.import_module(network).ImageCaptionModel)
         model.net.load_state_dict(checkpoint['model_state_dict'])
         model.net.eval()
         model.setFeatureMean(checkpoint.get('feature_mean'))
-        captionsOf(np.zeros((1, len(REGIONS), N_FEATURES), np.float32), model, checkpoint)  # a trial
+        trial = np.zeros((1, len(REGIONS), N_FEATURES), np.float32)
+        captionsOf(trial, model, checkpoint)
     return checkpoint, model
 
 
@@ -109,7 +108,8 @@ def captionsOf(features, model, checkpoint):
         raise ValueError('its weights or its photoStandard hold values that are not finite')
     tokens = tokens.tolist()
     attention = model.attentionOver(batch, [best[0] for best in tokens])  # [B, T, 10] or None
-    vocabulary = {'TokenToWord': checkpoint['words']}
+    words = enumerate(map(str, checkpoint['words']))
+    vocabulary = {'TokenToWord': collections.defaultdict(lambda: 'UNK', words)}
     details = []
     for row, best in enumerate(tokens):
         captions = [captionOf(vocabulary, caption) for caption in best]
@@ -124,12 +124,11 @@ def captionsOf(features, model, checkpoint):
     return details
 
 
-def captioned(photos, names, maker, model, checkpoint, broken):
-    """Captions photos, a batch of them in memory.
+def captioned(photos, maker, model, checkpoint, broken):
+    """Captions photos, a batch of them in memory; Ctrl-C ends it early.
 
     Args:
-        photos: list of paths.
-        names: their names.
+        photos: dict path → name.
         maker: a `PhotoFeatures`.
         model, checkpoint: as `loadModel` returns them.
         broken: dict path → why, to which the photos that cannot be read are added.
@@ -137,13 +136,14 @@ def captioned(photos, names, maker, model, checkpoint, broken):
     Yields:
         dict for `writePage` of each of the others.
     """
-    made = featuresOfPhotos(maker, photos, broken, 'photos', embedded)
-    while batch := list(itertools.islice(made, BATCH)):
-        paths, features, boxes, pictures = zip(*batch)
-        images = captionsOf(features, model, checkpoint)
-        for path, regions, picture, image in zip(paths, boxes, pictures, images):
-            yield {**image, 'imgPath': names[path], 'picture': picture,
-                   'size': regions[0, 2:].tolist(), 'boxes': regions.round(1).tolist()}
+    made = featuresOfPhotos(maker, list(photos), broken, 'photos', embedded)
+    with contextlib.suppress(KeyboardInterrupt):
+        while batch := list(itertools.islice(made, BATCH)):
+            paths, features, boxes, pictures = zip(*batch)
+            images = captionsOf(features, model, checkpoint)
+            for path, regions, picture, image in zip(paths, boxes, pictures, images):
+                yield {**image, 'imgPath': photos[path], 'picture': picture,
+                       'size': regions[0, 2:].tolist(), 'boxes': regions.round(1).tolist()}
 
 
 def main():
@@ -152,53 +152,39 @@ def main():
     with foreignFile(results_folder, f'Set RESULTS {AT_THE_TOP} to a folder where you may write.'):
         os.makedirs(results_folder, exist_ok=True)
         tempfile.TemporaryFile(dir=results_folder).close()
-    photos = photosIn(folder)
-    names = {path: os.fsencode(os.path.relpath(path, folder)).decode('utf-8', 'backslashreplace')
-             for path in photos}
-    photos_with_id = collections.Counter(map(imageId, names.values()))
+    photos = {path: os.fsencode(os.path.relpath(path, folder)).decode('utf-8', 'backslashreplace')
+              for path in photosIn(folder)}
+    photos_with_id = collections.Counter(map(imageId, photos.values()))
     maker = PhotoFeatures(chooseDevice({'cuda': CUDA}))
     checkpoint, model = loadModel(model_path)
-    print(printable(f'Model: {checkpoint["path"]}. Photos: {len(photos):,} in {folder}. '
-                    f'Device: {describeDevice(model.device)}.'), flush=True)
-    results, images, pages, broken, stopped = [], [], [], {}, False
-
-    def pagePath(number):
-        return os.path.join(results_folder, f"captions{f'_{number}' if number > 1 else ''}.html")
-
-    def writeImages():
-        pages.append(pagePath(len(pages) + 1))
-        writePage(pages[-1], {'images': images, 'ownCaptions': f'The {BEST} best'}, scores=[],
+    print(f'Model: {checkpoint["path"]}. Photos: {len(photos):,} in {folder}. '
+          f'Device: {describeDevice(model.device)}.', flush=True)
+    results, written, broken = [], [], {}
+    pages = (os.path.join(results_folder, f"captions{f'_{number}' if number > 1 else ''}.html")
+             for number in itertools.count(1))
+    made = captioned(photos, maker, model, checkpoint, broken)
+    while images := list(itertools.islice(made, SHOWN)):
+        written.append(next(pages))
+        writePage(written[-1], {'images': images, 'ownCaptions': f'The {BEST} best'}, scores=[],
                   model=os.path.basename(os.path.dirname(checkpoint['path'])),
                   about=f'{len(images):,} photos in {folder}.')
-        images.clear()
-
-    try:
-        for image in captioned(photos, names, maker, model, checkpoint, broken):
-            name = image['imgPath']
-            images.append({**image, 'position': len(results)})
-            results.append({'image_id': imageId(name) if photos_with_id[imageId(name)] == 1
-                            else name, 'caption': image['caption']})
-            if len(images) == SHOWN:
-                writeImages()
-    except KeyboardInterrupt:
-        stopped = True
+        for image in images:
+            name, image_id = image['imgPath'], imageId(image['imgPath'])
+            results.append({'image_id': image_id if photos_with_id[image_id] == 1 else name,
+                            'caption': image['caption']})
     for path, why in sorted(broken.items()):
-        print(printable(f'Left out: {names[path]}, {why}.'))
+        print(printable(f'Left out: {photos[path]}, {why}.'))
     if results:
-        if images:
-            writeImages()
         json_path = os.path.join(results_folder, 'captions.json')
         writeJson(json_path, results)
-        of_longer_runs = map(pagePath, itertools.count(len(pages) + 1))
-        for path in itertools.takewhile(os.path.exists, of_longer_runs):
-            os.remove(path)
+        for page_of_longer_run in itertools.takewhile(os.path.exists, pages):
+            os.remove(page_of_longer_run)
         for result in results[:PRINTED]:
             print(printable(f"{result['image_id']}: {result['caption']}"))
-        print(printable(f"Captions for people: {', '.join(pages)}"))
-        print(printable(f'Captions for programs: {json_path}'))
-    if stopped:
-        raise UserError(f'Stopped after {len(results):,} of {len(photos):,} photos. Their captions '
-                        'are written; the next start begins with the first photo again.')
+        print(f"Captions for people: {', '.join(written)}\nCaptions for programs: {json_path}")
+    if len(results) + len(broken) < len(photos):
+        raise UserError(f'Stopped. {len(results):,} of {len(photos):,} photos are captioned; the '
+                        'next start captions them anew.')
     if not results:
         raise UserError(f'There are no photos in {folder} that can be read. Put some there '
                         f'({", ".join(FORMATS)}), or set PHOTOS {AT_THE_TOP} to another folder.')

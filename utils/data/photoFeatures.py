@@ -117,16 +117,13 @@ def photosIn(folder):
 
     A folder that links lead to is read once.
     """
-    paths, seen = [], set()
+    photos = {}  # by folder
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if not name.startswith('.')]
-        if os.path.realpath(parent) in seen:
-            folders.clear()
-        else:
-            seen.add(os.path.realpath(parent))
-            paths += [os.path.join(parent, name) for name in files
-                      if name.lower().endswith(ENDINGS) and not name.startswith('.')]
-    return sorted(paths)
+        real = os.path.realpath(parent)
+        folders[:] = [name for name in folders if real not in photos and name[0] != '.']
+        photos.setdefault(real, [os.path.join(parent, name) for name in files
+                                 if name[0] != '.' and name.lower().endswith(ENDINGS)])
+    return sorted(itertools.chain(*photos.values()))
 
 
 def featuresOfPhotos(maker, paths, broken, doing, *looks):
@@ -154,8 +151,7 @@ def featuresOfPhotos(maker, paths, broken, doing, *looks):
             yield from pool.map(attempt, paths[start:start + BATCH])
 
     with ThreadPoolExecutor(availableCores()) as pool:
-        bar = progressBar(attempts(), doing, {'inNotebook': False}, len(paths))
-        readable = filter(None, bar)
+        readable = filter(None, progressBar(attempts(), doing, {'inNotebook': False}, len(paths)))
         while batch := list(itertools.islice(readable, BATCH)):
             names, squares, *others = zip(*batch)
             yield from zip(names, maker(squares), *others)

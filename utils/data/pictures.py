@@ -81,11 +81,12 @@ def _inRgb(photo):
         values = np.asarray(photo, dtype=np.float32) * (255 / 65535)
         photo = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if photo.mode.endswith(('A', 'a')) or 'transparency' in photo.info:
-        photo = photo if photo.mode == 'RGBA' else photo.convert('RGBA')
+        if photo.mode != 'RGBA':
+            photo = photo.convert('RGBA')
         white = Image.new('RGB', photo.size, 'white')
         white.paste(photo, mask=photo)
         return white
-    return photo if photo.mode == 'RGB' else photo.convert('RGB')
+    return photo.convert('RGB')
 
 
 def printable(name):
