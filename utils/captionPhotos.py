@@ -26,14 +26,13 @@ from utils.data.captionWords import END, START, captionOf, wordPositions
 from utils.data.dataFolder import POOLED
 from utils.data.photoFeatures import (
     N_FEATURES,
-    REGIONS,
     PhotoFeatures,
     applyStandard,
     featuresOfPhotos,
     isStandard,
     photosIn,
 )
-from utils.data.pictures import FORMATS, printable
+from utils.data.pictures import FORMATS
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
 from utils.files.foreign import foreignFile
@@ -78,8 +77,7 @@ def loadModel(path):
         model.net.load_state_dict(checkpoint['model_state_dict'])
         model.net.eval()
         model.setFeatureMean(checkpoint.get('feature_mean'))
-        trial = np.zeros((1, len(REGIONS), N_FEATURES), np.float32)
-        captionsOf(trial, model, checkpoint)
+        captionsOf(np.zeros((1, 10, N_FEATURES), np.float32), model, checkpoint)  # as a trial
     return checkpoint, model
 
 
@@ -103,9 +101,11 @@ def captionsOf(features, model, checkpoint):
     if checkpoint['config']['featurepathstub'] == POOLED:
         features = features.max(dim=1).values                                   # [B, 2048]
     batch = {'cnn_features': features, 'xTokens': torch.full((len(features), 1, 1), START)}
-    tokens, log_p = model.beamSearch(batch, BEST)
+    tokens, log_p = model.beamSearch(batch, BEST)                         # [B, 3, T], [B, 3]
     if not log_p[:, 0].isfinite().all():
         raise ValueError('its weights or its photoStandard hold values that are not finite')
+    steps = ((tokens != END).sum(dim=2) + 1).clamp(max=tokens.shape[2])   # the end is one
+    of_a_word, of_all = (log_p / steps).exp(), log_p.exp()
     tokens = tokens.tolist()
     attention = model.attentionOver(batch, [best[0] for best in tokens])  # [B, T, 10] or None
     words = enumerate(map(str, checkpoint['words']))
@@ -113,11 +113,8 @@ def captionsOf(features, model, checkpoint):
     details = []
     for row, best in enumerate(tokens):
         captions = [captionOf(vocabulary, caption) for caption in best]
-        references = []
-        for caption, text, log in zip(best, captions, log_p[row]):
-            steps = caption.index(END) + 1 if END in caption else len(caption)
-            references.append(f'{text} ({(log / steps).exp():.0%} a word, {log.exp():.1e} in all)')
-        details.append({'caption': captions[0], 'references': references})
+        details.append({'caption': captions[0], 'references': list(map(
+            '{} ({:.0%} a word, {:.1e} in all)'.format, captions, of_a_word[row], of_all[row]))})
         if attention is not None:
             weights = attention[row, wordPositions(vocabulary, best[0])].double()  # [words, 10]
             details[-1]['attention'] = weights.numpy().round(3).tolist()
@@ -159,32 +156,31 @@ def main():
     checkpoint, model = loadModel(model_path)
     print(f'Model: {checkpoint["path"]}. Photos: {len(photos):,} in {folder}. '
           f'Device: {describeDevice(model.device)}.', flush=True)
-    results, written, broken = [], [], {}
+    results, broken = [], {}
+    made = captioned(photos, maker, model, checkpoint, broken)
     pages = (os.path.join(results_folder, f"captions{f'_{number}' if number > 1 else ''}.html")
              for number in itertools.count(1))
-    made = captioned(photos, maker, model, checkpoint, broken)
+    json_path = os.path.join(results_folder, 'captions.json')
     while images := list(itertools.islice(made, SHOWN)):
-        written.append(next(pages))
-        writePage(written[-1], {'images': images, 'ownCaptions': f'The {BEST} best'}, scores=[],
+        writePage(next(pages), {'images': images, 'ownCaptions': f'The {BEST} best'}, scores=[],
                   model=os.path.basename(os.path.dirname(checkpoint['path'])),
                   about=f'{len(images):,} photos in {folder}.')
         for image in images:
             name, image_id = image['imgPath'], imageId(image['imgPath'])
             results.append({'image_id': image_id if photos_with_id[image_id] == 1 else name,
                             'caption': image['caption']})
-    for path, why in sorted(broken.items()):
-        print(printable(f'Left out: {photos[path]}, {why}.'))
-    if results:
-        json_path = os.path.join(results_folder, 'captions.json')
         writeJson(json_path, results)
+    for path, why in sorted(broken.items()):
+        print(f'Left out: {photos[path]!r}, {why}.')
+    if results:
+        for result in results[:PRINTED]:
+            print(f"{result['image_id']!r}: {result['caption']}")
+        print(f'Captions for programs: {json_path}')
         for page_of_longer_run in itertools.takewhile(os.path.exists, pages):
             os.remove(page_of_longer_run)
-        for result in results[:PRINTED]:
-            print(printable(f"{result['image_id']}: {result['caption']}"))
-        print(f"Captions for people: {', '.join(written)}\nCaptions for programs: {json_path}")
     if len(results) + len(broken) < len(photos):
         raise UserError(f'Stopped. {len(results):,} of {len(photos):,} photos are captioned; the '
-                        'next start captions them anew.')
+                        'next start begins anew.')
     if not results:
         raise UserError(f'There are no photos in {folder} that can be read. Put some there '
                         f'({", ".join(FORMATS)}), or set PHOTOS {AT_THE_TOP} to another folder.')

@@ -13,11 +13,10 @@ from utils.files.regular import openRegular
 
 # No others: some of Pillow's formats start programs on the file's content (EPS: Ghostscript).
 FORMATS = ['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF']
-MOST_PIXELS = 120 * 10 ** 6       # of a picture; so many take half a gigabyte of memory
-MOST_SCANNED = 20 * MOST_PIXELS   # times the scans of a progressive JPEG, of which ten are usual
-START_OF_SCAN = b'\xff\xda'
-LARGE = 10 ** 7                   # pixels; of larger pictures only one at a time is in memory
-ORIENTATION = 274                 # EXIF's number for how the camera was held
+MOST_PIXELS = 120 * 10 ** 6  # of a picture; so many take half a gigabyte of memory
+MOST_SCANS = 20              # of so many pixels, the more of fewer; progressive JPEGs have ten
+LARGE = 10 ** 7              # pixels; of larger pictures only one at a time is in memory
+ORIENTATION = 274            # EXIF's number for how the camera was held
 
 _oneLarge = threading.Lock()
 warnings.filterwarnings('ignore', module='PIL')  # what cannot be used is said in a sentence
@@ -59,7 +58,7 @@ def openPhoto(path, pixels=None):
             if 'progressive' in image.info:  # a JPEG that is read whole, once for every scan
                 in_memory = math.prod(size)
                 f.seek(0)
-                if in_memory * f.read().count(START_OF_SCAN) > MOST_SCANNED:
+                if in_memory * f.read().count(b'\xff\xda') > MOST_PIXELS * MOST_SCANS:
                     raise ValueError('so many scans that reading it would take minutes')
             with _oneLarge if in_memory > LARGE else contextlib.nullcontext():
                 image.load()  # turns a TIFF upright, whose size is the upright one from the start
@@ -70,8 +69,7 @@ def openPhoto(path, pixels=None):
     except UnidentifiedImageError:
         raise ValueError(f'no photo of a known kind ({", ".join(FORMATS)})') from None
     except Exception as error:
-        why = getattr(error, 'strerror', None) or faultIn(error)
-        raise ValueError(f'a photo that cannot be read ({why})') from error
+        raise ValueError(f'a photo that cannot be read ({faultIn(error)})') from error
 
 
 def _inRgb(photo):
@@ -87,9 +85,3 @@ def _inRgb(photo):
         white.paste(photo, mask=photo)
         return white
     return photo.convert('RGB')
-
-
-def printable(name):
-    """A text of strangers as one line that a terminal shows and does not obey."""
-    return ''.join(letter if letter.isprintable() else letter.encode('unicode_escape').decode()
-                   for letter in name)

@@ -5,6 +5,7 @@ import math
 import os
 
 import jinja2
+from tqdm.auto import tqdm
 
 from utils.data.dataFolder import isDemo
 from utils.files.atomic import writeAtomically
@@ -61,12 +62,11 @@ def writeCaptionPage(scores, modelParam, dataLoader):
               model=os.path.basename(os.path.normpath(modelParam['modelName'])),
               about=f'{data}: {len(shown):,} of {len(images):,} validation images.',
               scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])
-    print(f'Captions on a page: {path}')
     return path
 
 
 def writePage(path, page, **texts):
-    """Writes a page of captions.
+    """Writes a page of captions, and says so.
 
     Args:
         path: the file's.
@@ -79,3 +79,4 @@ def writePage(path, page, **texts):
     html = TEMPLATES.get_template('captionPage.html').render(
         page=page, attention=any('attention' in image for image in page['images']), **texts)
     writeAtomically(path, html.encode('utf-8', 'replace'))
+    tqdm.write(f'Captions on a page: {path}')
