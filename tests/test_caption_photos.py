@@ -110,7 +110,7 @@ def test_which_models_are_taken(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize('changed, why', [
-    ({'words': None}, 'not trained on features'), ({'photoStandard': None}, 'not trained on'),
+    ({'words': None}, 'words'), ({'photoStandard': None}, 'not trained on'),
     ({'photoStandard': {**STANDARD, 'maker': 'another'}}, 'not trained on features'),
     ({'photoStandard': {**STANDARD, 'mean': [[1.], 2.]}}, 'inhomogeneous|sequence'),
     ({'photoStandard': {**STANDARD, 'mean': [1.] * 7}}, 'broadcast'),

@@ -67,7 +67,7 @@ def loadModel(path):
     checkpoint = readCheckpoint(newestCheckpoint(path, 'best') or path)
     with foreignFile(checkpoint['path'], f'Set MODEL {AT_THE_TOP} to a model that was trained on '
                      'photos; utils/buildCourseLayout.py builds data folders of photos.'):
-        if 'words' not in checkpoint or not isStandard(checkpoint.get('photoStandard')):
+        if not isStandard(checkpoint.get('photoStandard')):
             raise ValueError('it was not trained on features that this project makes of photos')
         network = checkpoint['network']
         if not network.startswith('cocoSource_'):  # nothing else is imported
@@ -136,9 +136,8 @@ def captioned(photos, maker, model, checkpoint, broken):
     made = featuresOfPhotos(maker, list(photos), broken, 'photos', embedded)
     with contextlib.suppress(KeyboardInterrupt):
         while batch := list(itertools.islice(made, BATCH)):
-            paths, features, boxes, pictures = zip(*batch)
-            images = captionsOf(features, model, checkpoint)
-            for path, regions, picture, image in zip(paths, boxes, pictures, images):
+            images = captionsOf([features for _, features, _, _ in batch], model, checkpoint)
+            for image, (path, _, regions, picture) in zip(images, batch):
                 yield {**image, 'imgPath': photos[path], 'picture': picture,
                        'size': regions[0, 2:].tolist(), 'boxes': regions.round(1).tolist()}
 
@@ -162,9 +161,9 @@ def main():
              for number in itertools.count(1))
     json_path = os.path.join(results_folder, 'captions.json')
     while images := list(itertools.islice(made, SHOWN)):
-        writePage(next(pages), {'images': images, 'ownCaptions': f'The {BEST} best'}, scores=[],
-                  model=os.path.basename(os.path.dirname(checkpoint['path'])),
-                  about=f'{len(images):,} photos in {folder}.')
+        writePage(next(pages), {'images': images, 'ownCaptions': f'The {BEST} best'},
+                  about=f'{len(images):,} photos in {folder}.',
+                  model=os.path.basename(os.path.dirname(checkpoint['path'])))
         for image in images:
             name, image_id = image['imgPath'], imageId(image['imgPath'])
             results.append({'image_id': image_id if photos_with_id[image_id] == 1 else name,
@@ -176,7 +175,7 @@ def main():
         for result in results[:PRINTED]:
             print(f"{result['image_id']!r}: {result['caption']}")
         print(f'Captions for programs: {json_path}')
-        for page_of_longer_run in itertools.takewhile(os.path.exists, pages):
+        for page_of_longer_run in itertools.takewhile(os.path.isfile, pages):
             os.remove(page_of_longer_run)
     if len(results) + len(broken) < len(photos):
         raise UserError(f'Stopped. {len(results):,} of {len(photos):,} photos are captioned; the '

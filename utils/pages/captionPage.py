@@ -44,8 +44,6 @@ def writeCaptionPage(scores, modelParam, dataLoader):
         The page's path.
     """
     images = readRunFile(runFolder(modelParam), 'details_validation.json', [])
-    for position, image in enumerate(images):
-        image['position'] = position
     images.sort(key=lambda image: -image['meteor'])
     for rank, image in enumerate(images, 1):
         image['rank'] = rank
@@ -70,11 +68,11 @@ def writePage(path, page, **texts):
 
     Args:
         path: the file's.
-        page: dict of `images`, a list of dicts as in `details_validation.json` with `position`,
-            with `picture` (as `embedded` returns it) and `size` where the image is there, and with
-            `rank` where they have a `meteor`; `number`, that of all ranks; `ownCaptions`, a name
-            for the `references`.
-        texts: `model`, `about` and `scores`, a list of pairs of texts, empty without scores.
+        page: dict of `images`, a list of dicts as in `details_validation.json`, with `picture` (as
+            `embedded` returns it) and `size` where the image is there, and with `rank` where they
+            have a `meteor`; `number`, that of all ranks; `ownCaptions`, a name for the
+            `references`.
+        texts: `model`, `about` and, if there are any, `scores`, a list of pairs of texts.
     """
     html = TEMPLATES.get_template('captionPage.html').render(
         page=page, attention=any('attention' in image for image in page['images']), **texts)

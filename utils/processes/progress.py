@@ -38,7 +38,6 @@ class Log:
 def saidWhenLong(doing):
     """A log says what the script is doing in the block, if that takes long."""
     timer = threading.Timer(LONG, print, [f'{doing} …'], {'file': sys.stderr, 'flush': True})
-    timer.daemon = True
     if isMain() and not sys.stderr.isatty():
         timer.start()
     try:
