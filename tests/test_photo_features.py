@@ -3,6 +3,7 @@ import io
 import json
 import os
 import struct
+import subprocess
 import sys
 import time
 
@@ -236,6 +237,30 @@ def test_large_photos_are_in_memory_one_at_a_time(photos, monkeypatch):
         most.clear()
         list(featuresOfPhotos(MeanColours(), photos, {}, 'photos', look))
         assert max(most) == expected
+
+
+MEMORY = """
+import re, sys
+from concurrent.futures import ThreadPoolExecutor
+from utils.data.pictures import openPhoto
+def see(path):
+    with openPhoto(path):
+        return int(re.search('VmHWM:([^k]*)', open('/proc/self/status').read())[1])
+small, large = sys.argv[1:]
+before = see(small)
+with ThreadPoolExecutor(4) as pool:
+    print((max(pool.map(see, [large] * 8)) - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='it reads /proc')
+def test_threads_do_not_keep_the_memory_of_large_photos(photos, tmp_path):
+    large = str(tmp_path / 'large.png')
+    Image.new('RGBA', (5000, 2400)).save(large, compress_level=1)  # twice 48 MB of memory
+    project = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    taken = subprocess.run([sys.executable, '-c', MEMORY, photos[0], large], cwd=project,
+                           stdout=subprocess.PIPE, check=True).stdout
+    assert 90 < int(taken) < 180
 
 
 def test_the_bar_moves_with_every_photo(photos, monkeypatch):

@@ -19,6 +19,7 @@ LARGE = 10 ** 7              # pixels; of larger pictures only one at a time is 
 ORIENTATION = 274            # EXIF's number for how the camera was held
 
 _oneLarge = threading.Lock()
+Image.core.set_block_size(2 ** 26)  # of smaller blocks each thread keeps what it has freed
 warnings.filterwarnings('ignore', module='PIL')  # what cannot be used is said in a sentence
 
 
