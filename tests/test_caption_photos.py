@@ -87,7 +87,9 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
             np.testing.assert_allclose(np.sum(image['attention'], axis=1), 1, atol=.01)
         else:
             assert 'attention' not in image
-    assert f"'b': {results[1]['caption']}\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"'b': {results[1]['caption']}\n" in out
+    assert f"Captions on a page: {photos / 'captions.html'}\n" in out
 
 
 @pytest.mark.parametrize('network, expected', [(AttentionModel, range(10)), (GruModel, [9])])
