@@ -65,8 +65,8 @@ def test_every_image_with_all_that_is_known_of_it(written):
     looked = {'attention': [[0.25, 0.75]] * 3, 'boxes': [[0, 0, 8, 9], [1, 2, 3, 4]]}
     details = [detail(1, 0.5), detail(2, 0.75, **looked), detail(3, 0.1)]
     page, data = written(details)
-    assert data['images'] == [{**details[position], 'position': position, 'rank': rank}
-                              for rank, position in ((1, 1), (2, 0), (3, 2))]
+    assert data['images'] == [{**details[number], 'rank': rank}
+                              for rank, number in ((1, 1), (2, 0), (3, 2))]
     for text in ('<h1>Captions of m</h1>', 'data: 3 of 3 validation images.',
                  '<dt>METEOR</dt><dd>25.0 %</dd>', '<dt>BLEU-4</dt><dd>12.5 %</dd>',
                  '<dt>CIDEr</dt><dd>50.0 %</dd>', '<dt>ROUGE-L</dt><dd>37.5 %</dd>'):

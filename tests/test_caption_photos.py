@@ -12,11 +12,10 @@ from test_photo_features import MeanColours, drawn
 from cocoSource_task2_gru import ImageCaptionModel as GruModel
 from cocoSource_task4_attention import ImageCaptionModel as AttentionModel
 from utils import captionPhotos as script
-from utils.captionPhotos import captionsOf, findModel, modelOf
+from utils.captionPhotos import captionsOf, loadModel
 from utils.data.photoFeatures import MAKER, N_FEATURES
 from utils.files.errors import UserError
 from utils.files.project import inProject
-from utils.saverRestorer import readCheckpoint
 from utils.scripts.endings import runScript
 
 WORDS = ['eeee', 'ssss', 'UNK', 'a', 'dog', '<b>cat</b>', 'runs']
@@ -71,11 +70,11 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
     assert [result['image_id'] for result in results] == [139, 'b', 'a']
     images = page_of(photos / 'captions.html')['images']
     assert [image['imgPath'] for image in images] == ['000000000139.jpg', 'b.jpg', 'trip/a.png']
-    for position, (image, result) in enumerate(zip(images, results)):
+    for image, result in zip(images, results):
         words = result['caption'].split()
         assert image['caption'] == result['caption'] and words
         assert set(words) <= set(WORDS) - {'eeee', 'ssss'}
-        assert image['position'] == position and image['picture'].startswith('data:image/jpeg')
+        assert image['picture'].startswith('data:image/jpeg')
         assert image['size'] == [90, 60] and image['boxes'][0] == [0, 0, 90, 60]
         assert len(image['references']) == 3
         for reference in image['references']:
@@ -88,13 +87,15 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
             np.testing.assert_allclose(np.sum(image['attention'], axis=1), 1, atol=.01)
         else:
             assert 'attention' not in image
-    assert f"b: {results[1]['caption']}\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"'b': {results[1]['caption']}\n" in out
+    assert f"Captions on a page: {photos / 'captions.html'}\n" in out
 
 
 @pytest.mark.parametrize('network, expected', [(AttentionModel, range(10)), (GruModel, [9])])
 def test_the_captions_are_those_of_standardised_features(network, expected, checkpoint):
-    saved = readCheckpoint(checkpoint(network, feature_mean=torch.full((N_FEATURES,), .5)))
-    model, seen = modelOf(saved), []
+    saved, model = loadModel(checkpoint(network, feature_mean=torch.full((N_FEATURES,), .5)))
+    seen = []
     model.net.inputLayer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
     regions = 100 + 50 * np.arange(10, dtype=np.float32)
     captionsOf([regions[:, None].repeat(N_FEATURES, axis=1)] * 2, model, saved)
@@ -103,18 +104,46 @@ def test_the_captions_are_those_of_standardised_features(network, expected, chec
 
 
 def test_which_models_are_taken(checkpoint, tmp_path):
-    assert findModel(inProject(script.MODEL))['network'] == 'cocoSource_task4_attention'
+    assert loadModel(inProject(script.MODEL))[0]['network'] == 'cocoSource_task4_attention'
     path = checkpoint()
-    assert findModel(path)['path'] == findModel(os.path.dirname(path))['path'] == path
+    assert loadModel(path)[0]['path'] == loadModel(os.path.dirname(path))[0]['path'] == path
     with pytest.raises(UserError, match='missing cannot be used'):
-        findModel(str(tmp_path / 'missing'))
-    for lacking in ({'words': None}, {'photoStandard': None},
-                    {'photoStandard': {**STANDARD, 'maker': 'another'}}):
-        with pytest.raises(UserError, match='not trained on features .* Set MODEL'):
-            findModel(checkpoint(**lacking))
-    for network in ('Exercise_Train_task1', 'cocoSource_missing'):
-        with pytest.raises(UserError, match=f'the network {network}.py, which is not in this'):
-            modelOf(readCheckpoint(checkpoint(network=network)))
+        loadModel(str(tmp_path / 'missing'))
+
+
+@pytest.mark.parametrize('changed, why', [
+    ({'words': None}, 'words'), ({'photoStandard': None}, 'not trained on'),
+    ({'photoStandard': {**STANDARD, 'maker': 'another'}}, 'not trained on features'),
+    ({'photoStandard': {**STANDARD, 'mean': [[1.], 2.]}}, 'inhomogeneous|sequence'),
+    ({'photoStandard': {**STANDARD, 'mean': [1.] * 7}}, 'broadcast'),
+    ({'photoStandard': {**STANDARD, 'mean': [np.nan] * N_FEATURES}}, 'not finite'),
+    ({'network': 'Exercise_Train_task1'}, 'Exercise_Train_task1, which is not in this project'),
+    ({'network': 'cocoSource_missing'}, "No module named 'cocoSource_missing'"),
+    ({'network': None}, 'network'), ({'network': 'cocoSource_task3_lstm'}, 'state_dict'),
+    ({'feature_mean': torch.zeros(3)}, 'size')])
+def test_what_is_wrong_with_a_model_is_said(changed, why, checkpoint):
+    path = checkpoint(**changed)
+    with pytest.raises(UserError, match=f'(?s)pt cannot be used: .*({why}).* Set MODEL at the top'):
+        loadModel(path)
+
+
+@pytest.mark.parametrize('change, why', [
+    (lambda weights: weights.pop('output_layer.bias'), 'Missing key'),
+    (lambda weights: weights['output_layer.bias'].fill_(np.nan), 'not finite'),
+    (lambda weights: weights.update({'output_layer.bias': torch.zeros(3)}), 'size mismatch')])
+def test_what_is_wrong_with_weights_is_said(change, why, checkpoint):
+    path = checkpoint()
+    saved = torch.load(path)
+    change(saved['model_state_dict'])
+    torch.save(saved, path)
+    with pytest.raises(UserError, match=f'(?s)cannot be used: .*{why}.* Set MODEL at the top'):
+        loadModel(path)
+
+
+def test_tokens_without_a_word_are_unknown_words(checkpoint):
+    saved, model = loadModel(checkpoint(words=WORDS[:2]))
+    captions = captionsOf(np.zeros((1, 10, N_FEATURES), np.float32), model, saved)
+    assert set(captions[0]['caption'].split()) == {'UNK'}
 
 
 def test_no_photos_end_in_a_sentence(photos, checkpoint):
@@ -131,14 +160,89 @@ def test_a_broken_photo_among_many_is_named(photos, checkpoint, capsys, monkeypa
     monkeypatch.setattr(script, 'SHOWN', 3)
     monkeypatch.setattr(script, 'RESULTS', str(tmp_path / 'results'))
     (photos / 'x').mkdir()
+    (tmp_path / 'results').mkdir()
+    for name in ('captions_2.html', 'captions_3.html', 'captions_4.html', 'captions_mine.html'):
+        (tmp_path / 'results' / name).write_text('an older run')
     for name in ('0.png', '1.png', '2.png', '4.png', 'x/1.png'):
         Image.new('RGB', (20, 20)).save(str(photos / name))
     (photos / '3.png').write_text('no photo')
     script.main()
-    assert 'Left out: 3.png, no photo of a known kind' in capsys.readouterr().out
+    assert "Left out: '3.png', no photo of a known kind" in capsys.readouterr().out
     results = json.loads((tmp_path / 'results' / 'captions.json').read_text())
     assert [result['image_id'] for result in results] == [0, '1.png', 2, 4, 'x/1.png']
     pages = [page_of(tmp_path / 'results' / name) for name in ('captions.html', 'captions_2.html')]
     assert [[image['imgPath'] for image in page['images']] for page in pages] == [
         ['0.png', '1.png', '2.png'], ['4.png', 'x/1.png']]
     assert len(os.listdir(str(photos))) == 6  # nothing is written there
+    assert sorted(os.listdir(str(tmp_path / 'results'))) == [
+        'captions.html', 'captions.json', 'captions_2.html', 'captions_mine.html']
+
+
+def test_names_of_all_kinds(photos, checkpoint, capsys):
+    checkpoint()
+    names = [b'caf\xe9.png', b'new\nline\x1b[31m.png', 'ø².png'.encode(), b'7' * 240 + b'.png']
+    for name in names + [b'broken\n\xe9.png']:
+        path = os.path.join(os.fsencode(str(photos)), name)
+        with open(path, 'wb') as f:
+            if name in names:
+                drawn(1, 20, 20).save(f, 'PNG')
+    script.main()
+    out = capsys.readouterr().out
+    assert "Left out: 'broken\\n\\\\xe9.png', no photo" in out and '\x1b' not in out
+    ids = [result['image_id'] for result in json.loads((photos / 'captions.json').read_bytes())]
+    assert sorted(ids) == ['7' * 240, 'caf\\xe9', 'new\nline\x1b[31m', 'ø²']
+    shown = [image['imgPath'] for image in page_of(photos / 'captions.html')['images']]
+    assert sorted(shown) == [f'{name}.png' for name in sorted(ids)]
+
+
+class Stopping(MeanColours):
+    """Ctrl-C comes while it makes the third batch of features."""
+
+    def __init__(self):
+        self.batches = 0
+
+    def __call__(self, squares):
+        self.batches += 1
+        if self.batches == 3:
+            raise KeyboardInterrupt
+        return super().__call__(squares)
+
+
+def test_what_is_captioned_before_ctrl_c_is_written(photos, checkpoint, monkeypatch, tmp_path):
+    checkpoint()
+    monkeypatch.setattr(script, 'PhotoFeatures', lambda device: Stopping())
+    monkeypatch.setattr(script, 'BATCH', 4)
+    monkeypatch.setattr(script, 'SHOWN', 10)
+    for number in range(30):
+        Image.new('RGB', (20, 20)).save(str(photos / f'{number:02}.png'))
+    with pytest.raises(UserError, match='Stopped. 16 of 30 photos are captioned; the next start'):
+        script.main()
+    assert len(json.loads((photos / 'captions.json').read_text())) == 16
+    pages = [page_of(photos / name) for name in ('captions.html', 'captions_2.html')]
+    assert [len(page['images']) for page in pages] == [10, 6]
+
+
+def test_a_photo_is_opened_once(photos, checkpoint, monkeypatch):
+    """It may be gone afterwards."""
+    checkpoint()
+    for name in ('1.png', '2.png'):
+        drawn(1, 30, 20).save(str(photos / name))
+    made = script.featuresOfPhotos
+
+    def removed(*args):
+        for photo in made(*args):
+            os.remove(photo[0])
+            yield photo
+
+    monkeypatch.setattr(script, 'featuresOfPhotos', removed)
+    script.main()
+    assert [result['image_id'] for result in json.loads((photos / 'captions.json').read_text())
+            ] == [1, 2]
+
+
+def test_results_that_cannot_be_written_are_noticed_at_once(photos, checkpoint, monkeypatch):
+    checkpoint()
+    monkeypatch.setattr(script, 'RESULTS', '/proc')  # where no user can write
+    monkeypatch.setattr(script, 'photosIn', None)    # it does not come so far
+    with pytest.raises(UserError, match='/proc cannot be used: .* Set RESULTS at the top'):
+        script.main()

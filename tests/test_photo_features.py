@@ -1,15 +1,18 @@
 """From photos to features: the network's numbers, regions, files of every kind, the standard."""
+import io
 import json
 import os
 import struct
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from utils.data import photoFeatures
+from utils.data import photoFeatures, pictures
 from utils.data.photoFeatures import (
     N_FEATURES,
     PIXELS,
@@ -88,6 +91,11 @@ def test_boxes_are_in_pixels_of_the_photo(width, height, tmp_path):
         np.testing.assert_allclose(ninths[region], box, rtol=1e-6)
 
 
+def opened(path, pixels=None):
+    with openPhoto(path, pixels) as (photo, size):
+        return photo, size
+
+
 def grey(mode):
     """A picture that gets brighter from left to right, in any mode."""
     ramp = np.tile(np.linspace(0, 255, 60).round().astype(np.uint8), (40, 1))
@@ -103,7 +111,7 @@ def grey(mode):
 def test_every_mode_looks_the_same(mode, ending, tmp_path):
     path = str(tmp_path / f'photo.{ending}')
     grey(mode).save(path)
-    photo, size = openPhoto(path)
+    photo, size = opened(path)
     assert photo.mode == 'RGB' and photo.size == size == (60, 40)
     assert np.abs(np.asarray(photo).astype(int) - np.asarray(grey('RGB'))).max() < 12
 
@@ -111,16 +119,16 @@ def test_every_mode_looks_the_same(mode, ending, tmp_path):
 def test_what_is_transparent_is_white(tmp_path):
     path = str(tmp_path / 'a.png')
     Image.new('RGBA', (4, 4), (50, 60, 70, 0)).save(path)
-    assert (np.asarray(openPhoto(path)[0]) == 255).all()
+    assert (np.asarray(opened(path)[0]) == 255).all()
     Image.new('RGB', (4, 4), (50, 60, 70)).quantize(4).save(path, transparency=0)
-    assert (np.asarray(openPhoto(path)[0]) == 255).all()
+    assert (np.asarray(opened(path)[0]) == 255).all()
 
 
 @pytest.mark.parametrize('kind', ['GIF', 'WEBP', 'MPO'])  # the last: JPEGs, as phones make them
 def test_an_animation_is_its_first_frame(kind, tmp_path):
     red, *others = (Image.new('RGB', (8, 8), colour) for colour in ('red', 'blue', 'lime'))
     red.save(str(tmp_path / 'a.jpg'), kind, save_all=True, append_images=others)
-    seen = openPhoto(str(tmp_path / 'a.jpg'))[0].getpixel((4, 4))
+    seen = opened(str(tmp_path / 'a.jpg'))[0].getpixel((4, 4))
     assert np.abs(np.subtract(seen, (255, 0, 0))).max() < 8
 
 
@@ -134,10 +142,10 @@ def test_photos_are_turned_as_the_camera_says(orientation, left, top, ending, tm
     exif[274] = orientation
     path = str(tmp_path / f'a.{ending}')
     Image.fromarray(pixels).save(path, exif=exif)
-    photo, size = openPhoto(path)
+    photo, size = opened(path)
     assert photo.size == size == ((32, 64) if orientation > 4 else (64, 32))
     assert min(photo.getpixel((4 if left else size[0] - 4, 4 if top else size[1] - 4))) > 200
-    small, size_of_whole = openPhoto(path, 16)
+    small, size_of_whole = opened(path, 16)
     assert size_of_whole == size and min(small.size) == (16 if ending == 'jpg' else 32)
     assert squareOf(path)[1][0].tolist() == [0, 0, *size]
 
@@ -150,6 +158,31 @@ def bmp_of(width, height):
 def half(path):
     drawn(1, 90, 90).save(path, 'JPEG')
     os.truncate(path, 900)
+
+
+def scanned(path):
+    """A JPEG of three thousand scans, 60 kB large."""
+    progressive = io.BytesIO()
+    Image.new('L', (3000, 2000)).save(progressive, 'JPEG', progressive=True)
+    data = progressive.getvalue()
+    scan = data[data.rindex(b'\xff\xda'):-2]
+    content(data[:-2] + scan * 3000 + data[-2:])(path)
+
+
+def odd_exif(path, make=b'\x0f\x01\x0b\0\x01\0\0\0\x05\0\0\0'):
+    """A JPEG that is to be turned, of a Make that is a number; Pillow cannot write that again."""
+    turned = b'\x12\x01\x03\0\x01\0\0\0\x06\0\0\0'
+    exif = b'Exif\0\0II*\0\x08\0\0\0\x02\0' + make + turned + bytes(4)
+    drawn(1, 90, 90).save(path, 'JPEG', exif=exif)
+
+
+def odd_strips(path):
+    """A TIFF whose place of the pixels is a text."""
+    drawn(1, 9, 9).convert('L').save(path, 'TIFF')
+    with open(path, 'rb') as f:
+        data = f.read()
+    place = data.index(struct.pack('<HHI', 273, 4, 1))
+    content(data[:place] + struct.pack('<HHI', 273, 2, 4) + data[place + 8:])(path)
 
 
 def content(data):
@@ -167,6 +200,7 @@ def content(data):
     (content(bmp_of(40000, 30000)), 'cannot be read'),
     (content(bmp_of(12000, 11000)), 'more than 120,000,000 pixels'),
     (content(bmp_of(30, 30)), 'cannot be read'), (half, 'cannot be read'),
+    (scanned, 'so many scans'), (odd_exif, 'AttributeError'), (odd_strips, 'TypeError'),
     (os.mkdir, 'no regular file'), (os.mkfifo, 'no regular file')])
 def test_what_cannot_be_read_is_said_and_left_out(write, reason, tmp_path):
     good, bad = str(tmp_path / 'good.jpg'), str(tmp_path / 'bad.jpg')
@@ -178,14 +212,85 @@ def test_what_cannot_be_read_is_said_and_left_out(write, reason, tmp_path):
     assert features_of([bad]) == ([], broken)
 
 
+def test_a_photo_that_fills_the_memory_is_left_out(photos):
+    def look(photo):
+        if photo.width == 90:
+            raise MemoryError
+
+    broken = {}
+    made = list(featuresOfPhotos(MeanColours(), photos, broken, 'photos', look))
+    assert [path for path, *_ in made] == photos[1:] and 'MemoryError' in broken[photos[0]]
+
+
+def test_large_photos_are_in_memory_one_at_a_time(photos, monkeypatch):
+    inside, most = [], []
+
+    def look(photo):
+        inside.append(photo)
+        most.append(len(inside))
+        time.sleep(.02)
+        inside.remove(photo)
+
+    monkeypatch.setattr(photoFeatures, 'availableCores', lambda: 4)
+    for large, expected in ((90 * 80 - 1, 1), (10 ** 6, 4)):
+        monkeypatch.setattr(pictures, 'LARGE', large)
+        most.clear()
+        list(featuresOfPhotos(MeanColours(), photos, {}, 'photos', look))
+        assert max(most) == expected
+
+
+MEMORY = """
+import re, sys
+from concurrent.futures import ThreadPoolExecutor
+from utils.data.pictures import openPhoto
+def see(path):
+    with openPhoto(path):
+        return int(re.search('VmHWM:([^k]*)', open('/proc/self/status').read())[1])
+small, large = sys.argv[1:]
+before = see(small)
+with ThreadPoolExecutor(4) as pool:
+    print((max(pool.map(see, [large] * 8)) - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='it reads /proc')
+def test_threads_do_not_keep_the_memory_of_large_photos(photos, tmp_path):
+    large = str(tmp_path / 'large.png')
+    Image.new('RGBA', (5000, 2400)).save(large, compress_level=1)  # twice 48 MB of memory
+    project = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    taken = subprocess.run([sys.executable, '-c', MEMORY, photos[0], large], cwd=project,
+                           stdout=subprocess.PIPE, check=True).stdout
+    assert 90 < int(taken) < 180
+
+
+def test_the_bar_moves_with_every_photo(photos, monkeypatch):
+    counts = []
+
+    def bar(items, doing, modelParam, total):
+        for count, item in enumerate(items, 1):
+            yield item
+            counts.append((count, total))
+
+    monkeypatch.setattr(photoFeatures, 'progressBar', bar)
+    assert len(features_of(photos)[0]) == 5
+    assert counts == [(count, 5) for count in range(1, 6)]
+
+
 def test_photos_of_a_folder_and_its_folders(tmp_path):
-    (tmp_path / 'b').mkdir()
-    (tmp_path / '.hidden').mkdir()
+    for name in ('b', '.hidden', 'x.jpg'):
+        (tmp_path / name).mkdir()
     for name in ('A.JPG', 'b/c.Png', 'b/.e.jpg', '.hidden/f.jpg', 'notes.txt', 'jpg'):
         (tmp_path / name).write_bytes(b'')
-    (tmp_path / 'link').symlink_to(tmp_path / 'b')
-    names = [os.path.relpath(path, str(tmp_path)) for path in photosIn(str(tmp_path))]
-    assert names == ['A.JPG', 'b/c.Png', 'link/c.Png']
+    os.renames(str(tmp_path / 'b'), str(tmp_path / 'elsewhere' / 'b'))
+    top = tmp_path / 'top'
+    top.mkdir()
+    for name in ('A.JPG', '.hidden', 'notes.txt', 'jpg', 'x.jpg'):
+        (tmp_path / name).rename(top / name)
+    (top / 'b').symlink_to(tmp_path / 'elsewhere' / 'b')
+    for name in ('loop', 'again', 'x.jpg/up'):  # each would double what there is to walk
+        (top / name).symlink_to(top)
+    names = [os.path.relpath(path, str(top)) for path in photosIn(str(top))]
+    assert names == ['A.JPG', 'b/c.Png']
     assert photosIn(str(tmp_path / 'missing')) == []
 
 

@@ -6,13 +6,15 @@ Put photos into the folder PHOTOS, in folders of their own if you like, start th
 `photos/captions.html`: each photo with what the model says about it and where its attention looks.
 `photos/captions.json` has the captions in the form of COCO's results. MODEL may be one that you
 have trained on photos. This needs no Java, no data folder and no network: nothing leaves your
-machine.
+machine. If you stop it by Ctrl-C, what is captioned so far is written.
 """
 import collections
+import contextlib
 import importlib
 import itertools
 import os
 import sys
+import tempfile
 
 if __name__ == '__main__':  # find the modules, as the scripts in the project's folder do
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -23,18 +25,20 @@ import torch
 from utils.data.captionWords import END, START, captionOf, wordPositions
 from utils.data.dataFolder import POOLED
 from utils.data.photoFeatures import (
+    N_FEATURES,
     PhotoFeatures,
     applyStandard,
     featuresOfPhotos,
     isStandard,
     photosIn,
 )
-from utils.data.pictures import FORMATS, openPhoto
+from utils.data.pictures import FORMATS
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
+from utils.files.foreign import foreignFile
 from utils.files.project import inProject
-from utils.model import Model, describeDevice
-from utils.pages.captionPage import PIXELS, SHOWN, embedded, writePage
+from utils.model import Model, chooseDevice, describeDevice
+from utils.pages.captionPage import SHOWN, embedded, writePage
 from utils.saverRestorer import newestCheckpoint, readCheckpoint
 from utils.scripts.endings import runScript
 from utils.validate_metrics import imageId
@@ -48,40 +52,33 @@ BATCH = 64           # photos that are captioned together
 
 PRINTED = 20         # captions
 CUDA = {'use_cuda': True, 'device_idx': 0}
+AT_THE_TOP = 'at the top of utils/captionPhotos.py'
 
 
-def findModel(path):
-    """The checkpoint at `path`, or the best one of the run's folder `path`, as `readCheckpoint`
-    returns it.
+def loadModel(path):
+    """The best model of the run's folder `path`, or the one in the checkpoint `path`.
+
+    Returns:
+        the checkpoint, as `readCheckpoint` returns it; its `Model`.
 
     Raises:
-        UserError: it cannot be read, or was not trained on features of photos.
+        UserError: it cannot be used, or was not trained on features of photos.
     """
     checkpoint = readCheckpoint(newestCheckpoint(path, 'best') or path)
-    if 'words' not in checkpoint or not isStandard(checkpoint.get('photoStandard')):
-        raise UserError(f'The model {path} was not trained on features that this project makes of '
-                        'photos. Set MODEL at the top of utils/captionPhotos.py to one that was; '
-                        'utils/buildCourseLayout.py builds data folders of photos.')
-    return checkpoint
-
-
-def modelOf(checkpoint):
-    """The trained model of a checkpoint.
-
-    Raises:
-        UserError: its network is not this project's.
-    """
-    network = checkpoint['network']
-    is_ours = network.startswith('cocoSource_') and os.path.exists(inProject(f'{network}.py'))
-    if not is_ours:
-        raise UserError(f'The model {checkpoint["path"]} needs the network {network}.py, which is '
-                        'not in this project.')
-    model = Model(checkpoint['config'], {'cuda': CUDA, 'inference': True},
-                  importlib.import_module(network).ImageCaptionModel)
-    model.net.load_state_dict(checkpoint['model_state_dict'])
-    model.net.eval()
-    model.setFeatureMean(checkpoint.get('feature_mean'))
-    return model
+    with foreignFile(checkpoint['path'], f'Set MODEL {AT_THE_TOP} to a model that was trained on '
+                     'photos; utils/buildCourseLayout.py builds data folders of photos.'):
+        if not isStandard(checkpoint.get('photoStandard')):
+            raise ValueError('it was not trained on features that this project makes of photos')
+        network = checkpoint['network']
+        if not network.startswith('cocoSource_'):  # nothing else is imported
+            raise ValueError(f'it needs the network {network}, which is not in this project')
+        model = Model(checkpoint['config'], {'cuda': CUDA, 'inference': True},
+                      importlib.import_module(network).ImageCaptionModel)
+        model.net.load_state_dict(checkpoint['model_state_dict'])
+        model.net.eval()
+        model.setFeatureMean(checkpoint.get('feature_mean'))
+        captionsOf(np.zeros((1, 10, N_FEATURES), np.float32), model, checkpoint)  # as a trial
+    return checkpoint, model
 
 
 def captionsOf(features, model, checkpoint):
@@ -89,78 +86,103 @@ def captionsOf(features, model, checkpoint):
 
     Args:
         features: list of B arrays [10, 2048], as `featuresOfPhotos` yields them.
-        model: as `modelOf` returns it.
-        checkpoint: the model's.
+        model: the `Model`.
+        checkpoint: the model's, as `loadModel` returns it.
 
     Returns:
         list of B dicts of `caption`, `references` (the best captions, each with its probability,
         per word and as a whole) and, if the model has it, `attention` (a row of weights over the
         regions for each word of the caption).
+
+    Raises:
+        ValueError: the model makes no caption.
     """
     features = torch.from_numpy(applyStandard(checkpoint['photoStandard'], np.stack(features)))
     if checkpoint['config']['featurepathstub'] == POOLED:
         features = features.max(dim=1).values                                   # [B, 2048]
     batch = {'cnn_features': features, 'xTokens': torch.full((len(features), 1, 1), START)}
-    tokens, log_p = model.beamSearch(batch, BEST)
+    tokens, log_p = model.beamSearch(batch, BEST)                         # [B, 3, T], [B, 3]
+    if not log_p[:, 0].isfinite().all():
+        raise ValueError('its weights or its photoStandard hold values that are not finite')
+    steps = ((tokens != END).sum(dim=2) + 1).clamp(max=tokens.shape[2])   # the end is one
+    of_a_word, of_all = (log_p / steps).exp(), log_p.exp()
     tokens = tokens.tolist()
     attention = model.attentionOver(batch, [best[0] for best in tokens])  # [B, T, 10] or None
-    vocabulary = {'TokenToWord': checkpoint['words']}
+    words = enumerate(map(str, checkpoint['words']))
+    vocabulary = {'TokenToWord': collections.defaultdict(lambda: 'UNK', words)}
     details = []
     for row, best in enumerate(tokens):
         captions = [captionOf(vocabulary, caption) for caption in best]
-        references = []
-        for caption, text, log in zip(best, captions, log_p[row]):
-            steps = caption.index(END) + 1 if END in caption else len(caption)
-            references.append(f'{text} ({(log / steps).exp():.0%} a word, {log.exp():.1e} in all)')
-        details.append({'caption': captions[0], 'references': references})
+        details.append({'caption': captions[0], 'references': list(map(
+            '{} ({:.0%} a word, {:.1e} in all)'.format, captions, of_a_word[row], of_all[row]))})
         if attention is not None:
             weights = attention[row, wordPositions(vocabulary, best[0])].double()  # [words, 10]
             details[-1]['attention'] = weights.numpy().round(3).tolist()
     return details
 
 
+def captioned(photos, maker, model, checkpoint, broken):
+    """Captions photos, a batch of them in memory; Ctrl-C ends it early.
+
+    Args:
+        photos: dict path → name.
+        maker: a `PhotoFeatures`.
+        model, checkpoint: as `loadModel` returns them.
+        broken: dict path → why, to which the photos that cannot be read are added.
+
+    Yields:
+        dict for `writePage` of each of the others.
+    """
+    made = featuresOfPhotos(maker, list(photos), broken, 'photos', embedded)
+    with contextlib.suppress(KeyboardInterrupt):
+        while batch := list(itertools.islice(made, BATCH)):
+            images = captionsOf([features for _, features, _, _ in batch], model, checkpoint)
+            for image, (path, _, regions, picture) in zip(images, batch):
+                yield {**image, 'imgPath': photos[path], 'picture': picture,
+                       'size': regions[0, 2:].tolist(), 'boxes': regions.round(1).tolist()}
+
+
 def main():
     folder, results_folder, model_path = (inProject(os.path.expanduser(path))
                                           for path in (PHOTOS, RESULTS, MODEL))
-    photos = photosIn(folder)
-    checkpoint = findModel(model_path)
-    model = modelOf(checkpoint)
-    maker = PhotoFeatures(model.device)
+    with foreignFile(results_folder, f'Set RESULTS {AT_THE_TOP} to a folder where you may write.'):
+        os.makedirs(results_folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=results_folder).close()
+    photos = {path: os.fsencode(os.path.relpath(path, folder)).decode('utf-8', 'backslashreplace')
+              for path in photosIn(folder)}
+    photos_with_id = collections.Counter(map(imageId, photos.values()))
+    maker = PhotoFeatures(chooseDevice({'cuda': CUDA}))
+    checkpoint, model = loadModel(model_path)
     print(f'Model: {checkpoint["path"]}. Photos: {len(photos):,} in {folder}. '
           f'Device: {describeDevice(model.device)}.', flush=True)
-    os.makedirs(results_folder, exist_ok=True)
-    results, pages, broken = [], [], {}
-    photos_with_id = collections.Counter(map(imageId, photos))
-    for start in range(0, len(photos), SHOWN):
-        made = featuresOfPhotos(maker, photos[start:start + SHOWN], broken, 'photos')
-        images = []
-        while batch := list(itertools.islice(made, BATCH)):
-            paths, features, boxes = zip(*batch)
-            images += captionsOf(features, model, checkpoint)
-            for path, regions, image in zip(paths, boxes, images[-len(batch):]):
-                name = os.path.relpath(path, folder)
-                image_id = imageId(path) if photos_with_id[imageId(path)] == 1 else name
-                picture, size = openPhoto(path, PIXELS)
-                image.update(imgPath=name, position=len(results), size=size,
-                             picture=embedded(picture), boxes=regions.round(1).tolist())
-                results.append({'image_id': image_id, 'caption': image['caption']})
-        if images:
-            number = f'_{len(pages) + 1}' if pages else ''
-            pages.append(os.path.join(results_folder, f'captions{number}.html'))
-            writePage(pages[-1], {'images': images, 'ownCaptions': f'The {BEST} best'}, scores=[],
-                      model=os.path.basename(os.path.dirname(checkpoint['path'])),
-                      about=f'{len(images):,} photos in {folder}.')
+    results, broken = [], {}
+    made = captioned(photos, maker, model, checkpoint, broken)
+    pages = (os.path.join(results_folder, f"captions{f'_{number}' if number > 1 else ''}.html")
+             for number in itertools.count(1))
+    json_path = os.path.join(results_folder, 'captions.json')
+    while images := list(itertools.islice(made, SHOWN)):
+        writePage(next(pages), {'images': images, 'ownCaptions': f'The {BEST} best'},
+                  about=f'{len(images):,} photos in {folder}.',
+                  model=os.path.basename(os.path.dirname(checkpoint['path'])))
+        for image in images:
+            name, image_id = image['imgPath'], imageId(image['imgPath'])
+            results.append({'image_id': image_id if photos_with_id[image_id] == 1 else name,
+                            'caption': image['caption']})
+        writeJson(json_path, results)
     for path, why in sorted(broken.items()):
-        print(f'Left out: {os.path.relpath(path, folder)}, {why}.')
+        print(f'Left out: {photos[path]!r}, {why}.')
+    if results:
+        for result in results[:PRINTED]:
+            print(f"{result['image_id']!r}: {result['caption']}")
+        print(f'Captions for programs: {json_path}')
+        for page_of_longer_run in itertools.takewhile(os.path.isfile, pages):
+            os.remove(page_of_longer_run)
+    if len(results) + len(broken) < len(photos):
+        raise UserError(f'Stopped. {len(results):,} of {len(photos):,} photos are captioned; the '
+                        'next start begins anew.')
     if not results:
         raise UserError(f'There are no photos in {folder} that can be read. Put some there '
-                        f'({", ".join(FORMATS)}), or set PHOTOS at the top of '
-                        'utils/captionPhotos.py to another folder.')
-    for result in results[:PRINTED]:
-        print(f"{result['image_id']}: {result['caption']}")
-    path = os.path.join(results_folder, 'captions.json')
-    writeJson(path, results)
-    print(f"Captions for people: {', '.join(pages)}\nCaptions for programs: {path}")
+                        f'({", ".join(FORMATS)}), or set PHOTOS {AT_THE_TOP} to another folder.')
 
 
 if __name__ == '__main__':

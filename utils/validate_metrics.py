@@ -13,10 +13,10 @@ from utils.processes.progress import progressBar
 
 
 def imageId(imgPath):
-    """COCO's image id, the number in an image's file name; the name itself where it is no number.
-    """
+    """COCO's image id, the number in an image's file name; the name itself where it is none of 64
+    bits."""
     stem = os.path.splitext(os.path.basename(imgPath))[0]
-    return int(stem) if stem.isdecimal() else stem
+    return int(stem) if stem.isdecimal() and len(stem) < 19 else stem
 
 
 def finite(loss, imgPaths, where):

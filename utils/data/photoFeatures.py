@@ -11,7 +11,7 @@ The channels differ widely in size. The `standard`, each channel's mean and devi
 training photos, brings all to the same size. It is made once, kept with the data folder and with
 the models trained there, and applied to every photo that they caption.
 """
-import glob
+import itertools
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -92,28 +92,41 @@ class PhotoFeatures:
             return (maps.flatten(2) @ self.cells).transpose(1, 2).cpu().numpy()
 
 
-def squareOf(path):
+def squareOf(path, *looks):
     """A photo as the network sees it, and its regions.
 
+    Args:
+        path: the file's, which is read once.
+        looks: functions of the photo, a PIL picture, whose results are returned as well.
+
     Returns:
-        uint8 [288, 288, 3]; boxes float32 [10, 4], x1 y1 x2 y2 in pixels of the upright photo.
+        uint8 [288, 288, 3]; boxes float32 [10, 4], x1 y1 x2 y2 in pixels of the upright photo;
+        what each of `looks` returns.
 
     Raises:
         ValueError: the file cannot be read as a photo; the message says why.
     """
-    photo, size = openPhoto(path, 2 * PIXELS)
-    boxes = REGIONS / CELLS * np.tile(size, 2)  # [10, 4]
-    square = photo.resize((PIXELS, PIXELS), Image.BICUBIC, reducing_gap=3)
-    return np.asarray(square), boxes.astype(np.float32)
+    with openPhoto(path, 2 * PIXELS) as (photo, size):
+        boxes = REGIONS / CELLS * np.tile(size, 2)  # [10, 4]
+        square = photo.resize((PIXELS, PIXELS), Image.BICUBIC, reducing_gap=3)
+        return np.asarray(square), boxes.astype(np.float32), *[look(photo) for look in looks]
 
 
 def photosIn(folder):
-    """The sorted paths of the photos in a folder and the folders in it, but hidden ones."""
-    paths = glob.iglob(os.path.join(glob.escape(folder), '**', '*'), recursive=True)
-    return sorted(path for path in paths if path.lower().endswith(ENDINGS))
+    """The sorted paths of the photos in a folder and the folders in it, but hidden ones.
+
+    A folder that links lead to is read once.
+    """
+    photos = {}  # by folder
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [name for name in folders if real not in photos and name[0] != '.']
+        photos.setdefault(real, [os.path.join(parent, name) for name in files
+                                 if name[0] != '.' and name.lower().endswith(ENDINGS)])
+    return sorted(itertools.chain(*photos.values()))
 
 
-def featuresOfPhotos(maker, paths, broken, doing):
+def featuresOfPhotos(maker, paths, broken, doing, *looks):
     """Makes the features of many photos, a batch of them in memory.
 
     Args:
@@ -121,23 +134,27 @@ def featuresOfPhotos(maker, paths, broken, doing):
         paths: list of paths.
         broken: dict path → why, to which the photos that cannot be read are added.
         doing: what they are for, shown before the progress bar.
+        looks: as `squareOf` takes them.
 
     Yields:
-        (path, features float32 [10, 2048], boxes float32 [10, 4]) of each of the others.
+        (path, features float32 [10, 2048], boxes float32 [10, 4], what each of `looks` returns)
+        of each of the others.
     """
     def attempt(path):
         try:
-            return path, *squareOf(path)
+            return path, *squareOf(path, *looks)
         except ValueError as error:
             broken[path] = str(error)
 
+    def attempts():
+        for start in range(0, len(paths), BATCH):
+            yield from pool.map(attempt, paths[start:start + BATCH])
+
     with ThreadPoolExecutor(availableCores()) as pool:
-        starts = range(0, len(paths), BATCH)
-        for start in progressBar(starts, f'{doing}, {BATCH} at a time', {'inNotebook': False}):
-            readable = list(filter(None, pool.map(attempt, paths[start:start + BATCH])))
-            if readable:
-                names, squares, boxes = zip(*readable)
-                yield from zip(names, maker(squares), boxes)
+        readable = filter(None, progressBar(attempts(), doing, {'inNotebook': False}, len(paths)))
+        while batch := list(itertools.islice(readable, BATCH)):
+            names, squares, *others = zip(*batch)
+            yield from zip(names, maker(squares), *others)
 
 
 def makeStandard(maker, paths):

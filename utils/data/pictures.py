@@ -1,31 +1,41 @@
 """Opens pictures that may come from anybody: photos, and the pictures of a data folder."""
+import contextlib
+import math
+import threading
 import warnings
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.data.dataFolder import imageFile
+from utils.files.foreign import faultIn
 from utils.files.regular import openRegular
 
 # No others: some of Pillow's formats start programs on the file's content (EPS: Ghostscript).
 FORMATS = ['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF']
 MOST_PIXELS = 120 * 10 ** 6  # of a picture; so many take half a gigabyte of memory
+MOST_SCANS = 20              # of so many pixels, the more of fewer; progressive JPEGs have ten
+LARGE = 10 ** 7              # pixels; of larger pictures only one at a time is in memory
 ORIENTATION = 274            # EXIF's number for how the camera was held
 
-warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # MOST_PIXELS instead
+_oneLarge = threading.Lock()
+Image.core.set_block_size(2 ** 26)  # of smaller blocks each thread keeps what it has freed
+warnings.filterwarnings('ignore', module='PIL')  # what cannot be used is said in a sentence
 
 
 def openPicture(data_dir, mode, imgPath):
     """An image of 'train' or 'val' as `openPhoto` reads it, or None if it cannot be read."""
     try:
-        return openPhoto(imageFile(data_dir, mode, imgPath))[0]
+        with openPhoto(imageFile(data_dir, mode, imgPath)) as (photo, _):
+            return photo
     except ValueError:
         return None
 
 
+@contextlib.contextmanager
 def openPhoto(path, pixels=None):
-    """A picture as people see it: upright, in RGB, on white where it is transparent. Of an
-    animation the first frame.
+    """A picture as people see it, for a `with` block: upright, in RGB, on white where it is
+    transparent. Of an animation the first frame.
 
     Args:
         path: the file's.
@@ -36,23 +46,31 @@ def openPhoto(path, pixels=None):
         copy.
 
     Raises:
-        ValueError: the file cannot be read as a picture; the message says why.
+        ValueError: the file cannot be read as a picture, or the block fails; the message says why.
     """
     try:
         with openRegular(path) as f, Image.open(f, formats=FORMATS) as image:
             size = image.size
-            if size[0] * size[1] > MOST_PIXELS:
+            if math.prod(size) > MOST_PIXELS:
                 raise ValueError(f'more than {MOST_PIXELS:,} pixels')
             if pixels:
                 image.draft(None, (pixels, pixels))
-            image.load()  # turns a TIFF upright, whose size is the upright one from the start
-            if image.getexif().get(ORIENTATION) in (5, 6, 7, 8):
-                size = size[::-1]
-            return _inRgb(ImageOps.exif_transpose(image)), size
+            in_memory = math.prod(image.size)
+            if 'progressive' in image.info:  # a JPEG that is read whole, once for every scan
+                in_memory = math.prod(size)
+                f.seek(0)
+                if in_memory * f.read().count(b'\xff\xda') > MOST_PIXELS * MOST_SCANS:
+                    raise ValueError('so many scans that reading it would take minutes')
+            with _oneLarge if in_memory > LARGE else contextlib.nullcontext():
+                image.load()  # turns a TIFF upright, whose size is the upright one from the start
+                if image.getexif().get(ORIENTATION) in (5, 6, 7, 8):
+                    size = size[::-1]
+                ImageOps.exif_transpose(image, in_place=True)
+                yield _inRgb(image), size
     except UnidentifiedImageError:
         raise ValueError(f'no photo of a known kind ({", ".join(FORMATS)})') from None
     except Exception as error:
-        raise ValueError(f'a photo that cannot be read ({error})') from error
+        raise ValueError(f'a photo that cannot be read ({faultIn(error)})') from error
 
 
 def _inRgb(photo):
@@ -62,6 +80,9 @@ def _inRgb(photo):
         values = np.asarray(photo, dtype=np.float32) * (255 / 65535)
         photo = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if photo.mode.endswith(('A', 'a')) or 'transparency' in photo.info:
-        photo = photo.convert('RGBA')
-        photo = Image.alpha_composite(Image.new('RGBA', photo.size, 'white'), photo)
+        if photo.mode != 'RGBA':
+            photo = photo.convert('RGBA')
+        white = Image.new('RGB', photo.size, 'white')
+        white.paste(photo, mask=photo)
+        return white
     return photo.convert('RGB')

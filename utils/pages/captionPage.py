@@ -5,6 +5,7 @@ import math
 import os
 
 import jinja2
+from tqdm.auto import tqdm
 
 from utils.data.dataFolder import isDemo
 from utils.files.atomic import readJson, writeAtomically
@@ -21,8 +22,7 @@ TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(os.path.dirname(__
 
 
 def embedded(picture):
-    """A PIL picture as a page holds it: the data URI of a small JPEG."""
-    picture = picture.copy()
+    """A PIL picture, made small, as a page holds it: the data URI of a JPEG."""
     picture.thumbnail((PIXELS, PIXELS))
     jpeg = io.BytesIO()
     picture.save(jpeg, 'JPEG')
@@ -43,8 +43,6 @@ def writeCaptionPage(scores, modelParam, dataLoader):
         The page's path.
     """
     images = readJson(os.path.join(runFolder(modelParam), 'details_validation.json'), [])
-    for position, image in enumerate(images):
-        image['position'] = position
     images.sort(key=lambda image: -image['meteor'])
     for rank, image in enumerate(images, 1):
         image['rank'] = rank
@@ -61,21 +59,21 @@ def writeCaptionPage(scores, modelParam, dataLoader):
               model=os.path.basename(os.path.normpath(modelParam['modelName'])),
               about=f'{data}: {len(shown):,} of {len(images):,} validation images.',
               scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])
-    print(f'Captions on a page: {path}')
     return path
 
 
 def writePage(path, page, **texts):
-    """Writes a page of captions.
+    """Writes a page of captions, and says so.
 
     Args:
         path: the file's.
-        page: dict of `images`, a list of dicts as in `details_validation.json` with `position`,
-            with `picture` (as `embedded` returns it) and `size` where the image is there, and with
-            `rank` where they have a `meteor`; `number`, that of all ranks; `ownCaptions`, a name
-            for the `references`.
-        texts: `model`, `about` and `scores`, a list of pairs of texts, empty without scores.
+        page: dict of `images`, a list of dicts as in `details_validation.json`, with `picture` (as
+            `embedded` returns it) and `size` where the image is there, and with `rank` where they
+            have a `meteor`; `number`, that of all ranks; `ownCaptions`, a name for the
+            `references`.
+        texts: `model`, `about` and, if there are any, `scores`, a list of pairs of texts.
     """
     html = TEMPLATES.get_template('captionPage.html').render(
         page=page, attention=any('attention' in image for image in page['images']), **texts)
     writeAtomically(path, html.encode('utf-8', 'replace'))
+    tqdm.write(f'Captions on a page: {path}')

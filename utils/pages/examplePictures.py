@@ -48,9 +48,9 @@ def examplesFigure(examples):
             left.text(.5, .5, 'The image is missing.', ha='center')
         else:
             left.imshow(np.asarray(picture))
-        head = textwrap.wrap(caption, CAPTION_LETTERS, max_lines=2, placeholder=' …')
-        right.text(0, 1, '\n'.join(head), va='top', size=14, weight='bold', parse_math=False)
+        head = textwrap.fill(caption, CAPTION_LETTERS, max_lines=2, placeholder=' …')
+        right.text(0, .75, head, va='bottom', size=14, weight='bold', parse_math=False)
         below = [textwrap.shorten(line, LINE_LETTERS, placeholder=' …') for line in lines]
-        right.text(0, 1 - .14 * len(head), '\n'.join(below[:LINES]), va='top', size=11,
-                   linespacing=1.4, parse_math=False)
+        right.text(0, .7, '\n'.join(below[:LINES]), va='top', size=11, linespacing=1.4,
+                   parse_math=False)
     return figure

@@ -11,8 +11,10 @@ SECONDS_BETWEEN_LINES = 30  # in a log
 LONG = 10                   # seconds, after which a log says what the script is doing
 
 
-def progressBar(iterable, description, modelParam):
+def progressBar(iterable, description, modelParam, total=None):
     """The iterable, which shows how far it is; it shows nothing beside the main process.
+
+    Where it has no length, `total` is the number of its items, if that is known.
 
     Its method `set_postfix_str(text, refresh=False)` sets what is shown behind, such as the loss.
     """
@@ -20,7 +22,8 @@ def progressBar(iterable, description, modelParam):
     if not modelParam['inNotebook'] and not sys.stderr.isatty():
         seconds = SECONDS_BETWEEN_LINES
         options = {'file': Log(), 'delay': seconds, 'mininterval': seconds, 'maxinterval': seconds}
-    return tqdm(iterable, description, leave=False, position=0, disable=not isMain(), **options)
+    return tqdm(iterable, description, total, leave=False, position=0, disable=not isMain(),
+                **options)
 
 
 class Log:
@@ -35,7 +38,6 @@ class Log:
 def saidWhenLong(doing):
     """A log says what the script is doing in the block, if that takes long."""
     timer = threading.Timer(LONG, print, [f'{doing} …'], {'file': sys.stderr, 'flush': True})
-    timer.daemon = True
     if isMain() and not sys.stderr.isatty():
         timer.start()
     try:
