@@ -17,6 +17,7 @@ from test_build_course_layout import make_fifo
 from utils import dataRoot
 from utils.data import checkedFiles, dataFolder, imageFiles, imageLoader
 from utils.data.captionDataset import Collate
+from utils.data.captionWords import captionOf, wordPositions
 from utils.data.dataFolder import dataName, featureFiles
 from utils.data.imageFiles import loadImage
 from utils.dataLoader import CHECKED_FILES, DataLoaderWrapper
@@ -223,7 +224,8 @@ def test_empty_words_are_not_learned_and_white_space_is_no_part_of_others(course
     loader = load()
     assert not any((batch['yTokens'] == empty).any() for batch in loader.myDataDicts['val'])
     tokens = [1, red, empty, loader.vocabulary['wordToToken']['house'], 0, 7]
-    assert loader.wordsOf(tokens) == 'red house' and loader.wordPositions(tokens) == [1, 3]
+    assert captionOf(loader.vocabulary, tokens) == 'red house'
+    assert wordPositions(loader.vocabulary, tokens) == [1, 3]
     assert loader.vocabulary['wordToToken']['red'] == red
 
 

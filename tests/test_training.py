@@ -14,6 +14,7 @@ from conftest import CAPTIONS, write_pickle
 import cocoSource_task2_gru
 import cocoSource_task4_attention
 from utils import metrics
+from utils.data.captionWords import captionOf
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
 from utils.model import Model, chooseDevice
@@ -273,7 +274,8 @@ def test_tokens_are_scored_as_the_course_builds_them(course_folder, model_param,
     raw = loader.myDataDicts['val'].dataset[0]['captionsAsTokens']
     references = validator.token_references
     assert references[10] == [' '.join(map(str, caption[1:-1])) for caption in raw]
-    results = [{'image_id': image, 'caption': loader.wordsOf([int(t) for t in captions[1].split()])}
+    results = [{'image_id': image,
+                'caption': captionOf(loader.vocabulary, list(map(int, captions[1].split())))}
                for image, captions in references.items()]
     assert validator.meteorOnTokens(results) == 1  # each caption is one of the references
     results[0]['caption'] = 'tree'                 # of a house

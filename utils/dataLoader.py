@@ -6,12 +6,10 @@ import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from utils.data.captionDataset import CaptionDataset, Collate, EpochSampler
-from utils.data.captionWords import captionOf, wordPositions
 from utils.data.checkedFiles import checkFiles
 from utils.data.dataFolder import POOLED, featureFiles
 from utils.data.imageFiles import shapeOfFeatures
 from utils.data.imageLoader import ImageLoader
-from utils.data.pictures import openPicture
 from utils.files.project import runFolder
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.captionRewards import CaptionRewards, learnedWords, ngrams
@@ -105,15 +103,3 @@ class DataLoaderWrapper:
             of_images.append(np.unique(ngrams(captions, dataset.vocabulary_size)[1]))
         codes, frequencies = np.unique(np.concatenate(of_images), return_counts=True)
         return CaptionRewards(codes, frequencies, len(dataset), dataset.vocabulary_size)
-
-    def picture(self, mode, imgPath):
-        """An image as a PIL picture in RGB; None where its file is missing or broken."""
-        return openPicture(self.modelParam['data_dir'], mode, imgPath)
-
-    def wordPositions(self, tokens):
-        """As `captionWords.wordPositions`, of this vocabulary."""
-        return wordPositions(self.vocabulary, tokens)
-
-    def wordsOf(self, tokens):
-        """As `captionWords.captionOf`, of this vocabulary."""
-        return captionOf(self.vocabulary, tokens)

@@ -6,6 +6,7 @@ import os
 import torch
 
 from utils import metrics
+from utils.data.captionWords import captionOf, wordPositions
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
 from utils.files.project import runFolder
@@ -103,7 +104,8 @@ class CaptionValidator:
     def results(self, batch, captions):
         """A batch's captions, B lists of tokens, in COCO results form: list of dicts of `image_id`
         and `caption`."""
-        return [{'image_id': imageId(imgPath), 'caption': self.dataLoader.wordsOf(tokens)}
+        vocabulary = self.dataLoader.vocabulary
+        return [{'image_id': imageId(imgPath), 'caption': captionOf(vocabulary, tokens)}
                 for imgPath, tokens in zip(batch['imgPaths'], captions)]
 
     def caption(self, model):
@@ -166,7 +168,7 @@ def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
                 image = {**result, 'imgPath': batch['imgPaths'][row],
                          'references': batch['orig_captions'][row]}
                 if attention is not None:
-                    words = dataLoader.wordPositions(captions[row])
+                    words = wordPositions(dataLoader.vocabulary, captions[row])
                     image['attention'] = _rounded(attention[row, words], 3)
                 if 'boxes' in batch and batch['boxes'][row] is not None:
                     image['boxes'] = _rounded(batch['boxes'][row], 1)

@@ -8,6 +8,7 @@ import jinja2
 from tqdm.auto import tqdm
 
 from utils.data.dataFolder import isDemo
+from utils.data.pictures import openPicture
 from utils.files.atomic import readJson, writeAtomically
 from utils.files.project import runFolder
 from utils.pages.figures import plotFolder
@@ -46,12 +47,12 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     images.sort(key=lambda image: -image['meteor'])
     for rank, image in enumerate(images, 1):
         image['rank'] = rank
+    data_dir = os.path.normpath(modelParam['data_dir'])
     shown = images[::math.ceil(len(images) / SHOWN)]
     for image in shown:
-        picture = dataLoader.picture('val', image['imgPath'])
+        picture = openPicture(data_dir, 'val', image['imgPath'])
         if picture is not None:
             image.update(size=picture.size, picture=embedded(picture))
-    data_dir = os.path.normpath(modelParam['data_dir'])
     data = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
     path = os.path.join(plotFolder(modelParam), 'captions.html')
     writePage(path, {'number': len(images), 'images': shown,

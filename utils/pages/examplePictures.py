@@ -5,6 +5,8 @@ import textwrap
 import numpy as np
 from matplotlib.figure import Figure
 
+from utils.data.captionWords import captionOf
+from utils.data.pictures import openPicture
 from utils.pages.figures import plotFolder, saveFigure
 
 EXAMPLES = 5
@@ -24,9 +26,10 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
     model.net.eval()
     tokens = model.greedyTokens(loader.collate_fn(images))
     path = os.path.join(plotFolder(modelParam), 'examples.png')
-    saveFigure(examplesFigure((dataLoader.picture('val', image['imgPath']),
-                               dataLoader.wordsOf(caption), image['original_captions'])
-                              for image, caption in zip(images, tokens)), path)
+    saveFigure(examplesFigure(
+        (openPicture(modelParam['data_dir'], 'val', image['imgPath']),
+         captionOf(dataLoader.vocabulary, caption), image['original_captions'])
+        for image, caption in zip(images, tokens)), path)
     print(f'Examples with captions: {path}')
     return path
 
