@@ -17,7 +17,6 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
-from utils.dataLoader import DataLoaderWrapper
 from utils.pages import captionPage, examplePictures
 from utils.pages.captionPage import writeCaptionPage
 from utils.plotter import Plotter, curvesFigure
@@ -33,21 +32,14 @@ def scriptsOf(page):
     return re.findall('<script.*?>(.*?)</script>', page, re.DOTALL)
 
 
-class Images(DataLoaderWrapper):
-    """A `DataLoaderWrapper` of nothing but the image files."""
-
-    def __init__(self, folder):
-        self.modelParam = {'data_dir': str(folder)}
-
-
 @pytest.fixture
-def written(model_param, tmp_path):
+def written(model_param):
     """A function that writes the page of some details; returns its text and the data in it."""
     def write(details):
         os.makedirs(os.path.join(model_param['modelsDir'], 'm'), exist_ok=True)
         with open(os.path.join(model_param['modelsDir'], 'm', 'details_validation.json'), 'w') as f:
             json.dump(details, f)
-        path = writeCaptionPage(SCORES, model_param, Images(tmp_path))
+        path = writeCaptionPage(SCORES, model_param)
         assert path == os.path.join(model_param['img_dir'], 'm', 'captions.html')
         with open(path, encoding='utf-8') as f:
             page = f.read()
@@ -74,9 +66,9 @@ def test_every_image_with_all_that_is_known_of_it(written):
 
 
 def test_pictures_are_small_and_inside_and_broken_ones_left_out(written, tmp_path):
-    (tmp_path / 'val2017').mkdir()
-    Image.new('L', (1000, 500), 100).save(str(tmp_path / 'val2017' / '1.jpg'))  # grey
-    (tmp_path / 'val2017' / '2.jpg').write_bytes(b'no picture')
+    (tmp_path / 'data' / 'val2017').mkdir(parents=True)
+    Image.new('L', (1000, 500), 100).save(str(tmp_path / 'data' / 'val2017' / '1.jpg'))  # grey
+    (tmp_path / 'data' / 'val2017' / '2.jpg').write_bytes(b'no picture')
     _, data = written([detail(1, 0.5), detail(2, 0.4)])
     image, broken = data['images']
     assert image['size'] == [1000, 500] and 'picture' not in broken
@@ -156,8 +148,8 @@ Object.assign(pre, {id: 'seen', textContent: encodeURIComponent(JSON.stringify(s
 
 @pytest.mark.skipif(CHROMIUM is None, reason='no Chromium is installed')
 def test_the_page_in_a_browser(written, tmp_path):
-    (tmp_path / 'val2017').mkdir()
-    Image.new('RGB', (20, 10)).save(str(tmp_path / 'val2017' / '1.jpg'))
+    (tmp_path / 'data' / 'val2017').mkdir(parents=True)
+    Image.new('RGB', (20, 10)).save(str(tmp_path / 'data' / 'val2017' / '1.jpg'))
     evil = '<img src=x onerror="window.acted = 1"></script><script>window.acted = 1</script>'
     page, _ = written([
         {**detail(1, 0.3), 'caption': 'a dog', 'references': ['A dog.', evil],
@@ -202,23 +194,22 @@ def test_examples_stand_beside_their_pictures():
         assert not any(box.overlaps(other) for other in boxes[:number])
 
 
-def test_the_example_picture_has_the_captions_of_the_model(model_param, tmp_path, monkeypatch):
+def test_the_example_picture_has_the_captions_of_the_model(model_param, monkeypatch):
     saved = []
     monkeypatch.setattr(examplePictures, 'examplesFigure',
                         lambda examples: saved.extend(examples) or Figure())
     images = [{'imgPath': f'{number}.png', 'original_captions': [f'Own {number}.']}
               for number in range(7)]
-    dataLoader = Images(tmp_path)
-    dataLoader.myDataDicts = {
-        'val': SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)}
-    dataLoader.wordsOf = str
+    dataLoader = SimpleNamespace(
+        myDataDicts={'val': SimpleNamespace(dataset=images, collate_fn=lambda chosen: chosen)},
+        vocabulary={'TokenToWord': {number: f'word{number}' for number in range(7)}})
     model = SimpleNamespace(
         net=SimpleNamespace(eval=lambda: None),
-        greedyTokens=lambda batch: [f"caption of {image['imgPath']}" for image in batch])
+        greedyTokens=lambda batch: [[6, 2 + int(image['imgPath'][0]), 0] for image in batch])
     path = plotImagesAndCaptions(model, model_param, {}, dataLoader)
     assert path == os.path.join(model_param['img_dir'], 'm', 'examples.png')
     assert os.path.exists(path)
-    assert saved == [(None, f'caption of {number}.png', [f'Own {number}.']) for number in range(5)]
+    assert saved == [(None, f'word6 word{2 + number}', [f'Own {number}.']) for number in range(5)]
 
 
 def test_curves_mark_the_epoch_that_was_kept():

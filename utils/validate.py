@@ -31,7 +31,7 @@ def validate(config, modelParam, imageCaptionModel):
     scores = validateCaptions(model, modelParam, model.config, dataLoader, config['beamSize'])
     print(scoreTable(scores, config['beamSize']))
     plotImagesAndCaptions(model, modelParam, model.config, dataLoader)
-    writeCaptionPage(scores, modelParam, dataLoader)
+    writeCaptionPage(scores, modelParam)
     return scores
 
 

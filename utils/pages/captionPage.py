@@ -30,7 +30,7 @@ def embedded(picture):
     return f'data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}'
 
 
-def writeCaptionPage(scores, modelParam, dataLoader):
+def writeCaptionPage(scores, modelParam):
     """Writes captions.html, which needs no server, from what `validateCaptions` has left.
 
     Of more than `SHOWN` images every second, third … in the ranking by METEOR is shown.
@@ -38,7 +38,6 @@ def writeCaptionPage(scores, modelParam, dataLoader):
     Args:
         scores: dict of the scores of all images, as `validateCaptions` returns it.
         modelParam: dict.
-        dataLoader: a `DataLoaderWrapper`.
 
     Returns:
         The page's path.
