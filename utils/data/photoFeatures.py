@@ -120,7 +120,7 @@ def photosIn(folder):
     photos = {}  # by folder
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        folders[:] = [name for name in folders if real not in photos and name[0] != '.']
+        folders[:] = sorted(name for name in folders if real not in photos and name[0] != '.')
         photos.setdefault(real, [os.path.join(parent, name) for name in files
                                  if name[0] != '.' and name.lower().endswith(ENDINGS)])
     return sorted(itertools.chain(*photos.values()))

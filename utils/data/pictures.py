@@ -14,7 +14,7 @@ from utils.files.regular import openRegular
 # No others: some of Pillow's formats start programs on the file's content (EPS: Ghostscript).
 FORMATS = ['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF']
 MOST_PIXELS = 120 * 10 ** 6  # of a picture; so many take half a gigabyte of memory
-MOST_SCANS = 20              # of so many pixels, the more of fewer; progressive JPEGs have ten
+MOST_SCANS = 20              # of a progressive JPEG so large, more of smaller ones; ten are usual
 LARGE = 10 ** 7              # pixels; of larger pictures only one at a time is in memory
 ORIENTATION = 274            # EXIF's number for how the camera was held
 
