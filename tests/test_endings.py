@@ -36,6 +36,13 @@ def test_signals_end_a_script_in_one_sentence():
     assert done.stderr.strip() == f'Stopped. {KEPT}' and done.returncode == 1
 
 
+def test_a_terminal_without_the_letters_of_a_name():
+    code = """from utils.scripts.endings import runScript; runScript(lambda: print('ø.jpg'))"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=PROJECT, stdout=subprocess.PIPE,
+                          env={**os.environ, 'PYTHONIOENCODING': 'ascii'}, timeout=60)
+    assert done.stdout.split() == [rb'\xf8.jpg'] and done.returncode == 0
+
+
 @pytest.mark.parametrize('error, advice', [
     (OSError(errno.ENOSPC, 'No space left on device', 'x'), 'Make room'),
     (OSError(errno.EACCES, 'Permission denied', 'x'), 'copy the project'),

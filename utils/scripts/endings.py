@@ -24,6 +24,8 @@ def runScript(main):
 
     So do Ctrl-C, the server's SIGTERM, SIGHUP where nohup does not ignore it, and parameters.
     """
+    if hasattr(sys.stdout, 'reconfigure'):  # names that a terminal has no letters for
+        sys.stdout.reconfigure(errors='backslashreplace')
     for number in STOPPING:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)
