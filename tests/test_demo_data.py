@@ -29,7 +29,6 @@ def test_layout(tmp_path, extractor):
         folder = os.path.join(root, f'{split.capitalize()}2017_detectron2_lim10')
         names = sorted(os.listdir(f'{folder}features'))
         assert sorted(os.listdir(f'{folder}maxfeatures')) == names and len(names) == number
-        captions_per_image = []
         for name in names:
             image = loadPickle(os.path.join(f'{folder}features', name))
             pooled = loadPickle(os.path.join(f'{folder}maxfeatures', name))
@@ -37,17 +36,12 @@ def test_layout(tmp_path, extractor):
             assert features.shape == (10, 2048) and features.dtype == np.float32
             np.testing.assert_array_equal(features.max(0), pooled['cnn_features'])
             assert captions == pooled['original_captions'] and len(set(captions)) >= 5
-            captions_per_image.append(captions)
             for words, tokens in zip(image['captions'], image['captionsAsTokens']):
                 assert words[0] == 'ssss' and words[-1] == 'eeee'
                 assert [to_word[token] for token in tokens] == words
             picture = Image.open(os.path.join(root, f'{split}2017', image['imgPath']))
             seen = extractor(cropsOf(picture, image['boxes']))  # not the same: JPEG loses details
             assert cosine(seen, features) > .97 > cosine(seen[::-1], features)
-        with open(os.path.join(root, 'annotations', f'captions_{split}2017.json')) as f:
-            annotations = json.load(f)
-        assert ([annotation['caption'] for annotation in annotations['annotations']]
-                == sum(captions_per_image, []))
 
 
 def cosine(one, other):

@@ -1,5 +1,4 @@
 """The built-in demo data: drawn scenes in the course's layout, for machines without COCO."""
-import json
 import os
 import tempfile
 
@@ -128,8 +127,7 @@ def _draw(root, n_train, n_val):
     captions = [scene.captions() for scene in scenes]
     vocabulary = generateVocabulary(
         [wordsOfCaption(caption) for of_scene in captions for caption in of_scene])
-    for folder in ('vocabulary', 'annotations'):
-        os.makedirs(os.path.join(root, folder))
+    os.makedirs(os.path.join(root, 'vocabulary'))
     writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
     extractor = FeatureExtractor()
     for mode, numbers in (('train', range(n_train)), ('val', range(n_train, len(scenes)))):
@@ -146,17 +144,3 @@ def _draw(root, n_train, n_val):
             for folder, values in ((unpooled, features), (pooled, features.max(0))):
                 writePickle(os.path.join(folder, f'{name}.pickle'),
                             {'cnn_features': values, **record, 'boxes': boxes})
-        _writeAnnotations(root, mode, numbers, captions)
-
-
-def _writeAnnotations(root, mode, numbers, captions):
-    """The captions of these images in the form of COCO's annotation files."""
-    images, annotations = [], []
-    for number in numbers:
-        images.append({'id': number, 'file_name': f'{number:012d}.jpg',
-                       'width': WIDTH, 'height': HEIGHT})
-        for caption in captions[number]:
-            annotations.append({'id': len(annotations), 'image_id': number, 'caption': caption})
-    with open(os.path.join(root, 'annotations', f'captions_{mode}2017.json'), 'w') as f:
-        json.dump({'info': {'description': 'drawn scenes'}, 'images': images,
-                   'annotations': annotations}, f)
