@@ -99,10 +99,16 @@ class RecurrentCell(nn.Module):
             The states [N, k·H] after each word, packed; and the state after the last step.
         """
         W_x, W_h, b = weights
-        states = []
-        for size, xW in zip(batch_sizes, (x @ W_x).split(batch_sizes)):  # [size, G·H]
-            state = self.equations(xW + b[:size], state[:size], W_h)     # [size, k·H]
-            states.append(state)
+        sums, states, most = x @ W_x, [], batch_sizes[0]                 # [N, G·H]
+        if batch_sizes[-1] == most:  # all captions have all steps: fewer operations do
+            state = state[:most]
+            for xW in (sums.unflatten(0, (-1, most)) + b[:most]).unbind():
+                state = self.equations(xW, state, W_h)                   # [most, k·H]
+                states.append(state)
+        else:
+            for size, xW in zip(batch_sizes, sums.split(batch_sizes)):   # [size, G·H]
+                state = self.equations(xW + b[:size], state[:size], W_h)  # [size, k·H]
+                states.append(state)
         return torch.cat(states), state
 
 

@@ -200,7 +200,7 @@ def test_the_reward_rises_on_a_few_images(course_folder, critical, model_param, 
     for _ in range(60):
         batches = selfCritical.RewardedBatches([batch], model, loader, rewards)
         rewarded, = batches
-        model.learn(model.lossOfParts(rewarded), float(rewarded['yWeights'].sum()))
+        model.learn(rewarded, float(rewarded['yWeights'].sum()))
         means.append(batches.total / batches.number)
     assert np.mean(means[-10:]) > 2 * np.mean(means[:10]) > 0
 

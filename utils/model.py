@@ -17,6 +17,7 @@ from utils.networks.learningRecipe import (
 )
 from utils.networks.otherNetworks import wordwise
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
+from utils.networks.stepGraphs import StepGraphs
 from utils.processes.cores import availableCores
 from utils.processes.distributed import averageGradients, isMain, rank, worldSize
 
@@ -102,6 +103,7 @@ class Model:
         self.scaler = lossScaler(self.precision)
         if not modelParam['inference']:
             self.optimizer = self._newOptimizer()
+            self.graphs = StepGraphs(self)
             self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
                 self.optimizer, config['scheduler_milestones'] or [], config['scheduler_factor'])
 
@@ -122,7 +124,8 @@ class Model:
     def _newOptimizer(self):
         kind = OPTIMIZERS[self.config['optimizer']]
         options = {**self.config['learningRate'], 'weight_decay': self.config['weight_decay']}
-        if self.precision != FLOAT32:  # the fused kind is faster, but rounds differently
+        # the fused kind is faster, but rounds differently
+        if self.precision != FLOAT32 or self.device.type == 'cuda':
             with contextlib.suppress(TypeError, RuntimeError):  # this torch has none
                 return kind(self.net.parameters(), fused=True, **options)
         return kind(self.net.parameters(), **options)
@@ -138,7 +141,7 @@ class Model:
 
     def lossOfParts(self, batch):
         """Yields the teacher-forced loss of each truncated part of a batch, summed over its words,
-        in nats.
+        in nats; none of a batch without words.
 
         The state is carried from part to part, and detached: the gradient of a part stays within
         it. The padding is left out.
@@ -147,53 +150,74 @@ class Model:
         their `advantages` [B], by which the losses of a caption's words are multiplied.
         """
         weights = batch['yWeights']                                      # [B, T, N]
-        longest_first = weights.sum((1, 2)).sort(descending=True, stable=True).indices
-        advantages = batch['advantages'][longest_first] if 'advantages' in batch else 1
-        cnn_features = self.features(batch)
-        captions_per_image = len(weights) // len(cnn_features)
-        order = longest_first.to(self.device)
-        if captions_per_image == 1:
-            cnn_features = cnn_features[order]
-        regularised = self.regularised and self.net.training
-        net, state = wordwise(self.net), None
-        for x, y, w in zip(*(batch[key][longest_first].permute(2, 1, 0)
-                             for key in ('xTokens', 'yTokens', 'yWeights'))):  # [T, B] each
-            if regularised:
-                x = droppedWords(x.t()).t()
-            is_word = w > 0
-            x, y, w = (rows[is_word].to(self.device) for rows in (x, y, w * advantages))  # [N]
+        order = weights.sum((1, 2)).sort(descending=True, stable=True).indices  # the longest first
+        cnn_features, state = self.features(batch), None
+        on_device = order.to(self.device)
+        if len(cnn_features) == len(order):
+            cnn_features, on_device = cnn_features[on_device], slice(None)
+        for x, y, w, is_word in self.wordsOfParts(batch, order):
             batch_sizes = [size for size in is_word.sum(1).tolist() if size > 0]
-            with self._products():
-                processed = net.process_features(cnn_features)
-                if captions_per_image > 1:
-                    # not by an index with repetitions, whose gradients add up in no fixed order
-                    processed = processed.repeat_interleave(captions_per_image, dim=0)[order]
-                prepared = net.prepare(processed)
-                logits, state = net.logits_of_words(prepared, x, batch_sizes, state)
-            state = state.detach()
-            arguments = logits.float().unsqueeze(0), y.unsqueeze(0), w.unsqueeze(0)
-            yield smoothedLoss(*arguments) if regularised else self.loss_fn(*arguments)[0]
+            if batch_sizes:
+                words = [rows[is_word].to(self.device) for rows in (x, y, w)]  # [N]
+                captions_per_image = len(order) // len(cnn_features)
+                loss, state = self.lossOfWords(cnn_features, captions_per_image, on_device, *words,
+                                               batch_sizes, state)
+                yield loss
 
-    def learn(self, losses, words):
+    def wordsOfParts(self, batch, order):
+        """Yields the words of each truncated part of a batch, its captions in this order: xTokens,
+        yTokens and weights, and where there is a word, [T, B] each."""
+        advantages = batch['advantages'][order] if 'advantages' in batch else 1
+        for x, y, w in zip(*(batch[key][order].permute(2, 1, 0)
+                             for key in ('xTokens', 'yTokens', 'yWeights'))):
+            if self.regularised and self.net.training:
+                x = droppedWords(x.t()).t()
+            yield x, y, w * advantages, w > 0
+
+    def lossOfWords(self, cnn_features, captions_per_image, order, x, y, w, batch_sizes, state):
+        """The loss of packed words, and the state after them. Nothing here waits for a GPU.
+
+        Args:
+            cnn_features: what `features` returns, of the images.
+            captions_per_image: integer.
+            order: in which the captions of all images are packed, an index.
+            x, y, w: [N], words, words to be learned and weights.
+            batch_sizes, state: as `logits_of_words` takes them.
+        """
+        net = wordwise(self.net)
+        with self._products():
+            # not an index with repetitions, whose gradients add up in no fixed order
+            processed = net.process_features(cnn_features).repeat_interleave(captions_per_image, 0)
+            prepared = net.prepare(processed[order])
+            logits, state = net.logits_of_words(prepared, x, batch_sizes, state)
+        arguments = logits.float().unsqueeze(0), y.unsqueeze(0), w.unsqueeze(0)
+        smoothed = self.regularised and self.net.training
+        loss = smoothedLoss(*arguments) if smoothed else self.loss_fn(*arguments)[0]
+        return loss, state.detach()
+
+    def learn(self, batch, words):
         """One step of the optimizer, down the gradient of the loss per word.
 
         Args:
-            losses: the losses that `lossOfParts` yields.
-            words: float, the number of words that they are summed over.
+            batch: a batch with any number of words.
+            words: float, that of the mean; with several processes not the batch's.
 
         Returns:
-            list of the losses, without their gradients.
+            list of the losses of the batch's parts, without their gradients.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        values = []
-        for loss in losses:
-            self.scaler.scale(loss / words).backward()
-            values.append(loss.detach())
-        if worldSize() > 1:
-            averageGradients(self.net)
+        recorded = self.graphs.loss(batch, words)
+        losses = [recorded]
+        if recorded is None:
+            losses = []
+            self.optimizer.zero_grad(set_to_none=not self.graphs.possible)
+            for loss in self.lossOfParts(batch):
+                self.scaler.scale(loss / words).backward()
+                losses.append(loss.detach())
+            if worldSize() > 1:
+                averageGradients(self.net)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return values
+        return losses
 
     def _products(self):
         return products(self.precision, self.device)

@@ -204,11 +204,10 @@ class Trainer:
         loader.batch_sampler.sampler.set_epoch(cur_epoch)
         total, words = torch.zeros((), dtype=torch.float64, device=model.device), 0.0
         for number, batch in enumerate(batches, start=1):
-            words_of_share = float(batch['yWeights'].sum())
-            words_of_batch = averaged(words_of_share)  # per process, as gradients are averaged
+            # per process, as gradients are averaged
+            words_of_batch = averaged(float(batch['yWeights'].sum()))
             words += words_of_batch
-            losses = model.lossOfParts(batch) if words_of_share else []
-            for loss in model.learn(losses, words_of_batch):
+            for loss in model.learn(batch, words_of_batch):
                 total += loss
             if number % BATCHES_BETWEEN_LOOKS[model.device.type] == 0 or number == len(loader):
                 finite(total.item(), batch['imgPaths'], f'epoch {cur_epoch}, batch {number}')

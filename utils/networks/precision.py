@@ -46,7 +46,9 @@ def products(precision, device):
     """A context within which products are computed in this precision."""
     if precision == FLOAT32:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=PRECISIONS[precision])
+    # no cache of shortened weights in CUDA graphs
+    return torch.autocast(device.type, dtype=PRECISIONS[precision],
+                          cache_enabled=device.type == 'cpu')
 
 
 def lossScaler(precision):

@@ -61,6 +61,7 @@ MODEL_PARAM = {
     'cuda': ({'use_cuda': True, 'device_idx': 0},
              lambda value: type(value['use_cuda']) is bool and value['device_idx'] >= 0,
              "a dictionary such as {'use_cuda': True, 'device_idx': 0}"),
+    'cudaGraphs': (True, *FLAG),  # utils/networks/stepGraphs.py
     'numbOfCPUThreadsUsed': (10, *COUNT),
     'numbOfEpochs': (99, *SIZE),
     'data_dir': (REQUIRED, *FOLDER),
