@@ -1,5 +1,6 @@
 """Beam search against a plain search for one image, and beside greedy in the validation."""
 import copy
+import functools
 import os
 
 import pytest
@@ -10,13 +11,13 @@ from test_models import TASKS, V, build
 
 import cocoSource_task2_gru
 from utils.data.captionDataset import Collate
-from utils.data.captionWords import END, START
+from utils.data.captionWords import END, START, UNKNOWN
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.atomic import readJson
 from utils.files.project import runFolder
 from utils.model import Model
 from utils.networks import decoding
-from utils.networks.decoding import beamSearch, greedyTokens
+from utils.networks.decoding import beamSearch, greedyTokens, sampledTokens
 from utils.validate_metrics import scoreTable, validateCaptions
 
 
@@ -165,3 +166,33 @@ def test_validation_reports_the_beam_beside_greedy(course_folder, config, model_
     assert other == pytest.approx(scores, abs=1e-5)
     alone = validateCaptions(model, model_param, config, loader)
     assert scoreTable(alone, 1).splitlines()[5].split() == ['meteor', '0.0000']
+
+
+def repeats(words, may_repeat):
+    """Whether a caption says a word twice that may not be repeated, or three words in a row."""
+    single = [word for word in words if not may_repeat[word]]
+    threes = list(zip(words, words[1:], words[2:]))
+    return len(set(single)) < len(single) or len(set(threes)) < len(threes)
+
+
+def test_words_that_do_not_repeat(learned):
+    """By all ways; what does not repeat anyway is said as before."""
+    net, features, start = learned
+    net = with_end_bias(net, -3)
+    may_repeat = torch.arange(V) < 6
+    search = functools.partial(beamSearch, net, features, start)
+    ways = {'greedy': functools.partial(greedyTokens, net, features, start),
+            'sampled': lambda **rule: sampledTokens(net, features, start, 1, **rule)[:, 0],
+            'beam': lambda **rule: search(3, **rule)[0].flatten(0, 1)}
+    for name, way in ways.items():
+        torch.manual_seed(1)
+        before, after = way().tolist(), way(may_repeat=may_repeat).tolist()
+        captions = [until_end(caption) for caption in after]
+        assert not any(repeats(words, may_repeat) or UNKNOWN in words for words in captions)
+        assert any(repeats(until_end(words), may_repeat) for words in before)
+        if name == 'greedy':
+            kept = [other == until_end(words) for words, other in zip(before, captions)
+                    if not repeats(until_end(words), may_repeat) and UNKNOWN not in words]
+            assert all(kept)
+    assert (captions_of(search(1, may_repeat=may_repeat)[0][:, 0])
+            == captions_of(ways['greedy'](may_repeat=may_repeat)))

@@ -22,7 +22,7 @@ if __name__ == '__main__':  # find the modules, as the scripts in the project's 
 import numpy as np
 import torch
 
-from utils.data.captionWords import END, START, captionOf, wordPositions
+from utils.data.captionWords import END, SMALL_WORDS, START, captionOf, wordPositions
 from utils.data.dataFolder import POOLED
 from utils.data.photoFeatures import (
     N_FEATURES,
@@ -101,15 +101,17 @@ def captionsOf(features, model, checkpoint):
     if checkpoint['config']['featurepathstub'] == POOLED:
         features = features.max(dim=1).values                                   # [B, 2048]
     batch = {'cnn_features': features, 'xTokens': torch.full((len(features), 1, 1), START)}
-    tokens, log_p = model.beamSearch(batch, BEST)                         # [B, 3, T], [B, 3]
+    words = enumerate(map(str, checkpoint['words']))
+    vocabulary = {'TokenToWord': collections.defaultdict(lambda: 'UNK', words)}
+    may_repeat = torch.tensor([vocabulary['TokenToWord'][token] in SMALL_WORDS
+                               for token in range(model.net.vocabulary_size)], device=model.device)
+    tokens, log_p = model.beamSearch(batch, BEST, may_repeat)             # [B, 3, T], [B, 3]
     if not log_p[:, 0].isfinite().all():
         raise ValueError('its weights or its photoStandard hold values that are not finite')
     steps = ((tokens != END).sum(dim=2) + 1).clamp(max=tokens.shape[2])   # the end is one
     of_a_word, of_all = (log_p / steps).exp(), log_p.exp()
     tokens = tokens.tolist()
     attention = model.attentionOver(batch, [best[0] for best in tokens])  # [B, T, 10] or None
-    words = enumerate(map(str, checkpoint['words']))
-    vocabulary = {'TokenToWord': collections.defaultdict(lambda: 'UNK', words)}
     details = []
     for row, best in enumerate(tokens):
         captions = [captionOf(vocabulary, caption) for caption in best]

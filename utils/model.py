@@ -242,9 +242,9 @@ class Model:
         captions, _ = self.beamSearch(batch, beamSize)
         return captions[:, 0].tolist()
 
-    def beamSearch(self, batch, beamSize):
+    def beamSearch(self, batch, beamSize, may_repeat=None):
         """What `decoding.beamSearch` returns for a batch."""
-        return self._decode(decoding.beamSearch, batch, beamSize)
+        return self._decode(decoding.beamSearch, batch, beamSize, may_repeat)
 
     def attentionOver(self, batch, captions):
         """Where the network looks while it makes captions.

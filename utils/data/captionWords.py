@@ -1,6 +1,10 @@
 """From captions to words and tokens, and back."""
 END, START, UNKNOWN = 0, 1, 2  # tokens; END also pads
 MARKS = ['eeee', 'ssss', 'UNK']
+SMALL_WORDS = '''a an and another are around as at away behind being beside between by down each for
+    from front has have he her his holding in into is it its near next of off on one onto other out
+    over she some that the their them there they through to top two up very wearing while who with
+    '''.split()
 
 
 def wordsOfCaption(caption):

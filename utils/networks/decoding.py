@@ -7,34 +7,36 @@ import math
 
 import torch
 
-from utils.data.captionWords import END
+from utils.data.captionWords import END, UNKNOWN
 from utils.networks.otherNetworks import wordwise
 
 CAPTION_STEPS = 40  # words of a caption at most, as the course has it
 
 
-def greedyTokens(net, cnn_features, start_tokens):
+def greedyTokens(net, cnn_features, start_tokens, may_repeat=None):
     """The words that are most likely step after step, up to each caption's end token.
 
     Args:
         net: an `imageCaptionModel` in evaluation mode.
         cnn_features: [B, D] or [B, K, D].
         start_tokens: [B] integers.
+        may_repeat: as `withoutRepetitions` takes it, or None: captions may repeat words.
 
     Returns:
         [B, at most 40] integers, end tokens from each caption's end on.
     """
     net = wordwise(net)
     processed = net.process_features(cnn_features)
-    return _wordByWord(net, processed, start_tokens, lambda logits: logits.argmax(dim=-1))
+    return _wordByWord(net, processed, start_tokens, may_repeat,
+                       lambda logits: logits.argmax(dim=-1))
 
 
-def sampledTokens(net, cnn_features, start_tokens, number):
+def sampledTokens(net, cnn_features, start_tokens, number, may_repeat=None):
     """Sampled captions: each word is drawn with the network's probability for it, by torch's
     global generator.
 
     Args:
-        net, cnn_features, start_tokens: as in `greedyTokens`.
+        net, cnn_features, start_tokens, may_repeat: as in `greedyTokens`.
         number: S, samples of each image.
 
     Returns:
@@ -42,8 +44,9 @@ def sampledTokens(net, cnn_features, start_tokens, number):
     """
     net = wordwise(net)
     processed = net.process_features(cnn_features).repeat_interleave(number, dim=0)
-    tokens = _wordByWord(net, processed, start_tokens.repeat_interleave(number), _drawn)
-    return tokens.reshape(len(start_tokens), number, -1)
+    start_tokens = start_tokens.repeat_interleave(number)
+    tokens = _wordByWord(net, processed, start_tokens, may_repeat, _drawn)
+    return tokens.unflatten(0, (-1, number))
 
 
 def _drawn(logits):
@@ -53,7 +56,30 @@ def _drawn(logits):
     return torch.searchsorted(up_to, drawn).squeeze(1)
 
 
-def _wordByWord(net, processed, start_tokens, choose):
+def withoutRepetitions(logits, captions, may_repeat):
+    """Logits, or log-probabilities, of next words, -inf for those that would repeat something.
+
+    A caption says no word twice but small ones, no three words in a row twice, and no `UNK`.
+
+    Args:
+        logits: [n, V].
+        captions: [n, t] integers, the words so far, end tokens from each caption's end on.
+        may_repeat: [V] booleans, True for the small words; or None, with which the logits stay as
+            they are.
+    """
+    if may_repeat is None:
+        return logits
+    said = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, captions, True) & ~may_repeat
+    if captions.shape[1] > 2:
+        again = (captions.unfold(1, 2, 1)[:, :-1] == captions[:, -2:].unsqueeze(1)).all(2)
+        rows, starts = again.nonzero(as_tuple=True)                      # of the last two words
+        said[rows, captions[rows, starts + 2]] = True
+    said[:, UNKNOWN] = True
+    said[:, END] = False
+    return logits.masked_fill(said, -math.inf)
+
+
+def _wordByWord(net, processed, start_tokens, may_repeat, choose):
     """Captions as `greedyTokens` returns them; `choose` makes each word of its logits."""
     prepared, word, state = net.prepare(processed), start_tokens, None
     tokens = start_tokens.new_full((len(start_tokens), CAPTION_STEPS), END)
@@ -61,6 +87,7 @@ def _wordByWord(net, processed, start_tokens, choose):
     for step in range(CAPTION_STEPS):
         ended = word == END
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
+        logits = withoutRepetitions(logits, tokens[rows, :step], may_repeat)
         word = choose(logits).masked_fill(ended, END)
         tokens[rows, step] = word
         going = word != END
@@ -73,14 +100,14 @@ def _wordByWord(net, processed, start_tokens, choose):
     return tokens[:, :step + 1]
 
 
-def beamSearch(net, cnn_features, start_tokens, beam_size):
+def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
     """The K best captions of each image: step after step it keeps the K best so far, ended or not.
 
     The best have the highest log-probability per word, the end counted as one (Cho et al. 2014,
     arXiv:1409.1259): the sum alone favours short captions, the more so the wider the beam.
 
     Args:
-        net, cnn_features, start_tokens: as in `greedyTokens`.
+        net, cnn_features, start_tokens, may_repeat: as in `greedyTokens`.
         beam_size: K, at least 1 and at most V; from 2 on no caption is empty.
 
     Returns:
@@ -105,13 +132,15 @@ def beamSearch(net, cnn_features, start_tokens, beam_size):
         ended = word.view(-1, K) == END
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
         log_p_of_words = logits.to(dtype).log_softmax(dim=-1)            # [b·K, V]
+        tokens = captions[rows]                                          # [b, K, 40]
+        log_p_of_words = withoutRepetitions(
+            log_p_of_words, tokens[:, :, :step].flatten(0, 1), may_repeat)
         if step == 0 and K > 1:
             log_p_of_words[:, END] = -math.inf
         gains, words = (best.view(-1, K, K) for best in log_p_of_words.topk(K))
         gains[ended] = after_end
         words[ended] = END
         log_p = scores[rows].unsqueeze(2) + gains                        # [b, K, K]
-        tokens = captions[rows]
         lengths = (tokens != END).sum(dim=2, keepdim=True) + 1           # with the next word
         chosen = (log_p / lengths).flatten(1).topk(K).indices            # [b, K], the best first
         scores[rows] = log_p.flatten(1).gather(1, chosen)
