@@ -261,6 +261,16 @@ def test_all_unusable_files_are_counted_before_training(course_folder, load, mon
     assert all(path in line for path, line in zip(paths, named)) and len(named) == 3 and more == '…'
 
 
+def test_captions_without_words_are_refused_before_training(course_folder, load):
+    root = course_folder()
+    folder = os.path.join(root, 'Val2017_detectron2_lim10maxfeatures')
+    for name in os.listdir(folder):
+        change(os.path.join(folder, name), original_captions=['.'], captions=[['ssss', 'eeee']],
+               captionsAsTokens=[[1, 0]])
+    with pytest.raises(UserError, match='No caption of the feature files in .*Val2017.* has words'):
+        load(check=True)
+
+
 def test_only_new_and_changed_files_are_checked_again(course_folder, load, monkeypatch):
     root = course_folder(n_train=5, n_val=1)
     read = []

@@ -32,7 +32,8 @@ def checkFiles(dataset, modelParam, memory):
             costs a new check.
 
     Raises:
-        UserError: files cannot be used; it says how many and names some.
+        UserError: files cannot be used, and it says how many and names some; or no caption has
+            words.
     """
     folder = os.path.dirname(dataset.paths[0])
     valid_for = [CHECK, folder, dataset.features_shape]
@@ -76,3 +77,7 @@ def checkFiles(dataset, modelParam, memory):
         raise UserError(f'{len(faults):,} of the {len(dataset):,} feature files in {folder} cannot '
                         'be used:\n' + '\n'.join(faults[:FAULTS_NAMED]) + more)
     dataset.checked = [known[name] for name in dataset.names]
+    captions = (caption for *_, lines in dataset.checked for caption in lines.split('\n'))
+    if not any(len(caption.split()) > 2 for caption in captions):  # more than start and end
+        raise UserError(f'No caption of the feature files in {folder} has words. Copy them again '
+                        'from where the data came from.')
