@@ -84,8 +84,8 @@ REPRODUCING = [
     """All scripts are started without parameters. The one path to set is DATA_ROOT in
     utils/dataRoot.py. Seeds are fixed: a run on the same machine, with as many threads, gives the
     same numbers again.""",
-    """python Exercise_Train_task{1,2,3,4}.py leaves curves, best epochs, settings and times in
-    storedModels/.""",
+    """python Exercise_Train_task{1,2,3,4}.py leaves best epochs, settings and times in
+    storedModels/, and curves in lossImages/.""",
     """python Validate_task{1,2,3,4}.py scores the model trained there or, where there is none, the
     one in report/models/. The examples and the attention are drawn from what it leaves.""",
     """python report/make_report.py writes this report.""",
@@ -127,11 +127,11 @@ def meteorFigure(runs):
     for (task, run), style in zip(runs.items(), ('-', '--', '-.', ':')):  # told apart in grey too
         epochs, meteors = ([entry.get(key, float('nan')) for entry in run.history]
                            for key in ('epoch', 'meteor'))
-        axes.plot(epochs, meteors, style, label=f'task {task}, {NAMES[task]}')
+        axes.plot(epochs, meteors, f'.{style}', label=f'task {task}, {NAMES[task]}')
         axes.legend()
     axes.set(xlabel='epoch', ylabel='METEOR')
     axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=.3)
     return figure
 

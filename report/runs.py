@@ -56,7 +56,8 @@ class Run:
         """Who has trained it, and whether it has been validated, in words."""
         words = f'comes from {self.trainedBy}, not trained by the submitter'
         if self.isOwn():
-            words = f'trained by {submitter.SUBMITTER}'
+            name = submitter.SUBMITTER
+            words = 'trained here' if name == UNNAMED else f'trained by {name}'
         if not self.scores:
             words += '; not validated yet, which python Validate_task*.py does'
         return words

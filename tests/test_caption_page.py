@@ -90,8 +90,8 @@ def test_captions_and_names_are_text_and_nothing_else(written, tmp_path):
     # data become text nodes alone
     assert not re.search('innerHTML|outerHTML|insertAdjacentHTML|document.write', page)
     path = tmp_path / 'named.html'
-    captionPage.writePage(str(path), {'images': []}, model='<b>&m', about='', scores=[])
-    assert '<h1>Captions of &lt;b&gt;&amp;m</h1>' in path.read_text(encoding='utf-8')
+    captionPage.writePage(str(path), {'images': [], 'unsure': .5}, title='<b>&m', about='')
+    assert '<h1>&lt;b&gt;&amp;m</h1>' in path.read_text(encoding='utf-8')
 
 
 def test_the_page_asks_nothing_of_a_network(written):
@@ -146,7 +146,42 @@ Object.assign(pre, {id: 'seen', textContent: encodeURIComponent(JSON.stringify(s
 </script></body>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason='no Chromium is installed')
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium is installed')
+
+
+def seenIn(page, reader, folder):
+    """What the script `reader` has seen on a page."""
+    used = folder / 'used.html'
+    used.write_text(page.replace('</body>', reader), encoding='utf-8')
+    dumped = subprocess.run(
+        [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu',
+         f"--user-data-dir={folder / 'browser'}", '--virtual-time-budget=1000', '--dump-dom',
+         used.as_uri()], stdout=subprocess.PIPE, timeout=60).stdout.decode()
+    return json.loads(unquote(re.search('id="seen">([^<]*)<', dumped)[1]))
+
+
+@in_a_browser
+def test_how_sure_a_model_is(tmp_path):
+    path = tmp_path / 'page.html'
+    images = [{'imgPath': f'{name}.jpg', 'caption': f'a {name}', 'confidence': confidence,
+               'references': [], 'attention': [[.2, .8]] * 2}
+              for name, confidence in (('cat', .64), ('dog', .9), ('ant', .66))]
+    captionPage.writePage(str(path), {'images': images, 'unsure': .65, 'region': 'region',
+                                      'ownCaptions': ''}, title='Photos', about='')
+    start, end = READER.index('for (const order'), READER.index('const pre')
+    reader = READER[:start] + '''
+        for (const order of ["image", "sure", "unsure"]) {
+          choose(order); seen[order] = captions(); }
+        seen.marked = $$('.card').filter(card => card.textContent.includes('unsure')).length;
+        seen.look = $('.readout').textContent;
+        ''' + READER[end:]
+    assert seenIn(path.read_text(encoding='utf-8'), reader, tmp_path) == {
+        'image': ['a ant', 'a cat', 'a dog'], 'sure': ['a dog', 'a ant', 'a cat'],
+        'unsure': ['a cat', 'a ant', 'a dog'], 'marked': 1,
+        'look': 'All words together look most at region 2 (80\u00a0%)'}
+
+
+@in_a_browser
 def test_the_page_in_a_browser(written, tmp_path):
     (tmp_path / 'data' / 'val2017').mkdir(parents=True)
     Image.new('RGB', (20, 10)).save(str(tmp_path / 'data' / 'val2017' / '1.jpg'))
@@ -156,18 +191,13 @@ def test_the_page_in_a_browser(written, tmp_path):
          'attention': [[.2, .8], [.75, .25]], 'boxes': [[0, 0, 10, 10], [5, 5, 20, 10]]},
         {**detail(2, 0.9), 'caption': 'two trees', 'references': ['One cat.']},
         {**detail(3, 0.1), 'caption': '', 'references': []}])
-    used = tmp_path / 'used.html'
-    used.write_text(page.replace('</body>', READER), encoding='utf-8')
-    dumped = subprocess.run(
-        [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu',
-         f"--user-data-dir={tmp_path / 'browser'}", '--virtual-time-budget=1000', '--dump-dom',
-         used.as_uri()], stdout=subprocess.PIPE, timeout=60).stdout.decode()
-    seen = json.loads(unquote(re.search('id="seen">([^<]*)<', dumped)[1]))
+    seen = seenIn(page, READER, tmp_path)
     best = ['two trees', 'a dog', '(no word)']
     assert seen['best'] == best and seen['worst'] == best[::-1]
     assert seen['image'] == ['a dog', 'two trees', '(no word)']
     assert seen['CAT'] == [['two trees'], '1 of 3 images']
-    assert seen['dog a'] == [['a dog'], '1 of 3 images'] and seen['bird'] == [[], '0 of 3 images']
+    assert seen['dog a'] == [['a dog'], '1 of 3 images'] and seen['bird'] == [
+        [], 'No caption has these words.']
     all_words = 'All words together look most at detection 2 (53\u00a0%)'
     assert seen['none'] == seen['left'] == ['', all_words, '48,53', '0.00,0.00']
     assert seen['click'] == ['a', '“a” looks most at detection 2 (80\u00a0%)', '20,80', '0.25,1.00']

@@ -76,12 +76,11 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
         assert set(words) <= set(WORDS) - {'eeee', 'ssss'}
         assert image['picture'].startswith('data:image/jpeg')
         assert image['size'] == [90, 60] and image['boxes'][0] == [0, 0, 90, 60]
-        assert len(image['references']) == 3
-        for reference in image['references']:
-            probabilities = re.fullmatch(r'(.+) \((\d+)% a word, (.+) in all\)', reference)
-            caption, per_word, whole = probabilities.groups()
-            steps = min(len(caption.split()) + 1, 40)
-            assert float(per_word) == pytest.approx(100 * float(whole) ** (1 / steps), abs=2)
+        captions, shares = zip(*(re.fullmatch(r'(.+) \((\d+) % per word\)', reference).groups()
+                                 for reference in image['references']))
+        assert captions[0] == image['caption'] and len(shares) == 3
+        assert float(shares[0]) == pytest.approx(100 * image['confidence'], abs=.6)
+        assert sorted(map(int, shares), reverse=True) == list(map(int, shares))
         if network is AttentionModel:
             assert np.shape(image['attention']) == (len(words), 10)
             np.testing.assert_allclose(np.sum(image['attention'], axis=1), 1, atol=.01)

@@ -17,7 +17,7 @@ from utils import saverRestorer
 from utils.files.atomic import readJson, writeJson
 from utils.files.errors import UserError
 from utils.files.project import PROJECT, inProject
-from utils.saverRestorer import loadForValidation
+from utils.saverRestorer import loadForValidation, newestCheckpoint, readCheckpoint
 from utils.validate_metrics import validateCaptions
 
 
@@ -186,6 +186,8 @@ def test_readme_has_the_results_of_the_delivered_models():
         rows = re.findall(r'^\| \d .*', f.read(), re.MULTILINE)
     for row, name in zip(rows, ('task1_rnn', 'task2_gru', 'task3_lstm', 'task4_attention')):
         folder = inProject(f'report/models/{name}_demo')
+        if 'trainedBy' in readCheckpoint(newestCheckpoint(folder, 'best')):
+            pytest.skip('README is about the models that come with the package')
         scores = readJson(os.path.join(folder, 'scores_validation.json'), None)
         expected = [scores[key] for key in ('meteor', 'meteor_tokens', 'bleu_4', 'cider')]
         assert re.findall(r'\d+\.\d+', row) == [f'{100 * score:.2f}' for score in expected]
@@ -282,7 +284,7 @@ def test_whose_the_models_are(tmp_path, monkeypatch):
         'Task 4: trained by Åse; not validated yet, which python Validate_task*.py does.']
     monkeypatch.setattr(submitter, 'SUBMITTER', runs.UNNAMED)
     assert runs.stateOf(made)[:3] == [
-        'Put your name into report/submitter.py.', 'Task 1: trained by Your Name.',
+        'Put your name into report/submitter.py.', 'Task 1: trained here.',
         'Task 2: comes from the package, not trained by the submitter.']
     assert not runs.isUpToDate(made[2], made[1])  # even where it is the same training
 

@@ -55,7 +55,8 @@ def test_train_and_validate(task, scripts, course_folder, tmp_path, capsys):
     training.main()
     out = capsys.readouterr().out.splitlines()
     assert '8 training and 4 validation images. Device: ' in out[0] and root in out[0]
-    assert out[-2].startswith('epoch 1/1') and out[-1].startswith('The best METEOR is')
+    assert out[-3].startswith('epoch 1/1') and out[-1].startswith('The best METEOR is')
+    assert os.path.isfile(out[-2].split('Curves: ')[1])
     validation.main()
     out = capsys.readouterr().out
     assert '4 validation images' in out.splitlines()[0] and 'greedy   beam of 3' in out

@@ -51,6 +51,9 @@ BEST = 3             # captions that the beam search keeps for each photo
 BATCH = 64           # photos that are captioned together
 
 PRINTED = 20         # captions
+# Probability per word below which a caption is marked. Of 1,183 photos that the delivered model has
+# not learned 222 are below, with a mean CIDEr of 30; of the others it is 63.
+UNSURE = .65
 CUDA = {'use_cuda': True, 'device_idx': 0}
 AT_THE_TOP = 'at the top of utils/captionPhotos.py'
 
@@ -90,8 +93,8 @@ def captionsOf(features, model, checkpoint):
         checkpoint: the model's, as `loadModel` returns it.
 
     Returns:
-        list of B dicts of `caption`, `references` (the best captions, each with its probability,
-        per word and as a whole) and, if the model has it, `attention` (a row of weights over the
+        list of B dicts of `caption`, its `confidence` (probability per word), `references` (the
+        best captions with theirs) and, if the model has it, `attention` (a row of weights over the
         regions for each word of the caption).
 
     Raises:
@@ -109,14 +112,15 @@ def captionsOf(features, model, checkpoint):
     if not log_p[:, 0].isfinite().all():
         raise ValueError('its weights or its photoStandard hold values that are not finite')
     steps = ((tokens != END).sum(dim=2) + 1).clamp(max=tokens.shape[2])   # the end is one
-    of_a_word, of_all = (log_p / steps).exp(), log_p.exp()
+    of_a_word = (log_p / steps).exp().tolist()
     tokens = tokens.tolist()
     attention = model.attentionOver(batch, [best[0] for best in tokens])  # [B, T, 10] or None
     details = []
     for row, best in enumerate(tokens):
         captions = [captionOf(vocabulary, caption) for caption in best]
-        details.append({'caption': captions[0], 'references': list(map(
-            '{} ({:.0%} a word, {:.1e} in all)'.format, captions, of_a_word[row], of_all[row]))})
+        details.append({'caption': captions[0], 'confidence': round(of_a_word[row][0], 3),
+                        'references': [f'{caption} ({100 * share:.0f} % per word)'
+                                       for caption, share in zip(captions, of_a_word[row])]})
         if attention is not None:
             weights = attention[row, wordPositions(vocabulary, best[0])].double()  # [words, 10]
             details[-1]['attention'] = weights.numpy().round(3).tolist()
@@ -163,9 +167,11 @@ def main():
              for number in itertools.count(1))
     json_path = os.path.join(results_folder, 'captions.json')
     while images := list(itertools.islice(made, SHOWN)):
-        writePage(next(pages), {'images': images, 'ownCaptions': f'The {BEST} best'},
-                  about=f'{len(images):,} photos in {folder}.',
-                  model=os.path.basename(os.path.dirname(checkpoint['path'])))
+        writePage(next(pages), {'images': images, 'ownCaptions': f'The {BEST} best',
+                                'region': 'region', 'unsure': UNSURE},
+                  title='Captions of your photos',
+                  about=f'{len(images):,} photos in {folder}, by the model '
+                        f'{os.path.basename(os.path.dirname(checkpoint["path"]))}.')
         for image in images:
             name, image_id = image['imgPath'], imageId(image['imgPath'])
             results.append({'image_id': image_id if photos_with_id[image_id] == 1 else name,
@@ -176,6 +182,8 @@ def main():
     if results:
         for result in results[:PRINTED]:
             print(f"{result['image_id']!r}: {result['caption']}")
+        if len(results) > PRINTED:
+            print(f'… and {len(results) - PRINTED:,} more.')
         print(f'Captions for programs: {json_path}')
         for page_of_longer_run in itertools.takewhile(os.path.isfile, pages):
             os.remove(page_of_longer_run)

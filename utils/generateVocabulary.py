@@ -6,6 +6,7 @@ import numpy as np
 
 from utils.data.captionWords import MARKS
 from utils.data.dataFolder import SET_ROOT
+from utils.files.errors import UserError
 from utils.files.foreign import foreignFile
 from utils.files.safePickle import loadPickle
 
@@ -42,7 +43,9 @@ def loadVocabulary(data_dir):
         UserError: the file is missing, broken, or its tokens are not 0 … V - 1.
     """
     path = os.path.join(data_dir, 'vocabulary', 'vocabulary.pickle')
-    with foreignFile(path, f'Copy it again from where the data came from. {SET_ROOT}'):
+    if not os.path.exists(path):
+        raise UserError(f'{data_dir} is no data folder: it has no {path}. {SET_ROOT}')
+    with foreignFile(path, 'Copy it again from where the data came from.'):
         vocabulary = loadPickle(path)
         token_to_word = {int(token): str(word)
                          for token, word in vocabulary['TokenToWord'].items()}

@@ -36,7 +36,7 @@ def curvesFigure(history):
         axes.axvline(kept, color='.3', linewidth=1, linestyle=':')
         axes.set_title(f'kept: epoch {kept}', loc='right', size='small')
         axes.set(xlabel='epoch', ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

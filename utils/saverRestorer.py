@@ -192,10 +192,10 @@ class SaverRestorer:
             wayOn = ''
             with contextlib.suppress(UserError):
                 self._loadWeights(model, checkpoint)
-                wayOn = "; or go on all the same by modelParam['restoreModelLast'] = 1"
+                wayOn = "; or go on with these by modelParam['restoreModelLast'] = 1"
             raise UserError(f"{checkpoint['path']} was trained with other settings: "
-                            f"{'; '.join(changes)}. Change them back; or, for a new run, move its "
-                            f"folder away or change modelParam['modelName']{wayOn}.")
+                            f"{'; '.join(changes)}. Change them back{wayOn}; or, for a new run, "
+                            "move its folder away or change modelParam['modelName'].")
         self._loadWeights(model, checkpoint)
         if changes or 'scheduler_state_dict' not in checkpoint:
             model.optimizer.step()  # without gradients it changes nothing; the scheduler wants it

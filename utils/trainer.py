@@ -105,10 +105,12 @@ class Trainer:
                            '(CIDEr-D + METEOR)')
         if special:
             print(f"Beyond the assignment: {', '.join(special)}.", flush=True)
-        for milestone in self.config['scheduler_milestones'] or []:
-            if milestone >= learned:
-                print(f"Milestone {milestone} of config['scheduler_milestones'] changes nothing: "
-                      f"modelParam['numbOfEpochs'] is {learned}.", flush=True)
+        late = [milestone for milestone in self.config['scheduler_milestones'] or []
+                if milestone >= learned]
+        if late:
+            print(f"Of config['scheduler_milestones'] {', '.join(map(str, late))} are never "
+                  f'reached: the rate falls between epochs, and the last one is {learned}.',
+                  flush=True)
 
     def _train_epoch(self, epoch, validator):
         model = self.model
@@ -161,7 +163,8 @@ class Trainer:
         print('  '.join([*parts, f'{seconds:.0f} s']), flush=True)
 
     def _printEnd(self, best):
-        print(f'The best METEOR is that of epoch {best}; Validate_task*.py validates its model.')
+        print(f'Curves: {self.plotter.path}\nThe best METEOR is that of epoch {best}; '
+              'Validate_task*.py validates its model.')
         if self._isSelfCritical(self.epochs) and not self._isSelfCritical(best):
             print('The self-critical epochs, which came after it, change nothing that is used. To '
                   "validate the last epoch instead, set modelParam['restoreModelLast'] = 1 there.")

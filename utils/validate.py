@@ -45,9 +45,8 @@ def prepareForModel(modelParam):
     if not findForValidation(prepared):
         demo = prepare({**modelParam, 'data_dir': DEMO_ROOT})
         if findForValidation(demo):
-            print(f"No model has been trained on the data in {prepared['data_dir']} yet. The one "
-                  'that comes with the project is validated, on the demo data, which it was '
-                  'trained on.', flush=True)
+            print(f"No model has been trained on the data in {prepared['data_dir']} yet. That of "
+                  'the demo data is validated instead, on the demo data.', flush=True)
             return demo
     return prepared
 

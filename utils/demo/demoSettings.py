@@ -18,5 +18,8 @@ def fitToDemo(config, modelParam):
     milestones = [max(1, round(milestone * share))
                   for milestone in config['scheduler_milestones'] or []]
     batch_size = min(modelParam['batch_size'], BATCH_SIZE)
+    if (epochs, batch_size) != (modelParam['numbOfEpochs'], modelParam['batch_size']):
+        print(f'On the demo data {epochs} epochs are trained, {batch_size} images in a batch; '
+              'milestones move with them.', flush=True)
     return ({**config, 'scheduler_milestones': milestones},
             {**modelParam, 'numbOfEpochs': epochs, 'batch_size': batch_size})

@@ -54,9 +54,9 @@ def writeCaptionPage(scores, modelParam):
             image.update(size=picture.size, picture=embedded(picture))
     data = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
     path = os.path.join(plotFolder(modelParam), 'captions.html')
-    writePage(path, {'number': len(images), 'images': shown,
-                     'ownCaptions': 'Reference captions'},
-              model=os.path.basename(os.path.normpath(modelParam['modelName'])),
+    model = os.path.basename(os.path.normpath(modelParam['modelName']))
+    writePage(path, {'number': len(images), 'images': shown, 'region': 'detection',
+                     'ownCaptions': 'Reference captions'}, title=f'Captions of {model}',
               about=f'{data}: {len(shown):,} of {len(images):,} validation images.',
               scores=[(name, f'{100 * scores[key]:.1f} %') for key, name in SCORES.items()])
     return path
@@ -69,9 +69,10 @@ def writePage(path, page, **texts):
         path: the file's.
         page: dict of `images`, a list of dicts as in `details_validation.json`, with `picture` (as
             `embedded` returns it) and `size` where the image is there, and with `rank` where they
-            have a `meteor`; `number`, that of all ranks; `ownCaptions`, a name for the
-            `references`.
-        texts: `model`, `about` and, if there are any, `scores`, a list of pairs of texts.
+            have a `meteor`, or with `confidence`, from 0 to 1; `number`, that of all ranks;
+            `unsure`, the confidence below which a caption is marked; `region`, what attention
+            looks at; `ownCaptions`, a name for the `references`.
+        texts: `title`, `about` and, if there are any, `scores`, a list of pairs of texts.
     """
     html = TEMPLATES.get_template('captionPage.html').render(
         page=page, attention=any('attention' in image for image in page['images']), **texts)
