@@ -6,6 +6,7 @@ import os
 import torch
 
 from utils import metrics
+from utils.data.captionForms import stemOf
 from utils.data.captionWords import captionOf, wordPositions
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
@@ -16,7 +17,7 @@ from utils.processes.progress import progressBar
 def imageId(imgPath):
     """COCO's image id, the number in an image's file name; the name itself where it is none of 64
     bits."""
-    stem = os.path.splitext(os.path.basename(imgPath))[0]
+    stem = stemOf(imgPath)
     return int(stem) if stem.isdecimal() and len(stem) < 19 else stem
 
 

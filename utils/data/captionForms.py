@@ -61,7 +61,7 @@ def readCaptions(path):
         for image in listed:
             if not all(isinstance(text, str) for text in (image.name, *image.captions)):
                 raise ValueError(f'the name or a caption of {image.name} is not a text')
-            other = images.setdefault(keyOf(os.path.splitext(image.name)[0]), image)
+            other = images.setdefault(keyOf(image.name), image)
             if other is not image:
                 raise ValueError(f'{other.name} and {image.name} count as the same photo; each '
                                  'must have its own name, and be for training or for validation')
