@@ -300,6 +300,15 @@ def test_features_are_made_of_wanted_photos_alone_and_once(folder, monkeypatch):
     np.testing.assert_array_equal(image(out, '2_b')['cnn_features'], before)  # by one standard
 
 
+def test_links_that_lead_nowhere(folder):
+    FLICKR8K(folder)
+    other = folder.parent / 'other'
+    other.mkdir()
+    (other / '1_a.jpg').symlink_to('nowhere')
+    with pytest.raises(UserError, match='no photos with the name of a training image that can be'):
+        build(str(folder), [other], folder.parent)
+
+
 def test_photos_of_other_captions(folder):
     FLICKR8K(folder)
     other = folder.parent / 'other'

@@ -133,7 +133,8 @@ def begin(root, madeOf, files):
         begun = readJson(path, madeOf)
         changed = [key for key in madeOf if begun.get(key) != madeOf[key]]
         before = begun.get('FEATURES', stamps)
-        if {before[name] == stamps[name] for name in before if name in stamps} != {True}:
+        known = before.keys() & stamps.keys()
+        if before and not known or any(before[name] != stamps[name] for name in known):
             changed.append('FEATURES')
         if changed:
             raise UserError(f'{root} was begun with other {", ".join(changed)}. Set that back, '
