@@ -39,7 +39,7 @@ from utils.files.foreign import foreignFile
 from utils.files.project import inProject
 from utils.model import Model, chooseDevice, describeDevice
 from utils.pages.captionPage import SHOWN, embedded, writePage
-from utils.saverRestorer import newestCheckpoint, readCheckpoint
+from utils.saverRestorer import loadWeights, newestCheckpoint, readCheckpoint
 from utils.scripts.endings import runScript
 from utils.validate_metrics import imageId
 
@@ -67,9 +67,10 @@ def loadModel(path):
     Raises:
         UserError: it cannot be used, or was not trained on features of photos.
     """
-    checkpoint = readCheckpoint(newestCheckpoint(path, 'best') or path)
-    with foreignFile(checkpoint['path'], f'Set MODEL {AT_THE_TOP} to a model that was trained on '
-                     'photos; utils/buildCourseLayout.py builds data folders of photos.'):
+    advice = (f'Set MODEL {AT_THE_TOP} to a model that was trained on photos; '
+              'utils/buildCourseLayout.py builds data folders of photos.')
+    checkpoint = readCheckpoint(newestCheckpoint(path, 'best') or path, advice)
+    with foreignFile(checkpoint['path'], advice):
         if not isStandard(checkpoint.get('photoStandard')):
             raise ValueError('it was not trained on features that this project makes of photos')
         network = checkpoint['network']
@@ -77,9 +78,8 @@ def loadModel(path):
             raise ValueError(f'it needs the network {network}, which is not in this project')
         model = Model(checkpoint['config'], {'cuda': CUDA, 'inference': True},
                       importlib.import_module(network).ImageCaptionModel)
-        model.net.load_state_dict(checkpoint['model_state_dict'])
+        loadWeights(model, checkpoint, advice)
         model.net.eval()
-        model.setFeatureMean(checkpoint.get('feature_mean'))
         captionsOf(np.zeros((1, 10, N_FEATURES), np.float32), model, checkpoint)  # as a trial
     return checkpoint, model
 

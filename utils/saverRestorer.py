@@ -57,13 +57,13 @@ def loadForValidation(modelParam):
     return readCheckpoint(path)
 
 
-def readCheckpoint(path):
+def readCheckpoint(path, advice=MOVE_AWAY):
     """A checkpoint as a dict, with its `path` and with defaults for missing keys of `config`.
 
     Raises:
-        UserError: it cannot be read; the message names it.
+        UserError: it cannot be read; the message names it, and ends in the advice.
     """
-    with foreignFile(path, MOVE_AWAY):
+    with foreignFile(path, advice):
         checkpoint = loadCheckpoint(path)
         if 'config' not in checkpoint:
             checkpoint = asOurs(checkpoint)
@@ -75,13 +75,14 @@ def readCheckpoint(path):
                 'model_state_dict': dict(checkpoint['model_state_dict'])}
 
 
-def loadWeights(model, checkpoint):
+def loadWeights(model, checkpoint, advice=MOVE_AWAY):
     """Gives a `Model` the weights of a checkpoint, as `readCheckpoint` returns it.
 
     Raises:
-        UserError: they do not fit the network, or are not finite; the message names the checkpoint.
+        UserError: they do not fit the network, or are not finite; the message names the checkpoint,
+            and ends in the advice.
     """
-    with foreignFile(checkpoint['path'], MOVE_AWAY):
+    with foreignFile(checkpoint['path'], advice):
         weights = spelledAs(model.net, checkpoint['model_state_dict'])
         try:
             model.net.load_state_dict(weights)
