@@ -130,7 +130,7 @@ def meteorFigure(runs):
         axes.plot(epochs, meteors, f'.{style}', label=f'task {task}, {NAMES[task]}')
         axes.legend()
     axes.set(xlabel='epoch', ylabel='METEOR')
-    axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=.3)
     return figure

@@ -54,7 +54,7 @@ class Run:
 
     def state(self):
         """Who has trained it, and whether it has been validated, in words."""
-        words = f'comes from {self.trainedBy}, not trained by the submitter'
+        words = f'from {self.trainedBy}, not trained by the submitter'
         if self.isOwn():
             name = submitter.SUBMITTER
             words = 'trained here' if name == UNNAMED else f'trained by {name}'

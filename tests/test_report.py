@@ -125,7 +125,7 @@ def test_deliver_then_validate_then_report(course_folder, config, model_param, d
     make_report.makeReport({2: run, 4: run}, validation['data_dir'], path)
     assert os.path.getsize(path) > 10000
     text = ' '.join(texts)
-    for piece in ('Bo Li', 'Task 2: comes from Åse, not trained by the submitter.',
+    for piece in ('Bo Li', 'Task 2: from Åse, not trained by the submitter.',
                   'Task 3: not trained on these data.', 'python Exercise_Train_task3.py', '1e-05',
                   '10 for training and 5 for validation', '25.7–26.0',
                   'python report/make_zip.py', 'learningRecipe',
@@ -279,13 +279,13 @@ def test_whose_the_models_are(tmp_path, monkeypatch):
     made[4].scores = {}
     assert runs.stateOf(made) == [
         'Task 1: trained by Åse.',
-        'Task 2: comes from the package, not trained by the submitter.',
+        'Task 2: from the package, not trained by the submitter.',
         'Task 3: not trained on these data.',
         'Task 4: trained by Åse; not validated yet, which python Validate_task*.py does.']
     monkeypatch.setattr(submitter, 'SUBMITTER', runs.UNNAMED)
     assert runs.stateOf(made)[:3] == [
         'Put your name into report/submitter.py.', 'Task 1: trained here.',
-        'Task 2: comes from the package, not trained by the submitter.']
+        'Task 2: from the package, not trained by the submitter.']
     assert not runs.isUpToDate(made[2], made[1])  # even where it is the same training
 
 
