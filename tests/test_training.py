@@ -346,6 +346,16 @@ def test_two_files_of_one_image_are_named(course_folder, config, model_param):
         build(config, model_param).train()
 
 
+def test_broken_times_are_named_before_an_epoch_is_lost(course_folder, config, model_param):
+    course_folder()
+    folder = os.path.join(model_param['modelsDir'], 'm')
+    os.makedirs(folder)
+    with open(os.path.join(folder, 'times.json'), 'w') as f:
+        f.write('[')
+    with pytest.raises(UserError, match='times.json cannot be used: .* Move it away'):
+        build(config, model_param)
+
+
 def test_an_epoch_without_scores_is_saved_and_the_run_goes_on(course_folder, config, model_param,
                                                               monkeypatch, capsys):
     course_folder()

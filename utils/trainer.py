@@ -72,6 +72,7 @@ class Trainer:
             informStart(model, *fromMain(dataLoader.trainingStatistics))
         self.rewards = None  # from the first self-critical epoch on
         self.plotter = Plotter(modelParam, config)
+        self.times = readJson(os.path.join(runFolder(modelParam), 'times.json'), [])
 
     def train(self):
         """Trains from `model.start_epoch` to the last epoch.
@@ -146,9 +147,8 @@ class Trainer:
         history.append(entry)
         writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), captions)
         writeJson(os.path.join(folder, 'history.json'), history)
-        path = os.path.join(folder, 'times.json')  # which a seed does not repeat
-        earlier = [entry for entry in readJson(path, []) if entry['epoch'] < epoch]
-        writeJson(path, [*earlier, times])
+        self.times = [earlier for earlier in self.times if earlier['epoch'] < epoch] + [times]
+        writeJson(os.path.join(folder, 'times.json'), self.times)  # which a seed does not repeat
         self.plotter.plot(history)
         # last: an epoch whose checkpoint is there has left everything, any other is done again
         self.saveRestorer.save(epoch, -entry.get('meteor', -math.inf), self.model)
