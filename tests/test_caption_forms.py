@@ -200,7 +200,7 @@ def fifo(folder):
     (other_list('another.jpg'), 'must have captions both of train and of val images'),
     (only_training, 'captions_val2017.json cannot be used: FileNotFoundError'),
     (file('captions_train2017.json', '{"images": [], "annotations": [{"image_id": 9}]}'),
-     "captions_train2017.json cannot be used: KeyError: 'caption'. Set CAPTIONS"),
+     "captions_train2017.json cannot be used: it has no 'caption'. Set CAPTIONS"),
     (file('dataset_coco.json', '{'), 'dataset_coco.json cannot be used: Expecting'),
     (file('dataset_coco.json', '[' * 10 ** 5), 'dataset_coco.json cannot be used: RecursionError'),
     (karpathy(sentences=[{'raw': None}]), 'a caption of a.jpg is not a text'),

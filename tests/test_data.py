@@ -230,7 +230,7 @@ def test_empty_words_are_not_learned_and_white_space_is_no_part_of_others(course
 
 
 @pytest.mark.parametrize('key, value, fault', [
-    ('cnn_features', None, "KeyError: 'cnn_features'"),
+    ('cnn_features', None, "it has no 'cnn_features'"),
     ('cnn_features', np.ones(D, complex), 'complex'),
     ('cnn_features', np.full(D, np.nan), 'not finite'),
     ('cnn_features', np.ones((10, D)), r'\[10, 16\], not \[16\]. Copy'),

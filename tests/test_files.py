@@ -72,7 +72,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 def test_what_a_foreign_file_leads_to_is_one_line():
     with pytest.raises(UserError) as caught, foreignFile('a\x1b[1m\udce5', 'Remove it.'):
         raise KeyError('b\nc')
-    assert str(caught.value) == "a [1m  cannot be used: KeyError: 'b\\nc'. Remove it."
+    assert str(caught.value) == "a [1m  cannot be used: it has no 'b\\nc'. Remove it."
 
 
 @pytest.mark.parametrize('value, lines', [

@@ -187,7 +187,7 @@ def test_a_broken_checkpoint_ends_training_and_validation_in_a_sentence(course_f
            model_state_dict={**weights, 'output_layer.bias': weights['output_layer.bias'] / 0})
     broken('it does not fit this network', model_state_dict={'output_layer.bias': torch.ones(1)})
     broken('AttributeError', feature_mean='ragged')
-    broken("KeyError: 'optimizer_state_dict'", modes=['train'], optimizer_state_dict=None)
+    broken("it has no 'optimizer_state_dict'", modes=['train'], optimizer_state_dict=None)
     broken("TypeError: 'int' object is not iterable", modes=['train'], history=5)
 
 

@@ -26,6 +26,8 @@ def foreignFile(path, advice):
 
 def faultIn(error):
     """What an error says: a `ValueError` is a sentence already, others need their type's name."""
+    if isinstance(error, KeyError):
+        return f'it has no {error}'
     return str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
 
 
