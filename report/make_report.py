@@ -82,8 +82,8 @@ MODELS = {
 }
 REPRODUCING = [
     """All scripts are started without parameters. The one path to set is DATA_ROOT in
-    utils/dataRoot.py. Seeds are fixed: a run on the same machine, with as many threads, gives the
-    same numbers again.""",
+    utils/dataRoot.py. Seeds are fixed: a run on the same CPU, with as many threads, gives the same
+    numbers again.""",
     """python Exercise_Train_task{1,2,3,4}.py leaves best epochs, settings and times in
     storedModels/, and curves in lossImages/.""",
     """python Validate_task{1,2,3,4}.py scores the model trained there or, where there is none, the

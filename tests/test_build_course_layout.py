@@ -15,6 +15,7 @@ from utils import buildCourseLayout as script
 from utils.buildCourseLayout import bestRegions, buildCourseLayout
 from utils.data.regionFeatures import readFeatures
 from utils.dataLoader import DataLoaderWrapper
+from utils.files.atomic import readJson
 from utils.files.errors import UserError
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadPickle
@@ -283,6 +284,18 @@ def test_features_of_another_network_are_not_mixed(captions, folder, tmp_path):
     np.save(str(folder / '30.jpg.npy'), detections(1)[0])
     with pytest.raises(UserError, match='begun with other FEATURES[.]'):
         build(captions, [folder], tmp_path)
+
+
+def test_a_broken_file_may_be_replaced(captions, folder, tmp_path):
+    features = write_npy(folder)
+    whole = (folder / '30.jpg.npy').read_bytes()
+    (folder / '30.jpg.npy').write_bytes(whole[:-9])
+    out = build(captions, [features], tmp_path)
+    assert '30.jpg' in str(readJson(os.path.join(out, 'skipped.json'), None))
+    os.rename(out, out + '.partial')
+    (folder / '30.jpg.npy').write_bytes(whole)
+    build(captions, [features], tmp_path)
+    assert readJson(os.path.join(out, 'skipped.json'), None) == {}
 
 
 def test_one_split_alone_is_kept_until_the_other_comes(captions, folder, tmp_path):

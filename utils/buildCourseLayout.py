@@ -71,6 +71,7 @@ REGIONS = 10            # boxes of an image, for task 4: ten in the course, 36 u
 MINIMUM_COUNT = 3       # 5 is usual for COCO, which has twenty times as many captions as Flickr8k
 
 N_FEATURES = 2048
+MADE_OF = 'madeOf.json'
 AT_THE_TOP = 'at the top of utils/buildCourseLayout.py'
 OTHER_OUT = f'Set another OUT {AT_THE_TOP}.'
 
@@ -124,7 +125,7 @@ def begin(root, madeOf, files):
     Raises:
         UserError: another process builds it, it was begun with others, or it cannot be made.
     """
-    path = os.path.join(root, 'madeOf.json')
+    path = os.path.join(root, MADE_OF)
     stamps = {printable(file): '{0.st_size} {0.st_mtime_ns}'.format(os.stat(file))
               for file in files if os.path.isfile(file)}
     with foreignFile(root, OTHER_OUT):
@@ -265,6 +266,11 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
                 writePickle(path, record)
             del left_out[key]
 
+    madeOf = readJson(os.path.join(root, MADE_OF), {})
+    for file in list(madeOf['FEATURES']):
+        if {keyOf(file), keyOf(os.path.splitext(file)[0])} & left_out.keys():
+            del madeOf['FEATURES'][file]  # what is broken may be replaced
+    writeJson(os.path.join(root, MADE_OF), madeOf)
     skipped = collections.defaultdict(list)  # reason → file names
     for key, reason in left_out.items():
         skipped[reason].append(images[key].name)
