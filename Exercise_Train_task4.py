@@ -5,6 +5,7 @@
 Which data: utils/dataRoot.py. On the demo data it trains less, see utils/demo/demoSettings.py.
 Started again, it goes on where it stopped.
 """
+import utils  # noqa: F401 (before torch)
 from cocoSource_task4_attention import ImageCaptionModel
 from utils.data.dataFolder import dataDir
 from utils.scripts.endings import runScript

@@ -5,6 +5,7 @@
 Prints the validation loss and the scores, writes captions, a picture and a page of them.
 Which data: utils/dataRoot.py.
 """
+import utils  # noqa: F401 (before torch)
 from cocoSource_task4_attention import ImageCaptionModel
 from utils.data.dataFolder import dataDir
 from utils.scripts.endings import runScript

@@ -44,6 +44,31 @@ def scripts(tmp_path, monkeypatch):
     return settle
 
 
+AT_TORCH = """
+import os, runpy, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == 'torch':
+            sys.exit(os.environ.get('GOMP_SPINCOUNT'))
+
+sys.meta_path.insert(0, Finder())
+runpy.run_path({script!r}, run_name='__main__')
+"""
+
+
+def test_torch_finds_how_its_threads_wait():
+    """Also where the user has chosen."""
+    variables = {key: value for key, value in os.environ.items() if key != 'OMP_WAIT_POLICY'}
+    scripts = [*(f'{kind}_task{task}.py' for kind in ('Exercise_Train', 'Validate')
+                 for task in (1, 2, 3, 4)), 'utils/captionPhotos.py', 'utils/buildCourseLayout.py']
+    for number, script in enumerate(scripts):
+        chosen = {'GOMP_SPINCOUNT': '7'} if number == 0 else {}
+        done = subprocess.run([sys.executable, '-c', AT_TORCH.format(script=script)], cwd=PROJECT,
+                              env={**variables, **chosen}, stderr=subprocess.PIPE)
+        assert done.stderr.split() == [b'7' if chosen else b'1000'], script
+
+
 @pytest.mark.usefixtures('shared_meteor')
 @pytest.mark.parametrize('task', [1, 2, 3, 4])
 def test_train_and_validate(task, scripts, course_folder, tmp_path, capsys):
