@@ -82,6 +82,11 @@ def test_checkpoints(path, target):
     torch.save({'net': net.state_dict(), 'optimizer': optimizer.state_dict(), 'loss': 1.5}, path)
     back = loadCheckpoint(path)
     assert torch.equal(back['net']['weight'], net.weight) and back['loss'] == 1.5
+    with open(path, 'w') as f:
+        f.write('no checkpoint')
+    with pytest.raises(pickle.UnpicklingError) as caught:
+        loadCheckpoint(path)
+    assert 'weights_only' not in str(caught.value)
     torch.save({'net': Attack(target)}, path)
     with pytest.raises(pickle.UnpicklingError):
         loadCheckpoint(path)

@@ -296,6 +296,8 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
             raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
                             f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
     lock.release(force=True)  # as some systems rename no folder with an open file
+    with contextlib.suppress(OSError):
+        os.remove(lock.lock_file)
     os.replace(root, out)
     print(printable(f'{out} is complete. Set DATA_ROOT in utils/dataRoot.py to it.'))
 

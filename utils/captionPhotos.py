@@ -164,8 +164,8 @@ def main():
           f'Device: {describeDevice(model.device)}.', flush=True)
     results, broken = [], {}
     made = captioned(photos, maker, model, checkpoint, broken)
-    pages = (os.path.join(results_folder, f"captions{f'_{number}' if number > 1 else ''}.html")
-             for number in itertools.count(1))
+    names = itertools.chain(['captions.html'], map('captions_{}.html'.format, itertools.count(2)))
+    pages = (os.path.join(results_folder, name) for name in names)
     json_path = os.path.join(results_folder, 'captions.json')
     while images := list(itertools.islice(made, SHOWN)):
         writePage(next(pages), {'images': images, 'ownCaptions': f'The {BEST} best',

@@ -90,8 +90,11 @@ class CaptionValidator:
         loader = self.dataLoader.myDataDicts['val']
         isFirstPass = not self.references
         for batch in progressBar(loader, description, self.modelParam):
-            images = zip(batch['imgPaths'], batch['orig_captions'], batch['allcaptionsAsTokens'])
-            for imgPath, captions, tokens in images if isFirstPass else ():
+            if not isFirstPass:
+                yield batch
+                continue
+            for imgPath, captions, tokens in zip(batch['imgPaths'], batch['orig_captions'],
+                                                 batch['allcaptionsAsTokens']):
                 image = imageId(imgPath)
                 if image in self.references:
                     raise UserError(f'{loader.dataset.paths[len(self.references)]} is of the image '

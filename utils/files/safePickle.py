@@ -6,6 +6,7 @@ import collections
 import inspect
 import io
 import pickle
+import re
 import types
 
 import numpy as np
@@ -76,7 +77,13 @@ def loadCheckpoint(file):
         with openRegular(file) as f:
             return loadCheckpoint(f)
     if 'weights_only' in inspect.signature(torch.load).parameters:
-        return torch.load(file, map_location='cpu', weights_only=True)
+        try:
+            return torch.load(file, map_location='cpu', weights_only=True)
+        except pickle.UnpicklingError as error:  # torch advises to load it all the same
+            asked = re.search(r'GLOBAL (\S+)', str(error))
+            raise pickle.UnpicklingError(
+                'it is no checkpoint, or holds more than tensors and plain values'
+                + (f', {asked[1]}' if asked else '')) from None
     restricted = types.SimpleNamespace(
         __name__='restricted', Unpickler=RestrictedUnpickler,
         load=lambda file, **options: RestrictedUnpickler(file, **options).load())
