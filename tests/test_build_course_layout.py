@@ -118,6 +118,7 @@ def image(out, name, stub=''):
 
 def build(captions, features, tmp_path, **settings):
     out = str(tmp_path / 'out')
+    captions = [captions] if isinstance(captions, str) else captions
     buildCourseLayout(captions, list(map(str, features)), out, **settings)
     return out
 
@@ -225,7 +226,7 @@ def test_a_file_that_cannot_be_used(arrays, reason, captions, folder, tmp_path):
     (OSError(28, 'No space left on device'), 'disk is full.* What is finished')])
 def test_a_stopped_run_goes_on(fault, sentence, captions, tmp_path, monkeypatch):
     features, out, at_once = write_tsv(tmp_path), tmp_path / 'out', tmp_path / 'at once'
-    buildCourseLayout(captions, [str(features)], str(at_once), script.MINIMUM_COUNT)
+    buildCourseLayout([captions], [str(features)], str(at_once), script.MINIMUM_COUNT)
     for name, path in (('CAPTIONS', captions), ('FEATURES', features), ('OUT', out)):
         monkeypatch.setattr(script, name, str(path))
     calls = []
@@ -284,6 +285,26 @@ def test_features_of_another_network_are_not_mixed(captions, folder, tmp_path):
     np.save(str(folder / '30.jpg.npy'), detections(1)[0])
     with pytest.raises(UserError, match='begun with other FEATURES[.]'):
         build(captions, [folder], tmp_path)
+
+
+def test_several_sources_become_one_folder(captions, folder, tmp_path):
+    """With one vocabulary; a photo that two of them have is refused."""
+    table = tmp_path / 'own.csv'
+    table.write_text(''.join(f'own{number}.jpg,a zebra {number}\n' for number in range(20)))
+    write_npy(folder)
+    for number in range(20):
+        np.save(str(folder / f'own{number}.npy'), detections(number)[0])
+    out = build([captions, str(table)], [folder], tmp_path)
+    vocabulary = loadPickle(os.path.join(out, 'vocabulary', 'vocabulary.pickle'))
+    assert {'zebra', 'boat'} <= set(vocabulary['wordToToken'])
+    with open(os.path.join(out, 'about.txt')) as f:
+        about = f.read()
+    assert f'{table}, 2 of 20 photos drawn for validation' in about and "COCO's captions" in about
+    assert readJson(os.path.join(out, 'skipped.json'), None) == {}
+    assert len(list(pathlib.Path(out).glob('Train*max*/own*'))) == 18
+    table.write_text(f'{NAMES[9]}.jpg,a zebra\nb.jpg,a cat\n')
+    with pytest.raises(UserError, match='own.csv cannot be used: .* count as the same photo'):
+        build([captions, str(table)], [folder], tmp_path / 'other')
 
 
 def test_a_broken_file_may_be_replaced(captions, folder, tmp_path):

@@ -2,12 +2,12 @@
 
     python utils/buildCourseLayout.py
 
-Set the constants below first; paths may be relative to the project's folder. The forms of captions
-that are understood stand at the top of utils/data/captionForms.py: COCO's, Flickr's, Karpathy's,
-and tables of your own. FEATURES are photos, of which features are made as
-utils/data/photoFeatures.py says, or features in a form named at the top of
-utils/data/regionFeatures.py. Those of COCO's 2014 images serve as well: the images and their ids
-are the same.
+Set the constants below first; paths may be relative to the project's folder. Lists make one data
+folder of several sources, such as Flickr8k and COCO. The forms of captions that are understood
+stand at the top of utils/data/captionForms.py: COCO's, Flickr's, Karpathy's, and tables of your
+own. FEATURES are photos, of which features are made as utils/data/photoFeatures.py says, or
+features in a form named at the top of utils/data/regionFeatures.py. Those of COCO's 2014 images
+serve as well: the images and their ids are the same.
 
 - Each image is written twice: with REGIONS boxes, and with the maximum over them. If the features
   have scores, the boxes with the highest scores are taken, else the first ones. The names of the
@@ -64,7 +64,7 @@ from utils.generateVocabulary import generateVocabulary
 from utils.processes.progress import progressBar
 from utils.scripts.endings import runScript
 
-CAPTIONS = 'captions/'  # a folder as it was downloaded, or one file of captions
+CAPTIONS = 'captions/'  # a folder as it was downloaded, one file of captions, or a list of them
 FEATURES = 'features/'  # a file, a folder, or a list of them; photos may lie in folders within it
 OUT = 'ownData'         # some 11 GB for all of COCO, half a GB for Flickr8k
 REGIONS = 10            # boxes of an image, for task 4: ten in the course, 36 usual elsewhere;
@@ -214,7 +214,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     """Builds the data folder `out`.
 
     Args:
-        captions: a file or a folder, as `readCaptions` takes it.
+        captions: list of files and folders, as `readCaptions` takes them.
         features: list of absolute paths of files and folders.
         out: path of a folder that does not exist.
         minimumCount: how often the training captions must have a word of the vocabulary.
@@ -237,7 +237,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
             raise UserError(f'There are no photos or features at {path}; all must be of one kind. '
                             f'Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
     files = sum(files, [])
-    images, form = readCaptions(captions)
+    images, form = readCaptions(*captions)
     lock = begin(root, {
         'captions': hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest(),
         'MINIMUM_COUNT': minimumCount, 'REGIONS': regions}, files)
@@ -303,9 +303,10 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
 
 
 def main():
-    features = [FEATURES] if isinstance(FEATURES, str) else FEATURES
-    captions, out, *features = [os.path.normpath(inProject(os.path.expanduser(path)))
-                                for path in (CAPTIONS, OUT, *features)]
+    captions, features, (out,) = (
+        [os.path.normpath(inProject(os.path.expanduser(path)))
+         for path in ([paths] if isinstance(paths, str) else paths)]
+        for paths in (CAPTIONS, FEATURES, OUT))
     buildCourseLayout(captions, features, out, MINIMUM_COUNT, REGIONS)
 
 

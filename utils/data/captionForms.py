@@ -36,38 +36,41 @@ SET_CAPTIONS = ('Set CAPTIONS at the top of utils/buildCourseLayout.py; the form
 Image = collections.namedtuple('Image', 'mode name captions')  # 'train' or 'val', file name, texts
 
 
-def readCaptions(path):
+def readCaptions(*paths):
     """The images that have captions, for training and for validation.
 
     Args:
-        path: a file of captions, or a folder that holds one, itself or in its folders.
+        paths: files of captions, or folders that hold one each, themselves or in their folders.
 
     Returns:
         dict key → `Image`, with keys as from `keyOf`; what was read, in words.
 
     Raises:
-        UserError: there is no such file, or more than one, or it is unusable; two images have the
-            same name; or there is nothing to train or to validate on.
+        UserError: there is no such file, or more than one in a folder, or it is unusable; two
+            images have the same name; or there is nothing to train or to validate on.
     """
-    found = {file: read for file in _filesIn(path) for pattern, read in FORMS.items()
-             if re.search(pattern, os.path.basename(file))}
-    if len(found) != 1:
-        raise UserError(f'CAPTIONS is {path}, which must be or hold one file of captions; found: '
-                        f'{", ".join(sorted(found)) or "none"}. {SET_CAPTIONS}')
-    file, read = found.popitem()
-    images = {}
-    with foreignFile(file, SET_CAPTIONS):
-        listed, what = read(file)
-        for image in listed:
-            if not all(isinstance(text, str) for text in (image.name, *image.captions)):
-                raise ValueError(f'the name or a caption of {image.name} is not a text')
-            other = images.setdefault(keyOf(image.name), image)
-            if other is not image:
-                raise ValueError(f'{other.name} and {image.name} count as the same photo; each '
-                                 'must have its own name, and be for training or for validation')
-        if len({image.mode for image in listed}) < 2:
-            raise ValueError('it must have captions both of train and of val images')
-    return images, what
+    images, forms = {}, []
+    for path in paths:
+        found = {file: read for file in _filesIn(path) for pattern, read in FORMS.items()
+                 if re.search(pattern, os.path.basename(file))}
+        if len(found) != 1:
+            raise UserError(f'CAPTIONS is {path}, which must be or hold one file of captions; '
+                            f'found: {", ".join(sorted(found)) or "none"}. {SET_CAPTIONS}')
+        file, read = found.popitem()
+        with foreignFile(file, SET_CAPTIONS):
+            listed, form = read(file)
+            for image in listed:
+                if not all(isinstance(text, str) for text in (image.name, *image.captions)):
+                    raise ValueError(f'the name or a caption of {image.name} is not a text')
+                other = images.setdefault(keyOf(image.name), image)
+                if other is not image:
+                    raise ValueError(
+                        f'{other.name} and {image.name} count as the same photo; each must have '
+                        'its own name, and be for training or for validation')
+            if len({image.mode for image in listed}) < 2:
+                raise ValueError('it must have captions both of train and of val images')
+        forms.append(form)
+    return images, '; '.join(forms)
 
 
 def keyOf(name):
