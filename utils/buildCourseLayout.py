@@ -127,8 +127,10 @@ def begin(root, madeOf, files):
         UserError: another process builds it, it was begun with others, or it cannot be made.
     """
     path = os.path.join(root, MADE_OF)
-    stamps = {printable(file): '{0.st_size} {0.st_mtime_ns}'.format(os.stat(file))
-              for file in files if os.path.isfile(file)}
+    stamps = {}
+    for file in filter(os.path.isfile, files):
+        status = os.stat(file)
+        stamps[printable(file)] = f'{status.st_size} {status.st_mtime_ns}'
     with foreignFile(root, OTHER_OUT):
         os.makedirs(root, exist_ok=True)
         lock = lockFolder(root, OTHER_OUT)
@@ -143,8 +145,8 @@ def begin(root, madeOf, files):
                             f'remove the folder, or set another OUT {AT_THE_TOP}. To FEATURES more '
                             'may be added.')
         writeJson(path, {**madeOf, 'FEATURES': {**before, **stamps}})
-        for name in ['vocabulary', *IMAGE_FOLDERS.values(), *(
-                split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED))]:
+        features = [split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED)]
+        for name in ['vocabulary', *IMAGE_FOLDERS.values(), *features]:
             os.makedirs(os.path.join(root, name), exist_ok=True)
         for file in glob.glob(os.path.join(glob.escape(root), '*', f'{PARTIAL}*')):
             os.remove(file)  # half written when an earlier start was killed
@@ -210,6 +212,37 @@ def fromPhotos(paths, images, left_out, root):
     left_out.update((keyOf(path), why) for path, why in broken.items() if keyOf(path) in left_out)
 
 
+def report(root, about, images, left_out):
+    """Prints and writes what was done: about.txt, and skipped.json (reason → file names).
+
+    Args:
+        root: path of the data folder.
+        about: list of sentences, to which the numbers of images are added.
+        images: dict key → `Image`.
+        left_out: dict key → why.
+
+    Raises:
+        UserError: there is nothing to train or to validate on.
+    """
+    skipped = collections.defaultdict(list)
+    for key, reason in left_out.items():
+        skipped[reason].append(images[key].name)
+    given, left = (collections.Counter(images[key].mode for key in keys)
+                   for keys in (images, left_out))
+    about += [f'{mode}: {given[mode] - left[mode]:,} of {given[mode]:,} images with captions.'
+              for mode in SPLITS]
+    about += [f'Left out, {reason}: {len(names):,}, such as {names[0]}.'
+              for reason, names in skipped.items()]
+    text = '\n'.join(map(printable, about)) + '\n'
+    print(text, end='')
+    writeAtomically(os.path.join(root, 'about.txt'), text.encode())
+    writeJson(os.path.join(root, 'skipped.json'), skipped)
+    for mode in SPLITS:
+        if left[mode] == given[mode]:
+            raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
+                            f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
+
+
 def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     """Builds the data folder `out`.
 
@@ -249,9 +282,11 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     left_out = {key: 'no features' for key, image in images.items()
                 if not os.path.exists(imageFiles(root, image)[1])}  # the second one written
     if kind == 'features':
-        made, without = progressBar(readFeatures(files), kind, {'inNotebook': False}), 0
+        made = progressBar(readFeatures(files), kind, {'inNotebook': False})
+        without = 0
     else:
-        made, regions = fromPhotos(files, images, left_out, root), DETECTIONS
+        made = fromPhotos(files, images, left_out, root)
+        regions = DETECTIONS
         without = sum(keyOf(path) not in images for path in files)
     for name, read in made:
         key = keyOf(name)
@@ -272,29 +307,12 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
         if {keyOf(file), keyOf(os.path.splitext(file)[0])} & left_out.keys():
             del madeOf['FEATURES'][file]  # what is broken may be replaced
     writeJson(os.path.join(root, MADE_OF), madeOf)
-    skipped = collections.defaultdict(list)  # reason → file names
-    for key, reason in left_out.items():
-        skipped[reason].append(images[key].name)
-    given, left = (collections.Counter(images[key].mode for key in keys)
-                   for keys in (images, left_out))
-    about = ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
-             f'Made of {kind}: {", ".join(features)}.',
-             f'{without:,} {kind.split(",")[0]} have no captions for training or validation and '
-             'are left out.',
-             f'Vocabulary: {len(vocabulary["tokens"]):,} words, those which the training captions '
-             f'have {minimumCount} times or more.',
-             *(f'{mode}: {given[mode] - left[mode]:,} of {given[mode]:,} images with captions.'
-               for mode in SPLITS),
-             *(f'Left out, {reason}: {len(names):,}, such as {names[0]}.'
-               for reason, names in skipped.items())]
-    text = '\n'.join(map(printable, about)) + '\n'
-    print(text, end='')
-    writeAtomically(os.path.join(root, 'about.txt'), text.encode())
-    writeJson(os.path.join(root, 'skipped.json'), skipped)
-    for mode in SPLITS:
-        if left[mode] == given[mode]:
-            raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
-                            f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
+    report(root, ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
+                  f'Made of {kind}: {", ".join(features)}.',
+                  f'{without:,} {kind.split(",")[0]} have no captions for training or validation '
+                  'and are left out.',
+                  f'Vocabulary: {len(vocabulary["tokens"]):,} words, those which the training '
+                  f'captions have {minimumCount} times or more.'], images, left_out)
     lock.release(force=True)  # as some systems rename no folder with an open file
     with contextlib.suppress(OSError):
         os.remove(lock.lock_file)
