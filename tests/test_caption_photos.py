@@ -87,7 +87,7 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
         else:
             assert 'attention' not in image
     out = capsys.readouterr().out
-    assert f"'b': {results[1]['caption']}\n" in out
+    assert f"'b.jpg': {results[1]['caption']}\n" in out
     assert f"Captions on a page: {photos / 'captions.html'}\n" in out
 
 

@@ -162,7 +162,7 @@ def main():
     checkpoint, model = loadModel(model_path)
     print(f'Model: {checkpoint["path"]}. Photos: {len(photos):,} in {folder}. '
           f'Device: {describeDevice(model.device)}.', flush=True)
-    results, broken = [], {}
+    results, lines, broken = [], [], {}
     made = captioned(photos, maker, model, checkpoint, broken)
     names = itertools.chain(['captions.html'], map('captions_{}.html'.format, itertools.count(2)))
     pages = (os.path.join(results_folder, name) for name in names)
@@ -177,14 +177,14 @@ def main():
             name, image_id = image['imgPath'], imageId(image['imgPath'])
             results.append({'image_id': image_id if photos_with_id[image_id] == 1 else name,
                             'caption': image['caption']})
+            lines.append(f"{name!r}: {image['caption']}")
         writeJson(json_path, results)
     for path, why in sorted(broken.items()):
         print(f'Left out: {photos[path]!r}, {why}.')
     if results:
-        for result in results[:PRINTED]:
-            print(f"{result['image_id']!r}: {result['caption']}")
-        if len(results) > PRINTED:
-            print(f'… and {len(results) - PRINTED:,} more.')
+        print(*lines[:PRINTED], sep='\n')
+        if len(lines) > PRINTED:
+            print(f'… and {len(lines) - PRINTED:,} more')
         print(f'Captions for programs: {json_path}')
         for page_of_longer_run in itertools.takewhile(os.path.isfile, pages):
             os.remove(page_of_longer_run)
