@@ -16,7 +16,7 @@ from utils.data.photoFeatures import applyStandard
 from utils.demo.demoData import FeatureExtractor, cropsOf, detections
 from utils.demo.scenes import Scene
 from utils.model import Model
-from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
+from utils.saverRestorer import DELIVERED, loadWeights, newestCheckpoint, readCheckpoint
 
 VALUES = os.path.join(os.path.dirname(__file__), 'deliveredModels.json')
 with open(VALUES) as values_file:
@@ -49,9 +49,8 @@ def values_of(name):
         features = features.max(1)
     model = Model(checkpoint['config'], {'cuda': {'use_cuda': False}, 'inference': True},
                   importlib.import_module(checkpoint['network']).ImageCaptionModel)
-    model.net.load_state_dict(checkpoint['model_state_dict'])
+    loadWeights(model, checkpoint)
     model.net.eval()
-    model.setFeatureMean(checkpoint.get('feature_mean'))
     batch = {'cnn_features': torch.from_numpy(features), 'xTokens': torch.full((2, 1, 1), START)}
     captions = model.greedyTokens(batch)
     with torch.no_grad():
