@@ -2,7 +2,7 @@
 import collections
 import functools
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
@@ -55,6 +55,7 @@ class ImageLoader:
         batch_sampler: yields lists of the data set's keys.
         threads: how many read files where a disk is slow to answer, as over a network. Files that
             come at once are read by one thread, since several would only wait for each other.
+            With 0 the caller's thread reads.
     """
 
     def __init__(self, dataset, collate_fn, batch_sampler, threads):
@@ -67,21 +68,31 @@ class ImageLoader:
         return len(self.batch_sampler)
 
     def __iter__(self):
-        threads, ahead = 1, collections.deque()
-        with ThreadPoolExecutor(max(1, self.threads)) as pool:
-            for number, keys in enumerate(self.batch_sampler):
-                start = time.perf_counter()
+        batches = iter(self.batch_sampler)
+        if self.threads == 0:
+            yield from map(self._readHere, batches)
+            return
+        start = time.perf_counter()
+        first = self._readHere(next(batches))
+        threads = readers(self.threads, time.perf_counter() - start, len(first['imgPaths']))
+        ahead = collections.deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for keys in batches:
                 features = self._newFeatures(keys)
                 parts = [pool.submit(self._read, keys[part::threads], features[part::threads])
                          for part in range(threads)]
                 ahead.append((keys, features, parts))
-                if number == 0:
-                    wait(parts)
-                    threads = readers(self.threads, time.perf_counter() - start, len(keys))
-                if len(ahead) > BATCHES_AHEAD:
-                    yield self._batch(*ahead.popleft())
+                if len(ahead) == BATCHES_AHEAD:
+                    yield first
+                    first = self._batch(*ahead.popleft())
+            yield first
             while ahead:
                 yield self._batch(*ahead.popleft())
+
+    def _readHere(self, keys):
+        features, done = self._newFeatures(keys), Future()
+        done.set_result(self._read(keys, features))
+        return self._batch(keys, features, [done])
 
     def _newFeatures(self, keys):
         # GPUs copy from pinned memory while they compute
