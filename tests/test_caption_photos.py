@@ -61,7 +61,7 @@ def page_of(path):
 
 @pytest.mark.parametrize('network', [AttentionModel, GruModel])
 def test_photos_become_captions(network, photos, checkpoint, capsys):
-    checkpoint(network)
+    checkpoint(network, learnedFrom='7 & 3 photos')
     (photos / 'trip').mkdir()
     for number, name in enumerate(('b.jpg', 'trip/a.png', '000000000139.jpg')):
         drawn(number, 90, 60).save(str(photos / name))
@@ -89,6 +89,10 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
     out = capsys.readouterr().out
     assert f"'b.jpg': {results[1]['caption']}\n" in out
     assert f"Captions on a page: {photos / 'captions.html'}\n" in out
+    assert 'best_epoch3.pt, of epoch 3. Choose another by MODEL at the top of' in out
+    page = (photos / 'captions.html').read_text(encoding='utf-8')
+    assert 'by the model mine, which has learned from 7 &amp; 3 photos.' in page
+    assert 'page 1' not in page
 
 
 @pytest.mark.parametrize('network, expected', [(AttentionModel, range(10)), (GruModel, [9])])
@@ -170,7 +174,12 @@ def test_a_broken_photo_among_many_is_named(photos, checkpoint, capsys, monkeypa
     assert "Left out: '3.png', no photo of a known kind" in capsys.readouterr().out
     results = json.loads((tmp_path / 'results' / 'captions.json').read_text())
     assert [result['image_id'] for result in results] == [0, '1.png', 2, 4, 'x/1.png']
-    pages = [page_of(tmp_path / 'results' / name) for name in ('captions.html', 'captions_2.html')]
+    names = 'captions.html', 'captions_2.html'
+    pages = [page_of(tmp_path / 'results' / name) for name in names]
+    links = [re.findall('<a href="(.+?)">|(page . of .)', (tmp_path / 'results' / name).read_text())
+             for name in names]
+    assert links == [[('', 'page 1 of 2'), ('captions_2.html', '')],
+                     [('captions.html', ''), ('', 'page 2 of 2')]]
     assert [[image['imgPath'] for image in page['images']] for page in pages] == [
         ['0.png', '1.png', '2.png'], ['4.png', 'x/1.png']]
     assert len(os.listdir(str(photos))) == 6  # nothing is written there

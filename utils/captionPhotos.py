@@ -12,6 +12,7 @@ import collections
 import contextlib
 import importlib
 import itertools
+import math
 import os
 import sys
 import tempfile
@@ -149,6 +150,10 @@ def captioned(photos, maker, model, checkpoint, broken):
                        'size': regions[0, 2:].tolist(), 'boxes': regions.round(1).tolist()}
 
 
+def pageName(number):
+    return f'captions_{number}.html' if number > 1 else 'captions.html'
+
+
 def main():
     folder, results_folder, model_path = (inProject(os.path.expanduser(path))
                                           for path in (PHOTOS, RESULTS, MODEL))
@@ -160,19 +165,28 @@ def main():
     photos_with_id = collections.Counter(map(imageId, photos.values()))
     maker = PhotoFeatures(chooseDevice({'cuda': CUDA}))
     checkpoint, model = loadModel(model_path)
-    print(f'Model: {checkpoint["path"]}. Photos: {len(photos):,} in {folder}. '
+    print(f'Model: {checkpoint["path"]}, of epoch {checkpoint["epoch"]}. Choose another by MODEL '
+          f'{AT_THE_TOP}.\nPhotos: {len(photos):,} in {folder}. '
           f'Device: {describeDevice(model.device)}.', flush=True)
     results, lines, broken = [], [], {}
     made = captioned(photos, maker, model, checkpoint, broken)
-    names = itertools.chain(['captions.html'], map('captions_{}.html'.format, itertools.count(2)))
-    pages = (os.path.join(results_folder, name) for name in names)
     json_path = os.path.join(results_folder, 'captions.json')
-    while images := list(itertools.islice(made, SHOWN)):
-        writePage(next(pages), {'images': images, 'ownCaptions': f'The {BEST} best',
-                                'region': 'region', 'unsure': UNSURE},
+    about = f'by the model {os.path.basename(os.path.dirname(checkpoint["path"]))}'
+    if 'learnedFrom' in checkpoint:
+        about += f', which has learned from {checkpoint["learnedFrom"]}'
+    page, ahead = 0, list(itertools.islice(made, 1))
+    while ahead:
+        page += 1
+        images = ahead + list(itertools.islice(made, SHOWN - 1))
+        ahead = list(itertools.islice(made, 1))
+        left = len(photos) - len(broken) - len(results) - len(images) if ahead else 0
+        writePage(os.path.join(results_folder, pageName(page)),
+                  {'images': images, 'ownCaptions': f'The {BEST} best', 'region': 'region',
+                   'unsure': UNSURE},
                   title='Captions of your photos',
-                  about=f'{len(images):,} photos in {folder}, by the model '
-                        f'{os.path.basename(os.path.dirname(checkpoint["path"]))}.')
+                  about=f'{len(images):,} photos in {folder}, {about}.', page_number=page,
+                  pages=page + math.ceil(left / SHOWN), previous=pageName(page - 1),
+                  next=pageName(page + 1))
         for image in images:
             name, image_id = image['imgPath'], imageId(image['imgPath'])
             results.append({'image_id': image_id if photos_with_id[image_id] == 1 else name,
@@ -186,8 +200,11 @@ def main():
         if len(lines) > PRINTED:
             print(f'… and {len(lines) - PRINTED:,} more')
         print(f'Captions for programs: {json_path}')
-        for page_of_longer_run in itertools.takewhile(os.path.isfile, pages):
-            os.remove(page_of_longer_run)
+        for page in itertools.count(page + 1):  # those of a longer run
+            try:
+                os.remove(os.path.join(results_folder, pageName(page)))
+            except FileNotFoundError:
+                break
     if len(results) + len(broken) < len(photos):
         raise UserError(f'Stopped. {len(results):,} of {len(photos):,} photos are captioned; the '
                         'next start begins anew.')

