@@ -4,22 +4,22 @@ import json
 import os
 import pathlib
 import runpy
-import subprocess
 import sys
 import tracemalloc
 
+import filelock
 import numpy as np
 import pytest
 
 from utils import buildCourseLayout as script
 from utils.buildCourseLayout import bestRegions, buildCourseLayout
+from utils.data import dataFolder
 from utils.data.regionFeatures import readFeatures
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.atomic import readJson
 from utils.files.errors import UserError
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadPickle
-from utils.scripts.endings import runScript
 
 CAPTIONS = {'train': {9: ['A red house. ', 'a house'], 25: ['a boat', 'one boat'],
                       139: ['Two dogs run.', 'dogs', 'A pair\nof .']},
@@ -221,28 +221,25 @@ def test_a_file_that_cannot_be_used(arrays, reason, captions, folder, tmp_path):
     assert reason in why and names == ['000000000009.jpg']
 
 
-@pytest.mark.parametrize('fault, sentence', [
-    (KeyboardInterrupt(), 'Stopped. What is finished is kept'),
-    (OSError(28, 'No space left on device'), 'disk is full.* What is finished')])
-def test_a_stopped_run_goes_on(fault, sentence, captions, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on(captions, tmp_path, monkeypatch):
     features, out, at_once = write_tsv(tmp_path), tmp_path / 'out', tmp_path / 'at once'
     buildCourseLayout([captions], [str(features)], str(at_once), script.MINIMUM_COUNT)
     for name, path in (('CAPTIONS', captions), ('FEATURES', features), ('OUT', out)):
         monkeypatch.setattr(script, name, str(path))
     calls = []
 
-    def stopping(path, value, write=script.writePickle):
+    def stopping(path, value, write=dataFolder.writePickle):
         calls.append(path)
-        if len(calls) == 7:  # the vocabulary, two images and half of the third are written
+        if len(calls) == 6:  # two images and half of the third are written
             half = os.path.join(os.path.dirname(path), 'partial_' + os.path.basename(path))
             with open(half, 'wb') as f:
                 f.write(b'half a fi')  # as a kill leaves it
-            raise fault
+            raise KeyboardInterrupt
         write(path, value)
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit, match=sentence):
-        patch.setattr(script, 'writePickle', stopping)
-        runScript(script.main)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(dataFolder, 'writePickle', stopping)
+        script.main()
     assert not out.exists()
     first = 'Train2017_detectron2_lim10maxfeatures/000000000009.pickle'
     written = (tmp_path / 'out.partial' / first).stat().st_mtime_ns
@@ -273,18 +270,13 @@ def test_nothing_is_overwritten_nor_mixed(captions, tmp_path):
     build(captions, features, tmp_path)
 
 
-def test_features_of_another_network_are_not_mixed(captions, folder, tmp_path):
+def test_other_features_are_not_mixed(captions, folder, tmp_path):
     out = build(captions, [write_npy(folder)], tmp_path)
     os.rename(out, out + '.partial')
-    os.remove(next(pathlib.Path(out + '.partial').glob(f'*max*/{NAMES[9]}.pickle')))
-    (tmp_path / 'a.tsv').write_text(tsv_line(9, features=detections(1)[0]))
+    write_tsv(tmp_path)
     with pytest.raises(UserError, match='begun with other FEATURES[.]'):
         build(captions, [tmp_path], tmp_path)
     build(captions, [folder, tmp_path], tmp_path)
-    os.rename(out, out + '.partial')
-    np.save(str(folder / '30.jpg.npy'), detections(1)[0])
-    with pytest.raises(UserError, match='begun with other FEATURES[.]'):
-        build(captions, [folder], tmp_path)
 
 
 def test_several_sources_become_one_folder(captions, folder, tmp_path):
@@ -358,27 +350,18 @@ def test_validation_captions_without_words_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize('block', [
-    lambda out: os.symlink('nowhere', out), lambda out: open(out, 'w').close(),
-    lambda out: os.symlink('nowhere', out + '.partial'),
-    lambda out: open(out + '.partial', 'w').close(),
-    lambda out: os.makedirs(out + '.partial/madeOf.json')])
+    lambda out: os.symlink('nowhere', out), lambda out: open(out + '.partial', 'w').close()])
 def test_a_place_that_cannot_be_written_is_named_at_once(block, captions, tmp_path):
     block(str(tmp_path / 'out'))
-    with pytest.raises(UserError, match='out(.partial(/madeOf.json)?)? (exists|cannot be used)'):
+    with pytest.raises(UserError, match='out(.partial)? (exists|cannot be used)'):
         build(captions, [write_tsv(tmp_path)], tmp_path)
 
 
-def test_two_builds_of_one_folder(captions, tmp_path, monkeypatch):
-    code = ('import sys; from utils.files.runLock import lockFolder\n'
-            'lockFolder(sys.argv[1]); print(flush=True); sys.stdin.read()')
+def test_two_builds_of_one_folder(captions, tmp_path):
     (tmp_path / 'out.partial').mkdir()
-    with subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'out.partial')], cwd=PROJECT,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
-        with pytest.raises(UserError, match='Another run works in .*out.partial.* another OUT'):
-            build(captions, [write_tsv(tmp_path)], tmp_path)
-        other.stdin.close()
-    build(captions, [write_tsv(tmp_path)], tmp_path)
+    with filelock.FileLock(str(tmp_path / 'out.partial' / 'lock')), \
+            pytest.raises(UserError, match='Another run works in .*out.partial.* another OUT'):
+        build(captions, [write_tsv(tmp_path)], tmp_path)
 
 
 def test_names_of_features_steer_no_terminal(captions, tmp_path, capsys):
@@ -401,35 +384,13 @@ def test_a_tsv_is_streamed(tmp_path):
         tracemalloc.stop()
 
 
-def write_text(name, text):
-    def write(folder):
-        (folder / name).write_text(text)
-        return folder / name
-
-    return write
-
-
-def make_fifo(path):
-    """A pipe, which nobody ever writes to."""
-    if not hasattr(os, 'mkfifo'):
-        pytest.skip('the system has no named pipes')
-    os.mkfifo(str(path))
-
-
-def write_fifo(folder):
-    make_fifo(folder / 'a.npy')
-    return folder
-
-
-@pytest.mark.parametrize('write, sentence', [
-    (write_text('a.tsv', '1\t2\t3\n'), 'a.tsv cannot be used: .*3 columns .* known are 6, 10'),
-    (write_text('a.lmdb', ''), 'no photos or features at .*a.lmdb; .* Set FEATURES'),
-    (lambda folder: folder / 'missing', 'no photos or features at .*missing; .* Set FEATURES'),
-    (write_fifo, 'no photos or features at .*features; .* Set FEATURES'),
-])
-def test_features_that_cannot_be_used(write, sentence, captions, folder, tmp_path):
+@pytest.mark.parametrize('name, sentence', [
+    ('a.tsv', 'a.tsv cannot be used: .*3 columns .* known are 6, 10'),
+    ('a.lmdb', 'no photos or features at .*a.lmdb; .* Set FEATURES')])
+def test_features_that_cannot_be_used(name, sentence, captions, folder, tmp_path):
+    (folder / name).write_text('1\t2\t3\n')
     with pytest.raises(UserError, match=sentence):
-        build(captions, [write(folder)], tmp_path)
+        build(captions, [folder / name], tmp_path)
 
 
 def test_the_script_started_elsewhere_ends_in_a_sentence(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 from PIL import Image
-from test_build_course_layout import build, captions_folder, image, make_fifo, skipped_in
+from test_build_course_layout import build, captions_folder, image, skipped_in
 from test_photo_features import MeanColours
 
 from utils import buildCourseLayout as script
@@ -146,7 +146,6 @@ def test_names_lead_nowhere_else(folder, capsys):
 def test_without_lists_a_share_is_drawn(folder):
     FLICKR8K(folder)
     os.remove(str(folder / 'Flickr_8k.devImages.txt'))
-    make_fifo(folder / 'Flickr_8k.valImages.txt')  # no list, nor waited for
     images, about = readCaptions(str(folder))
     assert sorted(image.mode for image in images.values()) == ['train'] * 3 + ['val']
     assert '1 of 4 photos drawn for validation' in about
@@ -188,13 +187,8 @@ def karpathy(**image):
     return file('dataset_coco.json', json.dumps({'images': [image]}))
 
 
-def fifo(folder):
-    make_fifo(folder / 'captions.txt')
-
-
 @pytest.mark.parametrize('write, sentence', [
     (lambda folder: None, 'CAPTIONS is .*, which must be or hold one .* found: none. Set CAPTIONS'),
-    (fifo, 'found: none'),
     (two_forms, 'found: .*captions_train2017.json, .*dataset_flickr8k.json. Set CAPTIONS'),
     (other_list('1_a.jpg'), '1_a.jpg and 1_a.jpg count as the same photo'),
     (other_list('another.jpg'), 'must have captions both of train and of val images'),

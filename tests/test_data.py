@@ -12,7 +12,6 @@ import pytest
 import torch
 from conftest import CAPTIONS, D, marked
 from course_layout import write_pickle
-from test_build_course_layout import make_fifo
 
 from utils import dataRoot
 from utils.data import checkedFiles, dataFolder, imageFiles, imageLoader
@@ -303,11 +302,6 @@ def test_a_damaged_memory_of_a_check_costs_a_new_one(course_folder, load, model_
         with open(path, 'wb') as f:
             f.write(memory if memory == b'no pickle' else pickle.dumps(memory))
         assert load(check=True).myDataDicts['train'].dataset.checked == whole
-    for make in (make_fifo, os.makedirs):
-        os.remove(path)
-        make(path)
-        assert load(check=True).myDataDicts['train'].dataset.checked == whole
-    assert os.path.isdir(path)
 
 
 def test_the_sizes_of_the_features_are_the_files(course_folder, load):
@@ -369,14 +363,6 @@ def test_other_data_have_another_name(course_folder):
     with open(os.path.join(one, 'vocabulary', 'vocabulary.pickle'), 'rb') as f:
         digest = hashlib.sha1(f.read() + names.encode())
     assert dataName(one) == f'coco-{digest.hexdigest()[:6]}'  # as ever: runs are found by it
-
-
-def test_a_pipe_among_the_features_is_named(course_folder, load):
-    path = feature_file(course_folder())
-    os.remove(path)
-    make_fifo(path)
-    with pytest.raises(UserError, match=f'{path} cannot be used: .* no regular file'):
-        load(check=True)
 
 
 def test_hidden_files_are_neither_read_nor_part_of_the_name(course_folder):

@@ -23,7 +23,8 @@ serve as well: the images and their ids are the same.
 If it was stopped, start it again: it goes on. The images lie in the folder `<OUT>.partial`, which
 is renamed to OUT when all features are read. Then set DATA_ROOT in utils/dataRoot.py to it.
 `about.txt` in it says how it was made, `skipped.json` which images were left out, and why.
-`madeOf.json` says of what; if that has changed, nothing is mixed. To FEATURES more may be added.
+`madeOf.json` says of what; if a setting has changed, nothing is mixed. To FEATURES more may be
+added, and what could not be used may be replaced.
 """
 import collections
 import contextlib
@@ -42,10 +43,19 @@ import torch
 
 from utils.data.captionForms import keyOf, readCaptions, stemOf
 from utils.data.captionWords import captionRecord, wordsOfCaption
-from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED, imageFile
+from utils.data.dataFolder import (
+    POOLED,
+    SPLITS,
+    featureFolder,
+    imageFile,
+    makeFolders,
+    vocabularyFile,
+    writeImage,
+)
 from utils.data.imageFiles import DETECTIONS, checked, floats
 from utils.data.photoFeatures import (
     MAKER,
+    N_FEATURES,
     STANDARD_FILE,
     PhotoFeatures,
     applyStandard,
@@ -71,7 +81,6 @@ REGIONS = 10            # boxes of an image, for task 4: ten in the course, 36 u
                         # photos always have ten
 MINIMUM_COUNT = 3       # 5 is usual for COCO, which has twenty times as many captions as Flickr8k
 
-N_FEATURES = 2048
 MADE_OF = 'madeOf.json'
 AT_THE_TOP = 'at the top of utils/buildCourseLayout.py'
 OTHER_OUT = f'Set another OUT {AT_THE_TOP}.'
@@ -112,13 +121,13 @@ def bestRegions(features, boxes, scores, number):
     return features, boxes if in_order and in_pixels else None
 
 
-def begin(root, madeOf, files):
+def begin(root, madeOf):
     """Makes the folders of a data folder that is to be built, or to be gone on with.
 
     Args:
         root: its path.
-        madeOf: dict setting → value, on which the images depend.
-        files: those of FEATURES, on which they depend too; more may come later.
+        madeOf: dict setting → value, on which the images depend; to 'FEATURES', a list, more may
+            be added later.
 
     Returns:
         the folder's lock.
@@ -127,43 +136,29 @@ def begin(root, madeOf, files):
         UserError: another process builds it, it was begun with others, or it cannot be made.
     """
     path = os.path.join(root, MADE_OF)
-    stamps = {}
-    for file in filter(os.path.isfile, files):
-        status = os.stat(file)
-        stamps[printable(file)] = f'{status.st_size} {status.st_mtime_ns}'
     with foreignFile(root, OTHER_OUT):
         os.makedirs(root, exist_ok=True)
         lock = lockFolder(root, OTHER_OUT)
         begun = readJson(path, madeOf)
-        changed = [key for key in madeOf if begun.get(key) != madeOf[key]]
-        before = begun.get('FEATURES', stamps)
-        known = before.keys() & stamps.keys()
-        if before and not known or any(before[name] != stamps[name] for name in known):
+        changed = [key for key in madeOf if key != 'FEATURES' and begun.get(key) != madeOf[key]]
+        if not set(begun['FEATURES']) <= set(madeOf['FEATURES']):
             changed.append('FEATURES')
         if changed:
             raise UserError(f'{root} was begun with other {", ".join(changed)}. Set that back, '
                             f'remove the folder, or set another OUT {AT_THE_TOP}. To FEATURES more '
                             'may be added.')
-        writeJson(path, {**madeOf, 'FEATURES': {**before, **stamps}})
-        features = [split + stub for split in SPLITS.values() for stub in (UNPOOLED, POOLED)]
-        for name in ['vocabulary', *IMAGE_FOLDERS.values(), *features]:
-            os.makedirs(os.path.join(root, name), exist_ok=True)
+        writeJson(path, madeOf)
+        makeFolders(root)
         for file in glob.glob(os.path.join(glob.escape(root), '*', f'{PARTIAL}*')):
             os.remove(file)  # half written when an earlier start was killed
     return lock
 
 
-def imageFiles(root, image):
-    """The paths of an image's unpooled and pooled features."""
-    return [os.path.join(root, SPLITS[image.mode] + stub, f'{stemOf(image.name)}.pickle')
-            for stub in (UNPOOLED, POOLED)]
-
-
-def recordsOf(image, features, boxes, wordToToken):
-    """What an image's two files hold, with features [R, 2048] and boxes [R, 4] or None.
+def recordOf(image, features, boxes, wordToToken):
+    """What an image's file holds, with features [R, 2048] and boxes [R, 4] or None.
 
     Raises:
-        ValueError: training could not use them; the message says why.
+        ValueError: training could not use it; the message says why.
     """
     record = {'cnn_features': features,
               **captionRecord(os.path.basename(image.name), image.captions, wordToToken)}
@@ -175,7 +170,7 @@ def recordsOf(image, features, boxes, wordToToken):
     name = f'{stemOf(image.name)}.pickle'
     if name.startswith('.') or '\0' in name or len(os.fsencode(name)) > 255:  # as most systems say
         raise ValueError('a name that is hidden, too long or impossible')
-    return record, {**record, 'cnn_features': features.max(0)}
+    return record
 
 
 def fromPhotos(paths, images, left_out, root):
@@ -273,14 +268,16 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     images, form = readCaptions(*captions)
     lock = begin(root, {
         'captions': hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest(),
-        'MINIMUM_COUNT': minimumCount, 'REGIONS': regions}, files)
+        'MINIMUM_COUNT': minimumCount, 'REGIONS': regions,
+        'FEATURES': list(map(printable, features))})
     vocabulary = generateVocabulary(
         [list(map(sys.intern, wordsOfCaption(caption)))  # each word once in memory
          for image in images.values() if image.mode == 'train' for caption in image.captions],
         minimumCount)
-    writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
+    writePickle(vocabularyFile(root), vocabulary)
     left_out = {key: 'no features' for key, image in images.items()
-                if not os.path.exists(imageFiles(root, image)[1])}  # the second one written
+                if not os.path.exists(os.path.join(featureFolder(root, image.mode, POOLED),
+                                                   f'{stemOf(image.name)}.pickle'))}
     if kind == 'features':
         made = progressBar(readFeatures(files), kind, {'inNotebook': False})
         without = 0
@@ -294,19 +291,13 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
         if key in left_out:  # not yet written with other features
             image = images[key]
             try:
-                both = recordsOf(image, *bestRegions(*read(), regions), vocabulary['wordToToken'])
+                record = recordOf(image, *bestRegions(*read(), regions), vocabulary['wordToToken'])
             except Exception as error:  # whatever broken features lead to
                 left_out[key] = f'it cannot be used ({faultIn(error)})'
                 continue
-            for path, record in zip(imageFiles(root, image), both):
-                writePickle(path, record)
+            writeImage(root, image.mode, stemOf(image.name), record)
             del left_out[key]
 
-    madeOf = readJson(os.path.join(root, MADE_OF), {})
-    for file in list(madeOf['FEATURES']):
-        if {keyOf(file), keyOf(os.path.splitext(file)[0])} & left_out.keys():
-            del madeOf['FEATURES'][file]  # what is broken may be replaced
-    writeJson(os.path.join(root, MADE_OF), madeOf)
     report(root, ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
                   f'Made of {kind}: {", ".join(features)}.',
                   f'{without:,} {kind.split(",")[0]} have no captions for training or validation '
