@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import CAPTIONS, D, marked
-from course_layout import write_pickle
 
 from utils import dataRoot
 from utils.data import checkedFiles, dataFolder, imageFiles, imageLoader
@@ -20,6 +19,7 @@ from utils.data.captionWords import captionOf, wordPositions
 from utils.data.dataFolder import dataName, featureFiles
 from utils.data.imageFiles import loadImage
 from utils.dataLoader import CHECKED_FILES, DataLoaderWrapper
+from utils.files.atomic import writePickle
 from utils.files.errors import UserError
 from utils.generateVocabulary import loadVocabulary
 from utils.scripts.start import provideData
@@ -35,7 +35,7 @@ def change(path, **changes):
     """Changes a file's keys; those that become None are removed."""
     with open(path, 'rb') as f:
         record = {**pickle.load(f), **changes}
-    write_pickle(path, {key: value for key, value in record.items() if value is not None})
+    writePickle(path, {key: value for key, value in record.items() if value is not None})
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def change_words(root, changes):
     tokens = [int(vocabulary['wordToToken'].pop(word)) for word in changes]
     vocabulary['wordToToken'].update(zip(changes.values(), tokens))
     vocabulary['TokenToWord'].update(zip(tokens, changes.values()))
-    write_pickle(path, vocabulary)
+    writePickle(path, vocabulary)
     return tokens
 
 
@@ -253,7 +253,7 @@ def test_all_unusable_files_are_counted_before_training(course_folder, load, mon
     root = course_folder(n_train=12)
     paths = [feature_file(root, number) for number in (0, 3, 6, 9)]
     for path in paths:
-        write_pickle(path, 'broken')
+        writePickle(path, 'broken')
     with pytest.raises(UserError, match='^4 of the 12 feature files in .*Train2017.*:') as caught:
         load(check=True, threads=2)
     *named, more = str(caught.value).splitlines()[1:]
@@ -277,7 +277,7 @@ def test_only_new_and_changed_files_are_checked_again(course_folder, load, monke
         read.append(os.path.basename(path)[11:12]) or loadImage(path, shape)))
     load(check=True)
     assert sorted(read) == ['0', '1', '2', '3', '4', '5']
-    write_pickle(feature_file(root, 1), 'broken')
+    writePickle(feature_file(root, 1), 'broken')
     os.utime(feature_file(root, 2), (1, 1))
     os.remove(feature_file(root, 3))
     for numbers in (['1', '2'], ['1']):  # what is broken is read again, what is right is not
@@ -309,7 +309,7 @@ def test_the_sizes_of_the_features_are_the_files(course_folder, load):
     for number in range(10):
         change(feature_file(root, number, f'Train2017_{UNPOOLED}'),
                cnn_features=np.ones((36, D + 7), np.float32))
-    write_pickle(feature_file(root, 0, f'Train2017_{UNPOOLED}'), 'broken')
+    writePickle(feature_file(root, 0, f'Train2017_{UNPOOLED}'), 'broken')
     loader = load(featurepathstub=UNPOOLED)
     assert loader.config['number_of_cnn_features'] == D + 7
     assert loader.config['numberOfRegions'] == 36
@@ -327,7 +327,6 @@ def test_a_missing_feature_folder_is_named(course_folder, load):
 
 def test_an_empty_feature_folder_and_a_missing_vocabulary_are_named(course_folder, load):
     root = course_folder(n_val=0)
-    os.makedirs(os.path.join(root, f'Val2017_{POOLED}'))
     with pytest.raises(UserError, match=f'Val2017_{POOLED}, but there are none'):
         load()
     os.remove(os.path.join(root, 'vocabulary', 'vocabulary.pickle'))
@@ -369,6 +368,6 @@ def test_hidden_files_are_neither_read_nor_part_of_the_name(course_folder):
     root = course_folder()
     name, paths = dataName(root), featureFiles(root, 'val', UNPOOLED)
     folder = os.path.join(root, f'Val2017_{UNPOOLED}')
-    write_pickle(os.path.join(folder, '.DS_Store'), '')
+    writePickle(os.path.join(folder, '.DS_Store'), '')
     os.makedirs(os.path.join(folder, 'old'))
     assert dataName(root) == name and featureFiles(root, 'val', UNPOOLED) == paths

@@ -9,13 +9,14 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import CAPTIONS, write_pickle
+from conftest import CAPTIONS
 
 import cocoSource_task2_gru
 import cocoSource_task4_attention
 from utils import metrics
 from utils.data.captionWords import captionOf
 from utils.dataLoader import DataLoaderWrapper
+from utils.files.atomic import writePickle
 from utils.files.errors import UserError
 from utils.model import Model, chooseDevice
 from utils.processes.java import JavaError
@@ -212,7 +213,7 @@ def test_details_of_the_validation_images(course_folder, config, model_param, ru
     path = os.path.join(root, 'Val2017_detectron2_lim10features', f'{10:012d}.pickle')
     with open(path, 'rb') as f:
         record = pickle.load(f)
-    write_pickle(path, {**record, 'boxes': np.arange(40, dtype=np.float32).reshape(10, 4)})
+    writePickle(path, {**record, 'boxes': np.arange(40, dtype=np.float32).reshape(10, 4)})
     config = {**config, 'featurepathstub': 'detectron2_lim10features', 'cellType': 'LSTM'}
     trainer = build(config, model_param, cocoSource_task4_attention.ImageCaptionModel)
     with torch.no_grad():

@@ -21,12 +21,12 @@ import time
 
 import numpy as np
 import torch
-from course_layout import write_course_folder
 from leftovers import hear_signals, kill_all, marked_environment, seconds_until_gone
 from project_copies import copy_of_project, write_driver
 
 from utils.data.captionWords import captionRecord, wordsOfCaption
-from utils.files.atomic import readJson
+from utils.data.dataFolder import makeFolders, vocabularyFile, writeImage
+from utils.files.atomic import readJson, writePickle
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import generateVocabulary
 from utils.saverRestorer import checkpointEpochs
@@ -74,11 +74,13 @@ def make_data(root, images=IMAGES, number_of_words=WORDS):
 
     captions = [[caption() for _ in range(5)] for _ in range(sum(images))]
     vocabulary = generateVocabulary([wordsOfCaption(text) for texts in captions for text in texts])
-    write_course_folder(root, vocabulary, (
-        ('Train' if number < images[0] else 'Val',
-         {**captionRecord(f'{number:012d}.jpg', texts, vocabulary['wordToToken']),
-          'cnn_features': rng.random((10, 2048), np.float32)})
-        for number, texts in enumerate(captions)))
+    makeFolders(root)
+    writePickle(vocabularyFile(root), vocabulary)
+    for number, texts in enumerate(captions):
+        name = f'{number:012d}'
+        writeImage(root, 'train' if number < images[0] else 'val', name, {
+            **captionRecord(f'{name}.jpg', texts, vocabulary['wordToToken']),
+            'cnn_features': rng.random((10, 2048), np.float32)})
 
 
 def start(folder, script):
