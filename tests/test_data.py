@@ -2,10 +2,7 @@
 import hashlib
 import os
 import pickle
-import shutil
-import sys
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ from utils import dataRoot
 from utils.data import checkedFiles, dataFolder, imageFiles, imageLoader
 from utils.data.captionDataset import Collate
 from utils.data.captionWords import captionOf, wordPositions
-from utils.data.dataFolder import dataName, featureFiles
+from utils.data.dataFolder import dataName, featureFiles, vocabularyFile
 from utils.data.imageFiles import loadImage
 from utils.dataLoader import CHECKED_FILES, DataLoaderWrapper
 from utils.files.atomic import writePickle
@@ -208,7 +205,7 @@ def test_tokens_beyond_the_vocabulary_size_are_unknown_words(course_folder, load
 
 def change_words(root, changes):
     """Gives words of the vocabulary file another spelling; returns their tokens."""
-    path = os.path.join(root, 'vocabulary', 'vocabulary.pickle')
+    path = vocabularyFile(root)
     with open(path, 'rb') as f:
         vocabulary = pickle.load(f)
     tokens = [int(vocabulary['wordToToken'].pop(word)) for word in changes]
@@ -246,6 +243,16 @@ def test_unusable_files_are_named(course_folder, key, value, fault):
     with pytest.raises(UserError, match=fault) as caught:
         loadImage(path, [D])
     assert path in str(caught.value)
+
+
+def test_files_that_are_cut_off_are_named(course_folder):
+    root = course_folder()
+    for path, read in ((feature_file(root), lambda: loadImage(feature_file(root), [D])),
+                       (vocabularyFile(root), lambda: loadVocabulary(root))):
+        for size in (os.path.getsize(path) - 9, 100, 0):
+            os.truncate(path, size)
+            with pytest.raises(UserError, match=f'{path} cannot be used: .* Copy it again'):
+                read()
 
 
 def test_all_unusable_files_are_counted_before_training(course_folder, load, monkeypatch):
@@ -317,19 +324,12 @@ def test_the_sizes_of_the_features_are_the_files(course_folder, load):
         loader.checkFiles()
 
 
-def test_a_missing_feature_folder_is_named(course_folder, load):
-    root = course_folder()
-    shutil.rmtree(os.path.join(root, f'Train2017_{UNPOOLED}'))
-    with pytest.raises(UserError, match=f'needs the .*Train2017_{UNPOOLED}, but there are none.*'
-                                        'utils/dataRoot.py'):
-        load(featurepathstub=UNPOOLED)
-
-
-def test_an_empty_feature_folder_and_a_missing_vocabulary_are_named(course_folder, load):
+def test_missing_features_and_a_missing_vocabulary_are_named(course_folder, load):
     root = course_folder(n_val=0)
-    with pytest.raises(UserError, match=f'Val2017_{POOLED}, but there are none'):
+    with pytest.raises(UserError, match=f'needs the .*Val2017_{POOLED}, but there are none.*'
+                                        'utils/dataRoot.py'):
         load()
-    os.remove(os.path.join(root, 'vocabulary', 'vocabulary.pickle'))
+    os.remove(vocabularyFile(root))
     with pytest.raises(UserError, match='vocabulary.pickle.*utils/buildCourseLayout.py'):
         load()
 
@@ -345,10 +345,8 @@ def test_the_data_root(tmp_path, monkeypatch):
         provideData(dataFolder.dataDir())
 
 
-@pytest.mark.parametrize('module', [None, SimpleNamespace(DATA_ROOT=5)])
-def test_a_wrong_data_root_ends_the_script_by_a_sentence(module, monkeypatch):
-    """A file that cannot be imported, or that sets something else."""
-    monkeypatch.setitem(sys.modules, 'utils.dataRoot', module)
+def test_a_data_root_that_is_no_folder_ends_the_script_by_a_sentence(monkeypatch):
+    monkeypatch.setattr(dataRoot, 'DATA_ROOT', 5)
     with pytest.raises(SystemExit, match='^utils/dataRoot.py cannot be used: .* It must set '
                                          'DATA_ROOT to a folder in quotes'):
         dataFolder.dataDir()
@@ -359,7 +357,7 @@ def test_other_data_have_another_name(course_folder):
                         for number, name in ((10, 'a'), (10, 'b'), (6, 'a')))
     assert dataName(one) == dataName(same) != dataName(other)
     names = '\n'.join(f'{number:012d}.pickle' for number in range(15))
-    with open(os.path.join(one, 'vocabulary', 'vocabulary.pickle'), 'rb') as f:
+    with open(vocabularyFile(one), 'rb') as f:
         digest = hashlib.sha1(f.read() + names.encode())
     assert dataName(one) == f'coco-{digest.hexdigest()[:6]}'  # as ever: runs are found by it
 
