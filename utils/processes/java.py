@@ -1,17 +1,12 @@
 """Finding Java and running Java programs; METEOR and the tokenizer are such programs."""
 import contextlib
-import ctypes
 import functools
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import weakref
-
-from utils.processes.progress import saidWhenLong
 
 PATIENCE = 600  # seconds; METEOR scores COCO's 5,000 validation images in half a minute
 
@@ -24,29 +19,17 @@ OPTIONS = (
     '-XX:+DisplayVMOutputToStderr',  # otherwise Java's own warnings stand among the answers
 )
 IGNORED_VARIABLES = ('_JAVA_OPTIONS', 'JAVA_TOOL_OPTIONS', 'JDK_JAVA_OPTIONS')  # would add options
-PR_SET_PDEATHSIG = 1
-
-if sys.platform == 'linux':
-    _prctl = ctypes.CDLL(None).prctl  # found before a fork, after which this might wait for ever
 
 
 class JavaError(RuntimeError):
     """Java is missing or has failed; the message is for the person who started the script."""
 
 
-def dieWithStarter():
-    """Called in a new process: Linux kills it when the thread that started it ends."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _settings():
-    """Arguments for `subprocess`: Java gets no Ctrl-C from the terminal, and ends with Python."""
+    """Arguments for `subprocess`: Java gets no Ctrl-C from the terminal."""
     variables = {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
-    settings = {'env': variables, 'stdout': subprocess.PIPE, 'encoding': 'utf-8',
-                'errors': 'replace', 'start_new_session': True}
-    if sys.platform == 'linux':
-        settings['preexec_fn'] = dieWithStarter
-    return settings
+    return {'env': variables, 'stdout': subprocess.PIPE, 'encoding': 'utf-8', 'errors': 'replace',
+            'start_new_session': True}
 
 
 @functools.lru_cache(maxsize=None)
@@ -82,7 +65,8 @@ def findJava():
 class JavaProcess:
     """A Java program that answers lines with lines, inside a `conversation`.
 
-    It ends with `close()`, with this object, or with Python, even if that is killed.
+    It ends with `close()`, with this object, or with Python; where that is killed, when it reads
+    on.
 
     Args:
         doing: what the program is for, for messages.
@@ -113,8 +97,7 @@ class JavaProcess:
         timer = threading.Timer(PATIENCE, self.process.kill)
         timer.start()
         try:
-            with saidWhenLong(self.doing):
-                yield
+            yield
         except ValueError as error:
             self.close()
             self.errors.seek(0)

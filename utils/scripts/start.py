@@ -10,7 +10,6 @@ from utils.files.runLock import lockFolder
 from utils.model import describeDevice
 from utils.processes.distributed import isMain, mainFirst, worldSize
 from utils.processes.java import findJava
-from utils.processes.progress import saidWhenLong
 from utils.scripts.settings import checkSettings
 
 
@@ -35,8 +34,7 @@ def prepare(modelParam, config=None):
         raise UserError('Only training is shared between processes. Start this script by python '
                         'instead of torchrun.')
     if isMain():
-        with saidWhenLong('Looking for Java'):
-            findJava()
+        findJava()
     data_dir = inProject(modelParam['data_dir'])
     with mainFirst():
         provideData(data_dir)
