@@ -8,9 +8,8 @@ import pytest
 
 from utils.files.atomic import readJson, removePartialFiles, writeAtomically, writeJson
 from utils.files.errors import UserError
-from utils.files.foreign import foreignFile
+from utils.files.foreign import foreignFile, openRegular
 from utils.files.project import PROJECT
-from utils.files.regular import openRegular
 from utils.files.safePickle import loadCheckpoint, loadPickle
 
 

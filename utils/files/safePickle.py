@@ -11,7 +11,7 @@ import types
 import numpy as np
 import torch
 
-from utils.files.regular import openRegular
+from utils.files.foreign import openRegular
 
 try:
     from numpy._core import multiarray, numeric
