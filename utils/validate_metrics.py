@@ -88,23 +88,22 @@ class CaptionValidator:
             UserError: two files are of the same image.
         """
         loader = self.dataLoader.myDataDicts['val']
-        areKnown = bool(self.references)
+        isFirstPass = not self.references
         for batch in progressBar(loader, description, self.modelParam):
-            if not areKnown:
-                self._addReferences(batch, loader.dataset.paths)
+            if not isFirstPass:
+                yield batch
+                continue
+            for imgPath, captions, tokens in zip(batch['imgPaths'], batch['orig_captions'],
+                                                 batch['allcaptionsAsTokens']):
+                image = imageId(imgPath)
+                if image in self.references:
+                    raise UserError(f'{loader.dataset.paths[len(self.references)]} is of the image '
+                                    f'{image}, as is another file of its folder. Move one away.')
+                self.references[image] = captions
+                # As the course does it: a caption without an end token loses its last word.
+                self.token_references[image] = [' '.join(map(str, caption[1:-1]))
+                                                for caption in tokens]
             yield batch
-
-    def _addReferences(self, batch, paths):
-        for imgPath, captions, tokens in zip(batch['imgPaths'], batch['orig_captions'],
-                                             batch['allcaptionsAsTokens']):
-            image = imageId(imgPath)
-            if image in self.references:
-                raise UserError(f'{paths[len(self.references)]} is of the image {image}, as is '
-                                'another file of its folder. Move one away.')
-            self.references[image] = captions
-            # As the course does it: a caption without an end token loses its last word.
-            self.token_references[image] = [' '.join(map(str, caption[1:-1]))
-                                            for caption in tokens]
 
     def results(self, batch, captions):
         """A batch's captions, B lists of tokens, in COCO results form: list of dicts of `image_id`
