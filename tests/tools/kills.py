@@ -36,7 +36,7 @@ EPOCHS = 30
 IMAGES = 1024, 384     # to train and to validate: eight and three batches
 WORDS = 2000           # different ones in the captions
 LONGEST_LIFE = 6       # epochs from a start to its end, at the speed of the training left alone
-SECONDS_TO_END = 15   # Java, when Python is killed, first reads its tables
+SECONDS_TO_END = 5
 SMALL = {'embedding_size': 32, 'hidden_state_sizes': 64}
 WAYS = {  # name → (signal, whether to all processes, stack traces)
     'kill -9': (signal.SIGKILL, False, 0),

@@ -1,9 +1,12 @@
 """Finding Java and running Java programs; METEOR and the tokenizer are such programs."""
 import contextlib
+import ctypes
 import functools
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import weakref
@@ -19,6 +22,10 @@ OPTIONS = (
     '-XX:+DisplayVMOutputToStderr',  # otherwise Java's own warnings stand among the answers
 )
 IGNORED_VARIABLES = ('_JAVA_OPTIONS', 'JAVA_TOOL_OPTIONS', 'JDK_JAVA_OPTIONS')  # would add options
+PR_SET_PDEATHSIG = 1
+
+if sys.platform == 'linux':
+    _prctl = ctypes.CDLL(None).prctl  # found before a fork, after which this might wait for ever
 
 
 class JavaError(RuntimeError):
@@ -26,10 +33,13 @@ class JavaError(RuntimeError):
 
 
 def _settings():
-    """Arguments for `subprocess`: Java gets no Ctrl-C from the terminal."""
+    """Arguments for `subprocess`: Java gets no Ctrl-C from the terminal, and ends with Python."""
     variables = {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
-    return {'env': variables, 'stdout': subprocess.PIPE, 'encoding': 'utf-8', 'errors': 'replace',
-            'start_new_session': True}
+    settings = {'env': variables, 'stdout': subprocess.PIPE, 'encoding': 'utf-8',
+                'errors': 'replace', 'start_new_session': True}
+    if sys.platform == 'linux':  # it kills a program when the thread that started it ends
+        settings['preexec_fn'] = functools.partial(_prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
+    return settings
 
 
 @functools.lru_cache(maxsize=None)
@@ -64,8 +74,7 @@ def findJava():
 class JavaProcess:
     """A Java program that answers lines with lines, inside a `conversation`.
 
-    It ends with `close()`, with this object, or with Python; where that is killed, when it reads
-    on.
+    It ends with `close()`, with this object, or with Python, even if that is killed.
 
     Args:
         doing: what the program is for, for messages.
