@@ -137,12 +137,12 @@ def writeImages(root, images, photos, wordToToken):
         key = keyOf(path)
         if key in left_out:  # not yet written by another photo
             image = images[key]
+            with contextlib.suppress(OSError):  # it is there, or the system allows no links
+                os.symlink(path, imageFile(root, image.mode, image.name))
             writeImage(root, image.mode, stemOf(image.name), {
                 'cnn_features': applyStandard(standard, features),
                 **captionRecord(os.path.basename(image.name), image.captions, wordToToken),
                 'boxes': boxes})
-            with contextlib.suppress(OSError):  # it is there, or the system allows no links
-                os.symlink(path, imageFile(root, image.mode, image.name))
             del left_out[key]
     left_out.update((keyOf(path), why) for path, why in broken.items() if keyOf(path) in left_out)
     return left_out
