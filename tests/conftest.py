@@ -10,12 +10,13 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from course_layout import write_course_folder, write_pickle  # noqa: E402, F401
 from leftovers import hear_signals  # noqa: E402
 from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # noqa: E402
 
 from utils import metrics  # noqa: E402
 from utils.data.captionWords import wordsOfCaption  # noqa: E402
+from utils.data.dataFolder import makeFolders, vocabularyFile, writeImage  # noqa: E402
+from utils.files.atomic import writePickle  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
 from utils.scripts.endings import STOPPING  # noqa: E402
 
@@ -50,21 +51,21 @@ def course_folder(tmp_path):
         vocabulary = ['eeee', 'ssss', 'UNK', *sorted(words)]
         tokens = np.arange(len(vocabulary))
         word_to_token = dict(zip(vocabulary, tokens))
+        root = os.path.join(str(tmp_path), name, '')
+        makeFolders(root)
+        writePickle(vocabularyFile(root), {'wordToToken': word_to_token,
+                                           'TokenToWord': dict(zip(tokens, vocabulary))})
         rng = np.random.default_rng(1)
-        images = []
         for number in range(n_train + n_val):
             kind = number % len(CAPTIONS)
             captions = [marked(caption) for caption in CAPTIONS[kind]]
             features = rng.random((10, D)).astype(np.float32)
             features[:, kind] += 5
-            images.append(('Train' if number < n_train else 'Val', {
+            writeImage(root, 'train' if number < n_train else 'val', f'{number:012d}', {
                 'imgPath': f'{number:012d}.jpg', 'original_captions': CAPTIONS[kind],
                 'captions': captions, 'cnn_features': features,
                 'captionsAsTokens': [[word_to_token[word] for word in caption]
-                                     for caption in captions]}))
-        root = os.path.join(str(tmp_path), name, '')
-        write_course_folder(root, {'wordToToken': word_to_token,
-                                   'TokenToWord': dict(zip(tokens, vocabulary))}, images)
+                                     for caption in captions]})
         return root
 
     return make

@@ -2,28 +2,23 @@
 import hashlib
 import os
 import pickle
-import shutil
-import sys
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import CAPTIONS, D, marked
-from course_layout import write_pickle
-from test_build_course_layout import make_fifo
 
 from utils import dataRoot
 from utils.data import checkedFiles, dataFolder, imageFiles, imageLoader
 from utils.data.captionDataset import Collate
 from utils.data.captionWords import captionOf, wordPositions
-from utils.data.dataFolder import dataName, featureFiles
+from utils.data.dataFolder import dataName, featureFiles, vocabularyFile
 from utils.data.imageFiles import loadImage
 from utils.dataLoader import CHECKED_FILES, DataLoaderWrapper
+from utils.files.atomic import writePickle
 from utils.files.errors import UserError
 from utils.generateVocabulary import loadVocabulary
-from utils.scripts.start import provideData
 
 POOLED, UNPOOLED = 'detectron2_lim10maxfeatures', 'detectron2_lim10features'
 
@@ -36,7 +31,7 @@ def change(path, **changes):
     """Changes a file's keys; those that become None are removed."""
     with open(path, 'rb') as f:
         record = {**pickle.load(f), **changes}
-    write_pickle(path, {key: value for key, value in record.items() if value is not None})
+    writePickle(path, {key: value for key, value in record.items() if value is not None})
 
 
 @pytest.fixture
@@ -209,13 +204,13 @@ def test_tokens_beyond_the_vocabulary_size_are_unknown_words(course_folder, load
 
 def change_words(root, changes):
     """Gives words of the vocabulary file another spelling; returns their tokens."""
-    path = os.path.join(root, 'vocabulary', 'vocabulary.pickle')
+    path = vocabularyFile(root)
     with open(path, 'rb') as f:
         vocabulary = pickle.load(f)
     tokens = [int(vocabulary['wordToToken'].pop(word)) for word in changes]
     vocabulary['wordToToken'].update(zip(changes.values(), tokens))
     vocabulary['TokenToWord'].update(zip(tokens, changes.values()))
-    write_pickle(path, vocabulary)
+    writePickle(path, vocabulary)
     return tokens
 
 
@@ -249,12 +244,22 @@ def test_unusable_files_are_named(course_folder, key, value, fault):
     assert path in str(caught.value)
 
 
+def test_files_that_are_cut_off_are_named(course_folder):
+    root = course_folder()
+    for path, read in ((feature_file(root), lambda: loadImage(feature_file(root), [D])),
+                       (vocabularyFile(root), lambda: loadVocabulary(root))):
+        for size in (os.path.getsize(path) - 9, 100, 0):
+            os.truncate(path, size)
+            with pytest.raises(UserError, match=f'{path} cannot be used: .* Copy it again'):
+                read()
+
+
 def test_all_unusable_files_are_counted_before_training(course_folder, load, monkeypatch):
     monkeypatch.setattr(checkedFiles, 'FILES_AT_ONCE', 5)
     root = course_folder(n_train=12)
     paths = [feature_file(root, number) for number in (0, 3, 6, 9)]
     for path in paths:
-        write_pickle(path, 'broken')
+        writePickle(path, 'broken')
     with pytest.raises(UserError, match='^4 of the 12 feature files in .*Train2017.*:') as caught:
         load(check=True, threads=2)
     *named, more = str(caught.value).splitlines()[1:]
@@ -278,7 +283,7 @@ def test_only_new_and_changed_files_are_checked_again(course_folder, load, monke
         read.append(os.path.basename(path)[11:12]) or loadImage(path, shape)))
     load(check=True)
     assert sorted(read) == ['0', '1', '2', '3', '4', '5']
-    write_pickle(feature_file(root, 1), 'broken')
+    writePickle(feature_file(root, 1), 'broken')
     os.utime(feature_file(root, 2), (1, 1))
     os.remove(feature_file(root, 3))
     for numbers in (['1', '2'], ['1']):  # what is broken is read again, what is right is not
@@ -303,11 +308,6 @@ def test_a_damaged_memory_of_a_check_costs_a_new_one(course_folder, load, model_
         with open(path, 'wb') as f:
             f.write(memory if memory == b'no pickle' else pickle.dumps(memory))
         assert load(check=True).myDataDicts['train'].dataset.checked == whole
-    for make in (make_fifo, os.makedirs):
-        os.remove(path)
-        make(path)
-        assert load(check=True).myDataDicts['train'].dataset.checked == whole
-    assert os.path.isdir(path)
 
 
 def test_the_sizes_of_the_features_are_the_files(course_folder, load):
@@ -315,7 +315,7 @@ def test_the_sizes_of_the_features_are_the_files(course_folder, load):
     for number in range(10):
         change(feature_file(root, number, f'Train2017_{UNPOOLED}'),
                cnn_features=np.ones((36, D + 7), np.float32))
-    write_pickle(feature_file(root, 0, f'Train2017_{UNPOOLED}'), 'broken')
+    writePickle(feature_file(root, 0, f'Train2017_{UNPOOLED}'), 'broken')
     loader = load(featurepathstub=UNPOOLED)
     assert loader.config['number_of_cnn_features'] == D + 7
     assert loader.config['numberOfRegions'] == 36
@@ -323,20 +323,12 @@ def test_the_sizes_of_the_features_are_the_files(course_folder, load):
         loader.checkFiles()
 
 
-def test_a_missing_feature_folder_is_named(course_folder, load):
-    root = course_folder()
-    shutil.rmtree(os.path.join(root, f'Train2017_{UNPOOLED}'))
-    with pytest.raises(UserError, match=f'needs the .*Train2017_{UNPOOLED}, but there are none.*'
-                                        'utils/dataRoot.py'):
-        load(featurepathstub=UNPOOLED)
-
-
-def test_an_empty_feature_folder_and_a_missing_vocabulary_are_named(course_folder, load):
+def test_missing_features_and_a_missing_vocabulary_are_named(course_folder, load):
     root = course_folder(n_val=0)
-    os.makedirs(os.path.join(root, f'Val2017_{POOLED}'))
-    with pytest.raises(UserError, match=f'Val2017_{POOLED}, but there are none'):
+    with pytest.raises(UserError, match=f'needs the .*Val2017_{POOLED}, but there are none.*'
+                                        'utils/dataRoot.py'):
         load()
-    os.remove(os.path.join(root, 'vocabulary', 'vocabulary.pickle'))
+    os.remove(vocabularyFile(root))
     with pytest.raises(UserError, match='vocabulary.pickle.*utils/buildCourseLayout.py'):
         load()
 
@@ -347,15 +339,10 @@ def test_the_data_root(tmp_path, monkeypatch):
     assert dataFolder.isDemo(dataFolder.dataDir())
     monkeypatch.setattr(dataFolder, 'UNIVERSITY_ROOT', str(tmp_path))
     assert dataFolder.dataDir() == os.path.join(str(tmp_path), '')
-    monkeypatch.setattr(dataRoot, 'DATA_ROOT', __file__)
-    with pytest.raises(UserError, match='test_data.py/ does not exist'):
-        provideData(dataFolder.dataDir())
 
 
-@pytest.mark.parametrize('module', [None, SimpleNamespace(DATA_ROOT=5)])
-def test_a_wrong_data_root_ends_the_script_by_a_sentence(module, monkeypatch):
-    """A file that cannot be imported, or that sets something else."""
-    monkeypatch.setitem(sys.modules, 'utils.dataRoot', module)
+def test_a_data_root_that_is_no_folder_ends_the_script_by_a_sentence(monkeypatch):
+    monkeypatch.setattr(dataRoot, 'DATA_ROOT', 5)
     with pytest.raises(SystemExit, match='^utils/dataRoot.py cannot be used: .* It must set '
                                          'DATA_ROOT to a folder in quotes'):
         dataFolder.dataDir()
@@ -366,23 +353,15 @@ def test_other_data_have_another_name(course_folder):
                         for number, name in ((10, 'a'), (10, 'b'), (6, 'a')))
     assert dataName(one) == dataName(same) != dataName(other)
     names = '\n'.join(f'{number:012d}.pickle' for number in range(15))
-    with open(os.path.join(one, 'vocabulary', 'vocabulary.pickle'), 'rb') as f:
+    with open(vocabularyFile(one), 'rb') as f:
         digest = hashlib.sha1(f.read() + names.encode())
     assert dataName(one) == f'coco-{digest.hexdigest()[:6]}'  # as ever: runs are found by it
-
-
-def test_a_pipe_among_the_features_is_named(course_folder, load):
-    path = feature_file(course_folder())
-    os.remove(path)
-    make_fifo(path)
-    with pytest.raises(UserError, match=f'{path} cannot be used: .* no regular file'):
-        load(check=True)
 
 
 def test_hidden_files_are_neither_read_nor_part_of_the_name(course_folder):
     root = course_folder()
     name, paths = dataName(root), featureFiles(root, 'val', UNPOOLED)
     folder = os.path.join(root, f'Val2017_{UNPOOLED}')
-    write_pickle(os.path.join(folder, '.DS_Store'), '')
+    writePickle(os.path.join(folder, '.DS_Store'), '')
     os.makedirs(os.path.join(folder, 'old'))
     assert dataName(root) == name and featureFiles(root, 'val', UNPOOLED) == paths

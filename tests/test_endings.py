@@ -88,19 +88,8 @@ def test_a_terminal_and_a_notebook_get_a_bar(where, model_param, monkeypatch, ca
 def test_other_processes_show_nothing(model_param, monkeypatch, capsys):
     monkeypatch.setattr(progress, 'isMain', lambda: False)
     monkeypatch.setattr(progress, 'SECONDS_BETWEEN_LINES', 0)
-    monkeypatch.setattr(progress, 'LONG', 0)
-    with progress.saidWhenLong('Looking for Java'):
-        assert list(progress.progressBar([1], 'epoch 1 train', model_param)) == [1]
+    assert list(progress.progressBar([1], 'epoch 1 train', model_param)) == [1]
     assert capsys.readouterr().err == ''
-
-
-def test_a_log_says_what_takes_long(monkeypatch, capsys):
-    monkeypatch.setattr(progress, 'LONG', .05)
-    with progress.saidWhenLong('Quick'):
-        pass
-    with progress.saidWhenLong('Looking for Java'):
-        time.sleep(.1)
-    assert capsys.readouterr() == ('', 'Looking for Java …\n')
 
 
 def test_a_script_refuses_parameters():

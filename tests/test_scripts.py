@@ -2,7 +2,6 @@
 import importlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from leftovers import (
     seconds_until_gone,
     side_by_side,
 )
+from project_copies import copy_of_project, write_driver
 
 from utils import saverRestorer, validate
 from utils.data import dataFolder
@@ -111,35 +111,6 @@ def test_without_an_own_model_the_delivered_one_is_validated(scripts, course_fol
     assert 'Model, delivered: ' in out and f'Data: {demo}, 4 validation' in out
 
 
-DRIVER = """import {script} as script
-from utils import metrics
-from utils.scripts.endings import runScript
-
-metrics.METEOR_FOLDER = {meteor!r} or metrics.METEOR_FOLDER
-script.config.update({config!r})
-script.modelParam.update({modelParam!r})
-if __name__ == '__main__':
-    runScript(script.main)
-"""
-
-
-def copy_of_project(project, root, epochs, meteor=''):
-    """A copy of the project for the data in `root`, with a script that trains a small task 1.
-
-    Returns:
-        the script's path. It uses the METEOR in the folder `meteor`, which may start sooner.
-    """
-    shutil.copytree(os.path.join(PROJECT, 'utils'), str(project / 'utils'))
-    for name in os.listdir(PROJECT):
-        if name.endswith('.py'):
-            shutil.copy(os.path.join(PROJECT, name), str(project))
-    (project / 'utils' / 'dataRoot.py').write_text(f'DATA_ROOT = {root!r}\n', encoding='utf-8')
-    script = project / 'train.py'
-    script.write_text(DRIVER.format(script='Exercise_Train_task1', config=SMALL, meteor=meteor,
-                                    modelParam={'numbOfEpochs': epochs}), encoding='utf-8')
-    return str(script)
-
-
 @needs_proc
 def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(course_folder, jars, tmp_path):
     """To the script alone, as by kill, or to Java as well, as a terminal sends it.
@@ -150,11 +121,13 @@ def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(course_folder, 
 
     def check(name, to_all):
         project = tmp_path / f'my {name}'
-        script = copy_of_project(project, root, epochs=10000, meteor=str(jars))
+        copy_of_project(str(project), root)
+        write_driver(str(project), 'train.py', 'Exercise_Train_task1', SMALL, numbOfEpochs=10000,
+                     first=f'from utils import metrics; metrics.METEOR_FOLDER = {str(jars)!r}')
         environment = marked_environment(PYTHONIOENCODING='utf-8')
-        process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, encoding='utf-8', env=environment,
-                                   start_new_session=True, cwd=str(tmp_path))
+        process = subprocess.Popen([sys.executable, str(project / 'train.py')],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8',
+                                   env=environment, start_new_session=True, cwd=str(tmp_path))
         try:
             for line in process.stdout:
                 if line.startswith('epoch 1/'):

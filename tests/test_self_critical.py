@@ -3,14 +3,13 @@ and how its runs go."""
 import math
 import os
 import random
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from pycocoevalcap.cider.cider import Cider
 from stand_ins import without_java  # noqa: F401
-from test_training import build, read, weights
+from test_training import build, check_resumed, read
 
 import cocoSource_task4_attention
 from utils.data.captionWords import END
@@ -19,7 +18,6 @@ from utils.networks import selfCritical
 from utils.networks.captionRewards import METEOR_SHARE, CaptionRewards, learnedWords, ngrams
 from utils.networks.decoding import sampledTokens
 from utils.networks.selfCritical import CAPTIONS, LEARNING_RATE, upToEnd
-from utils.trainer import Trainer
 
 V = 60
 
@@ -41,21 +39,6 @@ def randomCaption(rng):
 
 def inWords(captions):
     return [' '.join(map(str, tokens)) for tokens in captions]
-
-
-def test_equal_ngrams_have_one_code_and_others_another():
-    rng = random.Random(1)
-    captions = [randomCaption(rng) for _ in range(50)]
-    expected = set()
-    for row, caption in enumerate(captions):
-        for n in range(1, 5):
-            expected.update((row, n, tuple(caption[place:place + n]))
-                            for place in range(len(caption) - n + 1))
-    rows, codes, orders = ngrams(captions, V).tolist()
-    assert len({ngram for _, _, ngram in expected}) == len(set(codes))
-    assert len(expected) == len(set(zip(rows, codes)))
-    assert {(row, n) for row, n, _ in expected} == {
-        (row, order + 1) for row, order in zip(rows, orders)}
 
 
 def test_cider_is_pycocoevalcaps():
@@ -165,29 +148,13 @@ def critical(config):
 def test_a_run_that_is_killed_goes_on_to_the_same(course_folder, critical, model_param):
     course_folder()
     model_param = {**model_param, 'numbOfEpochs': 2}
-    whole = build(critical, model_param, curves=True)
-    whole.train()
+    check_resumed(lambda param: build(critical, param, curves=True), model_param, epoch=3)
+    assert build(critical, model_param).model.start_epoch == 4
     assert os.path.exists(os.path.join(model_param['img_dir'], 'm', 'curves.png'))
     history = read(model_param, 'history.json')
     assert [('reward' in entry, 'train_loss' in entry, 'cider' in entry) for entry in history] == [
         (False, True, True)] * 2 + [(True, False, True)] * 2
     assert [entry['learning_rate'] for entry in history[2:]] == [LEARNING_RATE] * 2
-    param = {**model_param, 'modelsDir': model_param['modelsDir'] + 'again'}
-    run_epoch = Trainer.run_epoch
-
-    def killed(self, mode, model, is_train, epoch):
-        if (mode, epoch) == ('val', 4):
-            raise KeyboardInterrupt
-        return run_epoch(self, mode, model, is_train, epoch)
-
-    with mock.patch.object(Trainer, 'run_epoch', killed), pytest.raises(KeyboardInterrupt):
-        build(critical, param).train()
-    resumed = build(critical, param)
-    assert resumed.model.start_epoch == 3
-    resumed.train()
-    assert torch.equal(weights(resumed), weights(whole))
-    assert read(param, 'history.json') == history
-    assert build(critical, param).model.start_epoch == 4
 
 
 def test_the_reward_rises_on_a_few_images(course_folder, critical, model_param, monkeypatch):

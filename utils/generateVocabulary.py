@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from utils.data.captionWords import MARKS
-from utils.data.dataFolder import SET_ROOT
+from utils.data.dataFolder import SET_ROOT, vocabularyFile
 from utils.files.errors import UserError
 from utils.files.foreign import foreignFile
 from utils.files.safePickle import loadPickle
@@ -42,7 +42,7 @@ def loadVocabulary(data_dir):
     Raises:
         UserError: the file is missing, broken, or its tokens are not 0 … V - 1.
     """
-    path = os.path.join(data_dir, 'vocabulary', 'vocabulary.pickle')
+    path = vocabularyFile(data_dir)
     if not os.path.exists(path):
         raise UserError(f'{data_dir} is no data folder: it has no {path}. {SET_ROOT}')
     with foreignFile(path, 'Copy it again from where the data came from.'):

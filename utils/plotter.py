@@ -13,7 +13,6 @@ AXES = [('loss per word [nats]', 1, {'train_loss': 'training',
         ('reward', 1, {'reward': 'training'}),
         ('score of greedy captions [%]', 100, {'cider': 'CIDEr'})]
 STYLES = ('o-', 's--')
-INCHES = (7.5, 3)  # of a row of two axes
 
 
 def curvesFigure(history):
@@ -27,8 +26,7 @@ def curvesFigure(history):
     kept = max(history, key=lambda entry: entry.get('meteor', float('-inf')))['epoch']
     epochs = [entry['epoch'] for entry in history]
     rows = 2 if any('reward' in entry for entry in history) else 1
-    width, height = INCHES
-    figure = Figure(figsize=(width, height * rows), layout='constrained')
+    figure = Figure(figsize=(7.5, 3 * rows), layout='constrained')
     for axes, (label, factor, curves) in zip(figure.subplots(rows, 2).flat, AXES):
         for (key, name), style in zip(curves.items(), STYLES):
             values = [factor * entry.get(key, float('nan')) for entry in history]

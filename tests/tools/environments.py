@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-from kills import copy_of_project
+from project_copies import copy_of_project, write_driver
 
 from utils.demo.demoData import makeDemoData
 
@@ -34,9 +34,10 @@ def main():
         makeDemoData(root, 192, 64)
         os.mkdir(home)
         for name, (works, commands) in SURROUNDINGS.items():
-            project = copy_of_project(os.path.join(folder, f'mitt prosjekt ø, {name}'), root, 1)
+            project = copy_of_project(os.path.join(folder, f'mitt prosjekt ø, {name}'), root)
+            write_driver(project, 'train.py', 'Exercise_Train_task4', numbOfEpochs=1)
             environment = {**os.environ, 'PROJECT': project, 'HOME': home, 'PYTHONPATH': ''}
-            for script in ('train4.py', 'validate4.py'):
+            for script in ('train.py', 'Validate_task4.py'):
                 shell = f'{commands}\nexec "{sys.executable}" {script}'
                 done = subprocess.run(
                     ['unshare', '--user', '--map-root-user', '--mount', 'bash', '-c', shell],

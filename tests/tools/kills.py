@@ -6,7 +6,7 @@ By hand on Linux, a quarter of an hour per task:
 
 The networks are small, but the batches are COCO's: 128 images with five captions. They end by
 kill -9, by signals to the script or to all of its processes, and by an error. After each end all
-processes must be gone within five seconds, with one stack trace for an error and none otherwise;
+processes must be gone soon, with one stack trace for an error and none otherwise;
 the checkpoints must load and no saved epoch be lost. In the end the history and the weights must
 be those of the training left alone, bit for bit.
 """
@@ -21,12 +21,12 @@ import time
 
 import numpy as np
 import torch
-from course_layout import write_course_folder
 from leftovers import hear_signals, kill_all, marked_environment, seconds_until_gone
+from project_copies import copy_of_project, write_driver
 
 from utils.data.captionWords import captionRecord, wordsOfCaption
-from utils.files.atomic import readJson
-from utils.files.project import PROJECT
+from utils.data.dataFolder import makeFolders, vocabularyFile, writeImage
+from utils.files.atomic import readJson, writePickle
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import generateVocabulary
 from utils.saverRestorer import checkpointEpochs
@@ -46,49 +46,16 @@ WAYS = {  # name → (signal, whether to all processes, stack traces)
     'Ctrl-C': (signal.SIGINT, True, 0),
 }
 
-DRIVER = '''"""{script}, with other numbers."""
+FAIL = '''
 import signal
-
-import {script} as script
-from utils.scripts.endings import runScript
-
-script.config.update({config!r})
-script.modelParam.update({modelParam!r})
 
 
 def fail(*_):
     raise ArithmeticError('thrown in')
 
 
-if __name__ == '__main__':
-    signal.signal(signal.SIGUSR1, fail)
-    runScript(script.main)
+signal.signal(signal.SIGUSR1, fail)
 '''
-
-
-def copy_of_project(folder, root, number_of_epochs=EPOCHS, config=()):
-    """A copy of the project for the data in `root`; returns its folder.
-
-    `train{n}.py` and `validate{n}.py` are each task's scripts, the first with another number of
-    epochs and other sizes.
-    """
-    shutil.copytree(os.path.join(PROJECT, 'utils'), os.path.join(folder, 'utils'))
-    for name in os.listdir(PROJECT):
-        if name.endswith('.py'):
-            shutil.copy(os.path.join(PROJECT, name), folder)
-
-    def write(name, text):
-        with open(os.path.join(folder, name), 'w', encoding='utf-8') as f:
-            f.write(text)
-
-    write(os.path.join('utils', 'dataRoot.py'), f'DATA_ROOT = {root!r}\n')
-    for task in TASKS:
-        write(f'train{task}.py', DRIVER.format(
-            script=f'Exercise_Train_task{task}', config=dict(config),
-            modelParam={'numbOfEpochs': number_of_epochs}))
-        write(f'validate{task}.py', DRIVER.format(
-            script=f'Validate_task{task}', config={}, modelParam={}))
-    return folder
 
 
 def make_data(root, images=IMAGES, number_of_words=WORDS):
@@ -107,20 +74,22 @@ def make_data(root, images=IMAGES, number_of_words=WORDS):
 
     captions = [[caption() for _ in range(5)] for _ in range(sum(images))]
     vocabulary = generateVocabulary([wordsOfCaption(text) for texts in captions for text in texts])
-    write_course_folder(root, vocabulary, (
-        ('Train' if number < images[0] else 'Val',
-         {**captionRecord(f'{number:012d}.jpg', texts, vocabulary['wordToToken']),
-          'cnn_features': rng.random((10, 2048), np.float32)})
-        for number, texts in enumerate(captions)))
+    makeFolders(root)
+    writePickle(vocabularyFile(root), vocabulary)
+    for number, texts in enumerate(captions):
+        name = f'{number:012d}'
+        writeImage(root, 'train' if number < images[0] else 'val', name, {
+            **captionRecord(f'{name}.jpg', texts, vocabulary['wordToToken']),
+            'cnn_features': rng.random((10, 2048), np.float32)})
 
 
-def start(folder, task, script='train'):
-    """A script as a process in a session of its own.
+def start(folder, script):
+    """A script, 'train' or 'validate', as a process in a session of its own.
 
     Its attribute `environment` finds all of its processes.
     """
     environment = marked_environment()
-    process = subprocess.Popen([sys.executable, f'{script}{task}.py'], cwd=folder,
+    process = subprocess.Popen([sys.executable, f'{script}.py'], cwd=folder,
                                start_new_session=True, env=environment,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     process.environment = environment
@@ -151,10 +120,10 @@ def result(folder):
     return readJson(os.path.join(run, 'history.json'), None), checkpoint['model_state_dict'], left
 
 
-def finish(folder, task, script='train'):
+def finish(folder, script='train'):
     """Runs to the end; the seconds until `LONGEST_LIFE` epochs were done, or until the end."""
     begin, seconds = time.monotonic(), None
-    process = start(folder, task, script)
+    process = start(folder, script)
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -165,14 +134,14 @@ def finish(folder, task, script='train'):
     return seconds or time.monotonic() - begin
 
 
-def killed(folder, task, way, longest_life, moments, script='train'):
+def killed(folder, script, way, longest_life, moments):
     """Starts a script and ends it at a random moment.
 
     Returns:
         the seconds until all of its processes were gone; None if it came to its end before.
     """
     number, to_all, traces = WAYS[way]
-    process = start(folder, task, script)
+    process = start(folder, script)
     try:
         process.communicate(timeout=moments.uniform(0, longest_life))
         return None
@@ -195,16 +164,20 @@ def killed(folder, task, way, longest_life, moments, script='train'):
 
 def try_task(task, kills, folder, root, moments):
     """Whether a training that is ended again and again becomes what one left alone does."""
-    alone, disturbed = (copy_of_project(os.path.join(folder, f'{name}{task}'), root, config=SMALL)
+    alone, disturbed = (copy_of_project(os.path.join(folder, f'{name}{task}'), root)
                         for name in ('alone', 'disturbed'))
-    lives = {'train': finish(alone, task), 'validate': finish(alone, task, 'validate')}
+    for project in (alone, disturbed):
+        write_driver(project, 'train.py', f'Exercise_Train_task{task}', SMALL, FAIL,
+                     numbOfEpochs=EPOCHS)
+        write_driver(project, 'validate.py', f'Validate_task{task}', first=FAIL)
+    lives = {'train': finish(alone), 'validate': finish(alone, 'validate')}
     reached = 0
     for kill in range(1, kills + 1):
         way = list(WAYS)[kill % len(WAYS)]
         script, project = ('validate', alone) if kill % 4 == 0 else ('train', disturbed)
         seconds = None
         while seconds is None:
-            seconds = killed(project, task, way, lives[script], moments, script)
+            seconds = killed(project, script, way, lives[script], moments)
             if seconds is None and script == 'train':  # it came to its end: a new one
                 shutil.rmtree(os.path.join(disturbed, 'storedModels'))
                 reached = 0
@@ -214,7 +187,7 @@ def try_task(task, kills, folder, root, moments):
             assert last >= reached, f'epoch {reached} was saved, and now there is {last}'
             assert best or not last, 'there is a last checkpoint without a best one'
             reached = last
-    finish(disturbed, task)
+    finish(disturbed)
     (wanted, wanted_weights, _), (history, weights, left) = result(alone), result(disturbed)
     same_weights = all(torch.equal(weights[name], wanted_weights[name]) for name in weights)
     same = history == wanted and same_weights and not left

@@ -21,7 +21,8 @@ import time
 
 import torch
 from benchmark import peak_of_family
-from kills import copy_of_project, make_data, run_folder
+from kills import make_data, run_folder
+from project_copies import copy_of_project
 
 from utils.dataLoader import DataLoaderWrapper
 

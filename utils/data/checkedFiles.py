@@ -5,12 +5,9 @@ the others: it knows where the features lie in a file, and the captions.
 """
 import contextlib
 import os
-import time
-from itertools import chain
 from multiprocessing.pool import ThreadPool
 
 from utils.data.imageFiles import loadImage
-from utils.data.imageLoader import readers
 from utils.files.atomic import writePickle
 from utils.files.errors import UserError
 from utils.files.safePickle import loadPickle
@@ -19,7 +16,6 @@ from utils.processes.progress import progressBar
 FAULTS_NAMED = 3    # of many unusable files
 CHECK = 2           # to be raised when `loadImage` begins to refuse what it read before
 FILES_AT_ONCE = 50  # of a thread
-FILES_TRIED = 100   # before it is known whether the disk keeps more than one thread busy
 
 
 def checkFiles(dataset, modelParam, memory):
@@ -60,11 +56,8 @@ def checkFiles(dataset, modelParam, memory):
 
     faults = []
     if unknown:
-        start = time.perf_counter()
-        tried = list(map(check, unknown[:FILES_TRIED]))
-        seconds = time.perf_counter() - start
-        with ThreadPool(readers(modelParam['numbOfCPUThreadsUsed'], seconds, len(tried))) as pool:
-            found = chain(tried, pool.imap(check, unknown[FILES_TRIED:], FILES_AT_ONCE))
+        with ThreadPool(max(1, modelParam['numbOfCPUThreadsUsed'])) as pool:
+            found = pool.imap(check, unknown, FILES_AT_ONCE)
             for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
                 if isinstance(entry, UserError):
                     faults.append(str(entry))

@@ -3,6 +3,7 @@ import hashlib
 import os
 import sys
 
+from utils.files.atomic import writePickle
 from utils.files.errors import UserError
 from utils.files.project import inProject
 
@@ -37,6 +38,16 @@ def isDemo(data_dir):
     return os.path.normpath(data_dir) == os.path.normpath(DEMO_ROOT)
 
 
+def vocabularyFile(data_dir):
+    """The path of the vocabulary."""
+    return os.path.join(data_dir, 'vocabulary', 'vocabulary.pickle')
+
+
+def featureFolder(data_dir, mode, featurepathstub):
+    """The path of the folder of the features of 'train' or 'val'."""
+    return os.path.join(data_dir, SPLITS[mode] + featurepathstub)
+
+
 def featureNames(folder):
     """The sorted names of a feature folder's files, one per image; none if there is no such folder.
 
@@ -53,13 +64,13 @@ def dataName(data_dir):
     if isDemo(data_dir):
         return 'demo'
     fingerprint = hashlib.sha1()
-    path = os.path.join(data_dir, 'vocabulary', 'vocabulary.pickle')
+    path = vocabularyFile(data_dir)
     if os.path.isfile(path):  # a missing one is reported where it is read
         with open(path, 'rb') as f:
             fingerprint.update(f.read())
     # pooled and unpooled features of the same images are the same data, with the same file names
-    names = {name for split in SPLITS.values() for stub in (POOLED, UNPOOLED)
-             for name in featureNames(os.path.join(data_dir, split + stub))}
+    names = {name for mode in SPLITS for stub in (POOLED, UNPOOLED)
+             for name in featureNames(featureFolder(data_dir, mode, stub))}
     fingerprint.update('\n'.join(sorted(names)).encode('utf-8', 'surrogateescape'))
     return f'{os.path.basename(os.path.realpath(data_dir))}-{fingerprint.hexdigest()[:6]}'
 
@@ -70,7 +81,7 @@ def featureFiles(data_dir, mode, featurepathstub):
     Raises:
         UserError: the folder is missing or empty; the message says what the data folder holds.
     """
-    folder = os.path.join(data_dir, SPLITS[mode] + featurepathstub)
+    folder = featureFolder(data_dir, mode, featurepathstub)
     names = featureNames(folder)
     if not names:
         raise UserError(f'This task needs the features in {folder}, but there are none. '
@@ -81,3 +92,24 @@ def featureFiles(data_dir, mode, featurepathstub):
 def imageFile(data_dir, mode, imgPath):
     """The path of an image of 'train' or 'val'; the file may be missing."""
     return os.path.join(data_dir, IMAGE_FOLDERS[mode], os.path.basename(imgPath))
+
+
+def makeFolders(root):
+    """Makes the folders of a data folder, those that are missing."""
+    features = [SPLITS[mode] + stub for mode in SPLITS for stub in (UNPOOLED, POOLED)]
+    for name in ['vocabulary', *IMAGE_FOLDERS.values(), *features]:
+        os.makedirs(os.path.join(root, name), exist_ok=True)
+
+
+def writeImage(root, mode, name, image):
+    """Writes an image's two files, with features [K, D] and with their maximum [D].
+
+    Args:
+        root: the data folder.
+        mode: 'train' or 'val'.
+        name: the files', without ending.
+        image: dict, what the first file holds.
+    """
+    pooled = {**image, 'cnn_features': image['cnn_features'].max(0)}
+    for stub, record in ((UNPOOLED, image), (POOLED, pooled)):  # pooled last: then both are there
+        writePickle(os.path.join(featureFolder(root, mode, stub), f'{name}.pickle'), record)

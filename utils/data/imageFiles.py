@@ -8,33 +8,31 @@ import numpy as np
 import torch
 
 from utils.data.captionWords import START
-from utils.files.foreign import foreignFile
-from utils.files.regular import openRegular
+from utils.files.foreign import foreignFile, openRegular
 from utils.files.safePickle import RestrictedUnpickler, loadPickle
 
-DETECTIONS = 10         # of an image, in the layout of the course
 FILES_LOOKED_AT = 5     # for the shape of the features
 BYTES_LOOKED_FOR = 1024
 MOST_TOKENS = 1000      # of a caption; people's captions have up to 50 words
 
 
 def shapeOfFeatures(paths, expected):
-    """The most frequent shape of the features among the first files.
+    """The shape of the features in the first file that has them.
 
     Args:
         paths: the files.
-        expected: list, the shape to return where none of them has features of as many
+        expected: list, the shape to return where none of the first has features of as many
             dimensions; `checkFiles` says what is wrong with them.
 
     Returns:
         list, such as [2048] or [10, 2048].
     """
-    shapes = []
     for path in paths[:FILES_LOOKED_AT]:
         with contextlib.suppress(Exception):  # whatever a broken file leads to
-            shapes.append(list(loadPickle(path)['cnn_features'].shape))
-    shapes = [shape for shape in shapes if len(shape) == len(expected) and 0 not in shape]
-    return max(shapes, key=shapes.count, default=expected)
+            shape = list(loadPickle(path)['cnn_features'].shape)
+            if len(shape) == len(expected) and 0 not in shape:
+                return shape
+    return expected
 
 
 def loadImage(path, shape):

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from utils.data.captionWords import captionRecord, wordsOfCaption
-from utils.data.dataFolder import IMAGE_FOLDERS, POOLED, SPLITS, UNPOOLED
-from utils.data.imageFiles import DETECTIONS
+from utils.data.dataFolder import imageFile, makeFolders, vocabularyFile, writeImage
 from utils.demo.scenes import HEIGHT, HORIZON, WIDTH, Scene
 from utils.files.atomic import writePickle
 from utils.generateVocabulary import generateVocabulary
 
 N_TRAIN, N_VAL = 2000, 500
+DETECTIONS = 10                # of an image
 CROP = 32                      # a detection's pixels are brought to CROP × CROP
 N_SHAPE, N_COLOUR = 1536, 512  # feature channels
 THRESHOLD = .4                 # a shape's channel answers from this similarity on
@@ -127,20 +127,13 @@ def _draw(root, n_train, n_val):
     captions = [scene.captions() for scene in scenes]
     vocabulary = generateVocabulary(
         [wordsOfCaption(caption) for of_scene in captions for caption in of_scene])
-    os.makedirs(os.path.join(root, 'vocabulary'))
-    writePickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'), vocabulary)
+    makeFolders(root)
+    writePickle(vocabularyFile(root), vocabulary)
     extractor = FeatureExtractor()
-    for mode, numbers in (('train', range(n_train)), ('val', range(n_train, len(scenes)))):
-        unpooled, pooled, pictures = (os.path.join(root, name) for name in (
-            SPLITS[mode] + UNPOOLED, SPLITS[mode] + POOLED, IMAGE_FOLDERS[mode]))
-        for folder in (unpooled, pooled, pictures):
-            os.makedirs(folder)
-        for number in numbers:
-            name = f'{number:012d}'
-            picture, boxes = scenes[number].draw(), detections(scenes[number])
-            picture.save(os.path.join(pictures, f'{name}.jpg'), quality=88)
-            features = extractor(cropsOf(picture, boxes))
-            record = captionRecord(f'{name}.jpg', captions[number], vocabulary['wordToToken'])
-            for folder, values in ((unpooled, features), (pooled, features.max(0))):
-                writePickle(os.path.join(folder, f'{name}.pickle'),
-                            {'cnn_features': values, **record, 'boxes': boxes})
+    for number, scene in enumerate(scenes):
+        mode, name = 'train' if number < n_train else 'val', f'{number:012d}'
+        picture, boxes = scene.draw(), detections(scene)
+        picture.save(imageFile(root, mode, f'{name}.jpg'), quality=88)
+        record = captionRecord(f'{name}.jpg', captions[number], vocabulary['wordToToken'])
+        writeImage(root, mode, name, {'cnn_features': extractor(cropsOf(picture, boxes)), **record,
+                                      'boxes': boxes})

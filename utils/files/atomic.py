@@ -46,8 +46,9 @@ def removePartialFiles(folder):
     Checkpoints go at once, as no other process writes them; other files when an hour old.
     """
     for path in glob.glob(os.path.join(glob.escape(folder), f'{PARTIAL}*')):
-        if path.endswith('.pt') or os.path.getmtime(path) < time.time() - 3600:
-            os.remove(path)
+        with contextlib.suppress(FileNotFoundError):  # it is complete by now
+            if path.endswith('.pt') or os.path.getmtime(path) < time.time() - 3600:
+                os.remove(path)
 
 
 def writeJson(path, value):

@@ -1,11 +1,13 @@
 """Files that others have written: whatever is wrong with one ends in a sentence with its name."""
 import contextlib
+import errno
 import io
 import json
+import os
 import re
+import stat
 
 from utils.files.errors import UserError
-from utils.files.regular import openRegular
 
 
 @contextlib.contextmanager
@@ -34,6 +36,17 @@ def faultIn(error):
 def printable(text):
     """The text with spaces for what steers a terminal or cannot be encoded."""
     return re.sub('[\0-\x1f\x7f-\x9f\ud800-\udfff]', ' ', text)
+
+
+def openRegular(path):
+    """The file `path`, open for reading bytes.
+
+    Raises:
+        OSError: it cannot be opened, or it is a pipe or a device, which may have no end.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, 'it is no regular file', path)
+    return open(path, 'rb')
 
 
 def jsonIn(path):

@@ -103,17 +103,13 @@ class CaptionRewards:
         counts[:, known % (self.vocabulary_size + 2) == END + 1] = 0     # no end tokens
         words = (counts @ of_order)[:, 0]
         common = np.minimum(counts[:S, None], counts[S:]) @ of_order     # [S, R, n]
-        meteor = _meteor(common[:, :, 0], common[:, :, 1], words[:S, None], words[S:])
+        matches, bigrams = common[:, :, 0], common[:, :, 1]
+        precision = matches / np.maximum(words[:S, None], 1)
+        recall = matches / np.maximum(words[S:], 1)
+        mean = precision * recall / np.maximum(ALPHA * precision + (1 - ALPHA) * recall, 1e-12)
+        chunks = np.maximum(matches - bigrams, 1) / np.maximum(matches, 1)
+        meteor = mean * (1 - GAMMA * chunks ** BETA)                     # [S, R]
         return cider, meteor.max(1)
-
-
-def _meteor(matches, bigrams, words, reference_words):
-    """METEOR from the numbers of matched words and bigrams, and of both captions' words."""
-    precision = matches / np.maximum(words, 1)
-    recall = matches / np.maximum(reference_words, 1)
-    mean = precision * recall / np.maximum(ALPHA * precision + (1 - ALPHA) * recall, 1e-12)
-    chunks = np.maximum(matches - bigrams, 1) / np.maximum(matches, 1)
-    return mean * (1 - GAMMA * chunks ** BETA)
 
 
 def learnedWords(dataset, captions):

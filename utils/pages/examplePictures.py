@@ -12,7 +12,6 @@ from utils.pages.figures import plotFolder, saveFigure
 EXAMPLES = 5
 LINES = 6  # that stand below a caption, at most
 CAPTION_LETTERS, LINE_LETTERS = 50, 68  # in a line
-WIDTH, HEIGHT = 9, 2.1  # of an example, in inches
 
 
 def plotImagesAndCaptions(model, modelParam, config, dataLoader):
@@ -42,7 +41,7 @@ def examplesFigure(examples):
             and lines that stand below that, cut where they are longer than the figure is wide.
     """
     examples = list(examples)
-    figure = Figure(figsize=(WIDTH, HEIGHT * len(examples)), layout='constrained')
+    figure = Figure(figsize=(9, 2.1 * len(examples)), layout='constrained')
     rows = figure.subplots(len(examples), 2, width_ratios=[3, 6], squeeze=False)
     for (left, right), (picture, caption, lines) in zip(rows, examples):
         left.axis('off')

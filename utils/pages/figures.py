@@ -1,17 +1,13 @@
 """Figures, which need no display, and the folder of a run's plots and pages."""
-import contextlib
 import io
 
-from utils.files.atomic import removePartialFiles, writeAtomically
+from utils.files.atomic import writeAtomically
 from utils.files.project import runFolder
 
 
 def plotFolder(modelParam):
-    """The folder of a run's plots and pages, made when missing, freed of unfinished files."""
-    folder = runFolder(modelParam, 'img_dir')
-    with contextlib.suppress(FileNotFoundError):  # another script removes the same
-        removePartialFiles(folder)
-    return folder
+    """The folder of a run's plots and pages, made when missing."""
+    return runFolder(modelParam, 'img_dir')
 
 
 def saveFigure(figure, path):

