@@ -1,69 +1,114 @@
-"""Data folders from photos and captions: what is in them, what is left out, going on."""
+"""The course's layout from published files: forms of features, what is left out, going on."""
+import base64
+import json
 import os
 import pathlib
 import runpy
+import subprocess
 import sys
+import tracemalloc
 
-import filelock
 import numpy as np
 import pytest
-from PIL import Image
-from test_caption_forms import CAPTIONS, write_flickr8k, write_karpathy_images
-from test_photo_features import MeanColours
 
 from utils import buildCourseLayout as script
-from utils.buildCourseLayout import buildCourseLayout
+from utils.buildCourseLayout import bestRegions, buildCourseLayout
 from utils.data import dataFolder
+from utils.data.regionFeatures import readFeatures
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.atomic import readJson
 from utils.files.errors import UserError
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadPickle
-from utils.generateVocabulary import loadVocabulary
+from utils.scripts.endings import runScript
 
-COLOURS = {name: (50 * number, 10 + 20 * number, 200 - 30 * number)
-           for number, name in enumerate(CAPTIONS)}
+CAPTIONS = {'train': {9: ['A red house. ', 'a house'], 25: ['a boat', 'one boat'],
+                      139: ['Two dogs run.', 'dogs', 'A pair\nof .']},
+            'val': {581929: ['A zebra runs.', 'two zebras'], 30: ['the red boat', 'a boat']}}
+NAMES = {image_id: f'{image_id:012d}' for ids in CAPTIONS.values() for image_id in ids}
+PUBLISHED = 'image_id image_w image_h num_boxes boxes features'
+LXMERT = ('img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes '
+          'features')
 
 
-def save(path, colour=(9, 9, 9), size=(9, 9)):
-    os.makedirs(os.path.dirname(str(path)), exist_ok=True)
-    Image.new('RGB', size, colour).save(str(path))
+def detections(image_id):
+    """Features of 12 boxes, the boxes, and scores in no order."""
+    rng = np.random.default_rng(image_id)
+    boxes = rng.uniform(1, 200, (12, 2, 2)).cumsum(1).reshape(12, 4).astype(np.float32)
+    return (rng.random((12, 2048), dtype=np.float32), boxes,
+            rng.permutation(12).astype(np.float32) / 12)
+
+
+@pytest.fixture
+def captions(tmp_path):
+    return captions_folder(tmp_path, CAPTIONS)
+
+
+def captions_folder(tmp_path, captions):
+    """A folder of COCO's captions."""
+    folder = tmp_path / 'annotations'
+    folder.mkdir(exist_ok=True)
+    for mode, group in captions.items():
+        names = {key: NAMES.get(key, key) for key in group}
+        (folder / f'captions_{mode}2017.json').write_text(json.dumps({
+            'images': [{'id': key, 'file_name': f'{name}.jpg'} for key, name in names.items()],
+            'annotations': [{'image_id': key, 'caption': caption}
+                            for key in group for caption in group[key]]}))
+    return str(folder)
+
+
+def tsv_line(image_id, columns=PUBLISHED, **changed):
+    features, boxes, scores = detections(image_id)
+    row = {'image_id': image_id, 'img_id': f'COCO_val2014_{image_id:012d}', 'num_boxes': 12,
+           'features': features, 'boxes': boxes, 'objects_conf': scores, **changed}
+    for key, value in row.items():
+        if isinstance(value, np.ndarray):
+            row[key] = base64.b64encode(value.tobytes()).decode()
+    return '\t'.join(str(row.get(column, 640)) for column in columns.split()) + '\n'
+
+
+def write_tsv(folder, ids=NAMES, columns=PUBLISHED):
+    path = folder / 'trainval_resnet101.tsv.0'
+    path.write_text(''.join(tsv_line(image_id, columns) for image_id in ids))
+    return path
+
+
+def write_folder_of_tsv(folder):
+    return write_tsv(folder, columns=LXMERT).parent
+
+
+def write_npz(name, **keys):
+    def write(folder):
+        for image_id in NAMES:
+            features, boxes, scores = detections(image_id)
+            values = {'features': features, 'turned': features.T, 'boxes': boxes, 'scores': scores}
+            arrays = {key: values[value] for key, value in keys.items()}
+            np.savez(str(folder / name.format(image_id)), **arrays)
+        return folder
+
+    return write
+
+
+def write_npy(folder):
+    for image_id in NAMES:
+        np.save(str(folder / f'{image_id}.jpg.npy'), detections(image_id)[0])
+    return folder
+
+
+FORMS = {  # name → (writer, whether the form has boxes, scores)
+    'TSV as published': (write_tsv, True, False),
+    'folder of TSV with scores': (write_folder_of_tsv, True, True),
+    'npz': (write_npz('{}.npz', feat='features', bbox='boxes', objects_conf='scores'), True, True),
+    'npz turned': (write_npz('COCO_train2014_{:012d}.jpg.npz', x='turned'), False, False),
+    'npy': (write_npy, False, False),
+}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Flickr8k's captions and lists of four photos, and these."""
-    folder = tmp_path / 'download'
+    folder = tmp_path / 'features'
     folder.mkdir()
-    write_flickr8k(folder)
-    for number, (name, colour) in enumerate(COLOURS.items()):
-        save(folder / 'Images' / name, colour, (30 + number, 20))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def without_network(monkeypatch):
-    monkeypatch.setattr(script, 'PhotoFeatures', lambda device: MeanColours())
-
-
-def build(captions, folder, **settings):
-    out = str(folder.parent / 'out')
-    captions = captions if isinstance(captions, list) else [captions]
-    buildCourseLayout(list(map(str, captions)), [str(folder)], out, **settings)
-    return out
-
-
-def table_of(folder, text):
-    """The path of a table of captions, which lies apart from the lists in the folder."""
-    path = folder.parent / 'tables' / 'own.csv'
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def build_again(folder, out):
-    os.rename(out, f'{out}.partial')
-    return build(folder, folder)
 
 
 def image(out, name, stub=''):
@@ -72,135 +117,135 @@ def image(out, name, stub=''):
     return loadPickle(str(path))
 
 
+def build(captions, features, tmp_path, **settings):
+    out = str(tmp_path / 'out')
+    captions = [captions] if isinstance(captions, str) else captions
+    buildCourseLayout(captions, list(map(str, features)), out, **settings)
+    return out
+
+
 def skipped_in(out):
-    return readJson(os.path.join(out, 'skipped.json'), None)
+    with open(os.path.join(out, 'skipped.json')) as f:
+        return json.load(f)
 
 
-def about(out):
-    with open(os.path.join(out, 'about.txt')) as f:
-        return f.read()
+@pytest.mark.parametrize('form', FORMS)
+def test_every_form(form, captions, folder, tmp_path):
+    write, has_boxes, has_scores = FORMS[form]
+    out = build(captions, [write(folder)], tmp_path)
+    assert skipped_in(out) == {}
+    for image_id, name in NAMES.items():
+        features, boxes, scores = detections(image_id)
+        best = np.argsort(-scores)[:10] if has_scores else range(10)
+        unpooled, pooled = (image(out, name, stub) for stub in ('', 'max'))
+        np.testing.assert_array_equal(unpooled['cnn_features'], features[best])
+        np.testing.assert_array_equal(pooled['cnn_features'], features[best].max(0))
+        assert unpooled['cnn_features'].dtype == pooled['cnn_features'].dtype == np.float32
+        for record in (unpooled, pooled):
+            assert ('boxes' in record) == has_boxes
+            if has_boxes:
+                np.testing.assert_array_equal(record['boxes'], boxes[best])
 
 
-def test_a_data_folder_is_read_by_the_loader(folder, capsys, config, model_param):
-    save(folder / 'other' / '3_c.jpg')  # the first one is taken
-    out = build(folder, folder)
-    training = np.array([COLOURS['1_a.jpg'], COLOURS['2_b.jpg']])
-    for name, split in (('1_a', 'train'), ('3_c', 'val')):
-        unpooled, pooled = image(out, name), image(out, name, 'max')
-        expected = (COLOURS[f'{name}.jpg'] - training.mean(0)) / training.std(0)
-        np.testing.assert_allclose(unpooled['cnn_features'][:, [0, 700, 1400]],
-                                   np.tile(expected, (10, 1)), atol=.2)
-        np.testing.assert_array_equal(unpooled['cnn_features'].max(0), pooled['cnn_features'])
-        with Image.open(os.path.join(out, f'{split}2017', f'{name}.jpg')) as photo:
-            assert unpooled['boxes'][0].tolist() == [0, 0, *photo.size]
-    for stub, shape in (('', (2, 10, 2048)), ('max', (2, 2048))):
+@pytest.mark.parametrize('regions', [3, 10, 36])
+def test_what_is_built_is_read(regions, captions, tmp_path, config, model_param):
+    out = build(captions, [write_tsv(tmp_path)], tmp_path, regions=regions)
+    chosen = np.resize(np.arange(min(regions, 12)), regions)  # without scores the first ones
+    for stub, shape in (('', (regions, 2048)), ('max', (2048,))):
         stub = f'detectron2_lim10{stub}features'
         loader = DataLoaderWrapper({**config, 'featurepathstub': stub},
                                    {**model_param, 'data_dir': out})
-        loader.checkFiles()
-        batch, = loader.myDataDicts['train']
-        assert batch['cnn_features'].shape == shape and batch['boxes'][0].shape == (10, 4)
+        for mode, ids in CAPTIONS.items():
+            batch, = loader.myDataDicts[mode]
+            assert batch['cnn_features'].shape == (len(ids), *shape)
+            assert {int(path[:-4]) for path in batch['imgPaths']} == set(ids)
+            for name, boxes in zip(batch['imgPaths'], batch['boxes']):
+                np.testing.assert_array_equal(boxes, detections(int(name[:-4]))[1][chosen])
+
+
+def test_fewer_boxes_are_repeated_the_likeliest_first():
+    features, boxes, scores = (values[:4] for values in detections(1))
+    order = np.argsort(-scores).tolist()
+    chosen, chosen_boxes = bestRegions(features, boxes, scores, 10)
+    np.testing.assert_array_equal(chosen, features[order + order + order[:2]])
+    np.testing.assert_array_equal(chosen_boxes, boxes[order + order + order[:2]])
+
+
+def test_boxes_that_are_not_in_pixels_are_left_out():
+    features, boxes, _ = detections(1)
+    assert bestRegions(features, boxes, None, 10)[1] is not None
+    for other in (boxes / 400, boxes[:, [2, 3, 0, 1]], boxes * np.nan, boxes * np.inf, boxes[:11],
+                  boxes.T, None):
+        assert bestRegions(features, other, None, 10)[1] is None
+
+
+def test_what_is_left_out_is_said(captions, tmp_path, capsys):
+    lines = [tsv_line(9, features=detections(9)[0] * np.nan), tsv_line(77), tsv_line(30),
+             'nobody' + '\t1' * 5 + '\n', tsv_line(25), tsv_line(25, num_boxes=6),
+             tsv_line(139)[:50] + '\n']
+    (tmp_path / 'some.tsv').write_text(''.join(lines))
+    out = build(captions, [tmp_path / 'some.tsv'], tmp_path)
+    reasons = {name: reason for reason, names in skipped_in(out).items() for name in names}
+    assert reasons.pop('000000581929.jpg') == 'no features'
+    assert 'not finite' in reasons.pop('000000000009.jpg')
+    assert 'cannot be used' in reasons.pop('000000000139.jpg') and not reasons
     printed = capsys.readouterr().out
-    assert 'photos, by EfficientNet-Lite2' in printed and about(out) in printed
-
-
-def test_the_photo_that_is_named_is_taken(folder):
-    """Of several whose names differ in folder or ending."""
-    captions = table_of(folder, 'dogs/1_a.jpg,a dog\n2_b.png,a cat\n')
-    for name in ('dogs/1_a.jpg', '2_b.png'):
-        save(folder / name)
-    out = build(captions, folder)
-    links = [os.readlink(str(path)) for path in sorted(pathlib.Path(out).glob('*2017/*'))]
-    assert sorted(links) == [str(folder / '2_b.png'), str(folder / 'dogs' / '1_a.jpg')]
-
-
-def test_names_lead_nowhere_else(folder):
-    out = build(table_of(folder, '../../1_a.jpg,a dog\n/etc/2_b.jpg,a dog\n'), folder)
-    for name in ('1_a', '2_b'):
-        assert image(out, name)['imgPath'] == f'{name}.jpg'
-
-
-def test_coco_photos_and_captions_of_another_year(folder):
-    captions = write_karpathy_images(folder, {
-        f'COCO_val2014_000000000{image_id}.jpg': (split, ['A dog'])
-        for image_id, split in ((139, 'train'), (200, 'val'))})
-    for name in ('000000000139.jpg', 'IMG_139.jpg', '000000000200.jpg'):
-        save(folder / 'val2017' / name)  # splits of their own
-    name = 'COCO_val2014_000000000139'
-    out = build(captions, folder)
-    assert image(out, name)['imgPath'] == f'{name}.jpg'
-    link = os.readlink(os.path.join(out, 'train2017', f'{name}.jpg'))
-    assert link == str(folder / 'val2017' / '000000000139.jpg')
-
-
-def test_what_is_left_out_is_said_and_may_be_replaced(folder, monkeypatch, capsys):
-    """Where the system allows no links, all goes well without."""
-    def refuse(*paths):
-        raise OSError('a privilege is not held')
-
-    monkeypatch.setattr(os, 'symlink', refuse)
-    (folder / 'Images' / '1_a.jpg').write_bytes(b'no photo')
-    save(folder / 'mine.jpg')
-    out = build(folder, folder)
-    (reason, names), = skipped_in(out).items()
-    assert reason.startswith('no photo of a known kind') and names == ['1_a.jpg']
-    assert os.listdir(os.path.join(out, 'train2017')) == [] and image(out, '2_b')
-    printed = capsys.readouterr().out
-    for line in ('train: 1 of 2 images', 'val: 1 of 1 images', '2 photos have no captions for',
-                 'Left out, no photo of a known kind'):
+    for line in ('train: 1 of 3 images', 'val: 1 of 2 images', '2 features have no captions for',
+                 'Left out, no features: 1, such as 000000581929.jpg.'):
         assert line in printed
-    save(folder / 'Images' / '1_a.jpg')
-    assert skipped_in(build_again(folder, out)) == {}
+    with open(os.path.join(out, 'about.txt')) as f:
+        assert f.read() in printed
+    np.testing.assert_array_equal(image(out, NAMES[25])['cnn_features'], detections(25)[0][:10])
 
 
-def test_features_are_made_of_wanted_photos_alone_and_once(folder, monkeypatch):
-    seen = []
-
-    def noting(maker, paths, *others, features=script.featuresOfPhotos):
-        seen.append([os.path.basename(path) for path in paths])
-        return features(maker, paths, *others)
-
-    monkeypatch.setattr(script, 'featuresOfPhotos', noting)
-    out = build(folder, folder)
-    before = image(out, '2_b')['cnn_features']
-    os.remove(f'{out}/Train2017_detectron2_lim10maxfeatures/2_b.pickle')
-    build_again(folder, out)
-    assert seen == [['1_a.jpg', '2_b.jpg', '3_c.jpg'], ['2_b.jpg']]  # never 4_d, of the test split
-    np.testing.assert_array_equal(image(out, '2_b')['cnn_features'], before)  # by one standard
+@pytest.mark.parametrize('features, scores, reason', [
+    (np.zeros((12, 1024)), None, r'of the shape \[12, 1024\] instead of \[K, 2048\]'),
+    (np.zeros((0, 2048)), None, r'of the shape \[0, 2048\]'),
+    (np.float32(3), None, r'of the shape \[\]'),
+    (np.ones((12, 2048), complex), None, 'complex'),
+    (np.zeros((3, 2048)), np.zeros(2), 'cannot reshape')])
+def test_features_of_an_image_that_cannot_be_used(features, scores, reason):
+    with pytest.raises((ValueError, TypeError), match=reason):
+        bestRegions(features, None, scores, 10)
 
 
-def test_rare_words_are_unknown_and_marks_are_no_words(folder):
-    with open(str(folder / 'Flickr8k.token.txt'), 'a') as f:
-        f.write('2_b.jpg#1\teeee A Ssss cat\n')
-    out = build(folder, folder, minimumCount=2)
-    vocabulary = loadVocabulary(out)
-    assert vocabulary['vocabulary'] == ['eeee', 'ssss', 'UNK', 'a', 'red', 'dog', 'cat']
-    assert vocabulary['sentenceLen'].tolist() == [3, 3, 3, 2]
-    assert image(out, '1_a')['captionsAsTokens'] == [[1, 3, 4, 5, 0], [1, 3, 5, 4, 0]]
-    assert image(out, '2_b')['captionsAsTokens'] == [[1, 3, 6, 2, 0], [1, 3, 6, 0]]
+@pytest.mark.parametrize('arrays, reason', [
+    ({'boxes': np.zeros((3, 4))}, 'none of features, feat, x, arr_0 among boxes'),
+    ({'feat': np.array([print], dtype=object)}, 'Object arrays cannot be loaded'),
+    ({}, 'BadZipFile')])
+def test_a_file_that_cannot_be_used(arrays, reason, captions, folder, tmp_path):
+    write_npz('{}.npz', feat='features')(folder)
+    np.savez(str(folder / '9.npz'), **arrays)
+    if not arrays:
+        os.truncate(str(folder / '9.npz'), 5)
+    (why, names), = skipped_in(build(captions, [folder], tmp_path)).items()
+    assert reason in why and names == ['000000000009.jpg']
 
 
-def test_a_stopped_run_goes_on(folder, tmp_path, monkeypatch):
-    out, at_once = tmp_path / 'out', tmp_path / 'at once'
-    buildCourseLayout([str(folder)], [str(folder)], str(at_once), script.MINIMUM_COUNT)
-    for name, path in (('CAPTIONS', folder), ('PHOTOS', folder), ('OUT', out)):
+@pytest.mark.parametrize('fault, sentence', [
+    (KeyboardInterrupt(), 'Stopped. What is finished is kept'),
+    (OSError(28, 'No space left on device'), 'disk is full.* What is finished')])
+def test_a_stopped_run_goes_on(fault, sentence, captions, tmp_path, monkeypatch):
+    features, out, at_once = write_tsv(tmp_path), tmp_path / 'out', tmp_path / 'at once'
+    buildCourseLayout([captions], [str(features)], str(at_once), script.MINIMUM_COUNT)
+    for name, path in (('CAPTIONS', captions), ('FEATURES', features), ('OUT', out)):
         monkeypatch.setattr(script, name, str(path))
     calls = []
 
     def stopping(path, value, write=dataFolder.writePickle):
         calls.append(path)
-        if len(calls) == 4:  # an image and half of the second are written
+        if len(calls) == 6:  # two images and half of the third are written
             half = os.path.join(os.path.dirname(path), 'partial_' + os.path.basename(path))
             with open(half, 'wb') as f:
                 f.write(b'half a fi')  # as a kill leaves it
-            raise KeyboardInterrupt
+            raise fault
         write(path, value)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match=sentence):
         patch.setattr(dataFolder, 'writePickle', stopping)
-        script.main()
+        runScript(script.main)
     assert not out.exists()
-    first = 'Train2017_detectron2_lim10maxfeatures/1_a.pickle'
+    first = 'Train2017_detectron2_lim10maxfeatures/000000000009.pickle'
     written = (tmp_path / 'out.partial' / first).stat().st_mtime_ns
     script.main()
     assert (out / first).stat().st_mtime_ns == written and not (tmp_path / 'out.partial').exists()
@@ -213,78 +258,185 @@ def contents(root):
             for path in root.glob('**/*') if path.is_file()}
 
 
-def test_nothing_is_overwritten_nor_mixed(folder):
-    out = build(folder, folder)
+def test_nothing_is_overwritten_nor_mixed(captions, tmp_path):
+    features = [write_tsv(tmp_path)]
+    out = build(captions, features, tmp_path)
     with pytest.raises(UserError, match='exists already'):
-        build(folder, folder)
+        build(captions, features, tmp_path)
     os.rename(out, out + '.partial')
-    with pytest.raises(UserError, match='begun with other MINIMUM_COUNT[.] Set that back'):
-        build(folder, folder, minimumCount=2)
-    with open(str(folder / 'Flickr8k.token.txt'), 'a') as f:
-        f.write('2_b.jpg#1\tanother caption\n')
+    for settings, changed in (({'regions': 36}, 'REGIONS'), ({'minimumCount': 2}, 'MINIMUM_COUNT')):
+        with pytest.raises(UserError, match=f'begun with other {changed}[.] Set that back'):
+            build(captions, features, tmp_path, **settings)
+    captions_folder(tmp_path, {'val': {30: ['another caption']}})
     with pytest.raises(UserError, match='begun with other captions[.]'):
-        build(folder, folder)
+        build(captions, features, tmp_path)
+    captions_folder(tmp_path, CAPTIONS)
+    build(captions, features, tmp_path)
 
 
-def test_several_sources_become_one_folder(folder):
+def test_features_of_another_network_are_not_mixed(captions, folder, tmp_path):
+    out = build(captions, [write_npy(folder)], tmp_path)
+    os.rename(out, out + '.partial')
+    os.remove(next(pathlib.Path(out + '.partial').glob(f'*max*/{NAMES[9]}.pickle')))
+    (tmp_path / 'a.tsv').write_text(tsv_line(9, features=detections(1)[0]))
+    with pytest.raises(UserError, match='begun with other FEATURES[.]'):
+        build(captions, [tmp_path], tmp_path)
+    build(captions, [folder, tmp_path], tmp_path)
+    os.rename(out, out + '.partial')
+    np.save(str(folder / '30.jpg.npy'), detections(1)[0])
+    with pytest.raises(UserError, match='begun with other FEATURES[.]'):
+        build(captions, [folder], tmp_path)
+
+
+def test_several_sources_become_one_folder(captions, folder, tmp_path):
     """With one vocabulary; a photo that two of them have is refused."""
-    table = table_of(folder, ''.join(f'own{number}.jpg,a zebra {number}\n'
-                                     for number in range(20)))
+    table = tmp_path / 'own.csv'
+    table.write_text(''.join(f'own{number}.jpg,a zebra {number}\n' for number in range(20)))
+    write_npy(folder)
     for number in range(20):
-        save(folder / 'own' / f'own{number}.jpg')
-    out = build([folder, table], folder)
-    assert {'zebra', 'red'} <= set(loadVocabulary(out)['wordToToken'])
-    assert f'{table}, 2 of 20 photos drawn for validation' in about(out)
-    assert f'{folder}/Flickr8k.token.txt, official lists' in about(out) and skipped_in(out) == {}
+        np.save(str(folder / f'own{number}.npy'), detections(number)[0])
+    out = build([captions, str(table)], [folder], tmp_path)
+    vocabulary = loadPickle(os.path.join(out, 'vocabulary', 'vocabulary.pickle'))
+    assert {'zebra', 'boat'} <= set(vocabulary['wordToToken'])
+    with open(os.path.join(out, 'about.txt')) as f:
+        about = f.read()
+    assert f'{table}, 2 of 20 photos drawn for validation' in about and "COCO's captions" in about
+    assert readJson(os.path.join(out, 'skipped.json'), None) == {}
     assert len(list(pathlib.Path(out).glob('Train*max*/own*'))) == 18
-    table_of(folder, '1_a.jpg,a zebra\nb.jpg,a cat\n')
+    table.write_text(f'{NAMES[9]}.jpg,a zebra\nb.jpg,a cat\n')
     with pytest.raises(UserError, match='own.csv cannot be used: .* count as the same photo'):
-        build([folder, table], folder / 'own')
+        build([captions, str(table)], [folder], tmp_path / 'other')
 
 
-def test_one_split_alone_is_kept_until_the_other_comes(folder):
-    (folder / 'Images' / '3_c.jpg').rename(folder / 'Images' / 'later')
-    with pytest.raises(UserError, match='no usable photos of val images'):
-        build(folder, folder)
-    (folder / 'Images' / 'later').rename(folder / 'Images' / '3_c.jpg')
-    out = build(folder, folder)
-    assert all(image(out, name) for name in ('1_a', '2_b', '3_c'))
+def test_a_broken_file_may_be_replaced(captions, folder, tmp_path):
+    features = write_npy(folder)
+    whole = (folder / '30.jpg.npy').read_bytes()
+    (folder / '30.jpg.npy').write_bytes(whole[:-9])
+    out = build(captions, [features], tmp_path)
+    assert '30.jpg' in str(readJson(os.path.join(out, 'skipped.json'), None))
+    os.rename(out, out + '.partial')
+    (folder / '30.jpg.npy').write_bytes(whole)
+    build(captions, [features], tmp_path)
+    assert readJson(os.path.join(out, 'skipped.json'), None) == {}
+
+
+def test_one_split_alone_is_kept_until_the_other_comes(captions, folder, tmp_path):
+    features = [write_tsv(tmp_path, CAPTIONS['train'])]
+    with pytest.raises(UserError, match='no usable features of val images'):
+        build(captions, features, tmp_path)
+    out = build(captions, [*features, write_tsv(folder, CAPTIONS['val'])], tmp_path)
+    assert all(image(out, name) for name in NAMES.values())
+
+
+def test_what_training_would_refuse_is_left_out(captions, tmp_path, config, model_param):
+    """By name, and the rest is trained on."""
+    lines = [tsv_line(1).replace('1', str(name), 1)
+             for name in (*NAMES, '.a', 'b' * 250, 'c\0', 'd')]
+    (tmp_path / 'a.tsv').write_text(''.join(lines))
+    odd = {'.a.jpg': ['a dog'], 'b' * 250 + '.jpg': ['a dog'], 'c\0.jpg': ['a dog'],
+           'd.jpg': ['a ' * 999], '\ud800.jpg': ['a dog']}
+    images = [{'filename': f'{name}.jpg', 'split': mode, 'sentences': [{'raw': 'A dog'}]}
+              for mode, ids in CAPTIONS.items() for name in ids]
+    images += [{'filename': name, 'split': 'train', 'sentences': [{'raw': texts[0]}]}
+               for name, texts in odd.items()]
+    images[0]['sentences'] = [{'raw': '.'}, {'raw': ' '}]
+    (tmp_path / 'dataset_coco.json').write_text(json.dumps({'images': images}))
+    out = build(str(tmp_path / 'dataset_coco.json'), [tmp_path / 'a.tsv'], tmp_path)
+    assert {name for names in skipped_in(out).values() for name in names} == {
+        images[0]['filename'], *odd} - {'\ud800.jpg'} | {'?.jpg'}
+    for stub in ('', 'max'):
+        loader = DataLoaderWrapper({**config, 'featurepathstub': f'detectron2_lim10{stub}features'},
+                                   {**model_param, 'data_dir': out})
+        loader.checkFiles()
+        assert [len(loader.myDataDicts[mode].dataset) for mode in CAPTIONS] == [2, 2]
+
+
+def test_validation_captions_without_words_are_refused(tmp_path):
+    """Scores cannot be had from them."""
+    captions = captions_folder(tmp_path, {'train': CAPTIONS['train'], 'val': {30: ['.', '']}})
+    with pytest.raises(UserError, match='no usable features of val images'):
+        build(captions, [write_tsv(tmp_path)], tmp_path)
 
 
 @pytest.mark.parametrize('block', [
-    lambda out: os.symlink('nowhere', out), lambda out: open(out + '.partial', 'w').close()])
-def test_a_place_that_cannot_be_written_is_named_at_once(block, folder, tmp_path):
+    lambda out: os.symlink('nowhere', out), lambda out: open(out, 'w').close(),
+    lambda out: os.symlink('nowhere', out + '.partial'),
+    lambda out: open(out + '.partial', 'w').close(),
+    lambda out: os.makedirs(out + '.partial/madeOf.json')])
+def test_a_place_that_cannot_be_written_is_named_at_once(block, captions, tmp_path):
     block(str(tmp_path / 'out'))
-    with pytest.raises(UserError, match='out(.partial)? (exists|cannot be used)'):
-        build(folder, folder)
+    with pytest.raises(UserError, match='out(.partial(/madeOf.json)?)? (exists|cannot be used)'):
+        build(captions, [write_tsv(tmp_path)], tmp_path)
 
 
-def test_two_builds_of_one_folder(folder, tmp_path):
+def test_two_builds_of_one_folder(captions, tmp_path, monkeypatch):
+    code = ('import sys; from utils.files.runLock import lockFolder\n'
+            'lockFolder(sys.argv[1]); print(flush=True); sys.stdin.read()')
     (tmp_path / 'out.partial').mkdir()
-    with filelock.FileLock(str(tmp_path / 'out.partial' / 'lock')), \
-            pytest.raises(UserError, match='Another run works in .*out.partial.* another OUT'):
-        build(folder, folder)
+    with subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'out.partial')], cwd=PROJECT,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match='Another run works in .*out.partial.* another OUT'):
+            build(captions, [write_tsv(tmp_path)], tmp_path)
+        other.stdin.close()
+    build(captions, [write_tsv(tmp_path)], tmp_path)
 
 
-def test_names_of_folders_steer_no_terminal(folder, capsys):
-    odd = folder.parent / 'red \x1b[31m\udce5'
-    folder.rename(odd)
-    build(odd, odd)
+def test_names_of_features_steer_no_terminal(captions, tmp_path, capsys):
+    features = write_tsv(tmp_path)
+    folder = tmp_path / 'red \x1b[31m\udce5'
+    folder.mkdir()
+    os.rename(features, folder / 'a.tsv')
+    build(captions, [folder], tmp_path)
     printed = capsys.readouterr().out
     assert 'red  [31m ' in printed and '\x1b' not in printed and printed.encode()
 
 
-def test_photos_of_other_captions_and_links_that_lead_nowhere(folder, tmp_path):
-    save(tmp_path / 'other' / 'mine.jpg')
-    (tmp_path / 'other' / '1_a.jpg').symlink_to('nowhere')
-    with pytest.raises(UserError, match='no photos with the name of a training image that can be'):
-        build(folder, tmp_path / 'other')
+def test_a_tsv_is_streamed(tmp_path):
+    path = write_tsv(tmp_path, range(60))  # 8 MB
+    tracemalloc.start()
+    try:
+        assert sum(len(read()[0]) for _, read in readFeatures([str(path)])) == 60 * 12
+        assert tracemalloc.get_traced_memory()[1] < 2e6
+    finally:
+        tracemalloc.stop()
+
+
+def write_text(name, text):
+    def write(folder):
+        (folder / name).write_text(text)
+        return folder / name
+
+    return write
+
+
+def make_fifo(path):
+    """A pipe, which nobody ever writes to."""
+    if not hasattr(os, 'mkfifo'):
+        pytest.skip('the system has no named pipes')
+    os.mkfifo(str(path))
+
+
+def write_fifo(folder):
+    make_fifo(folder / 'a.npy')
+    return folder
+
+
+@pytest.mark.parametrize('write, sentence', [
+    (write_text('a.tsv', '1\t2\t3\n'), 'a.tsv cannot be used: .*3 columns .* known are 6, 10'),
+    (write_text('a.lmdb', ''), 'no photos or features at .*a.lmdb; .* Set FEATURES'),
+    (lambda folder: folder / 'missing', 'no photos or features at .*missing; .* Set FEATURES'),
+    (write_fifo, 'no photos or features at .*features; .* Set FEATURES'),
+])
+def test_features_that_cannot_be_used(write, sentence, captions, folder, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        build(captions, [write(folder)], tmp_path)
 
 
 def test_the_script_started_elsewhere_ends_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', ['the folder of the script', *sys.path])
     monkeypatch.setattr(sys, 'argv', ['without parameters'])
-    with pytest.raises(SystemExit, match='no photos in .*images. Set PHOTOS at the top'):
+    with pytest.raises(SystemExit, match='no photos or features at .*features; .* Set FEATURES'):
         runpy.run_path(os.path.join(PROJECT, 'utils', 'buildCourseLayout.py'), run_name='__main__')
     assert sys.path[0] == PROJECT

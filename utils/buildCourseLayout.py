@@ -1,24 +1,29 @@
-"""Builds a data folder in the course's layout from photos and captions.
+"""Builds a data folder in the course's layout from captions, and photos or features of regions.
 
     python utils/buildCourseLayout.py
 
 Set the constants below first; paths may be relative to the project's folder. Lists make one data
 folder of several sources, such as Flickr8k and COCO. The forms of captions that are understood
 stand at the top of utils/data/captionForms.py: COCO's, Flickr's, Karpathy's, and tables of your
-own. The features of the photos are made as utils/data/photoFeatures.py says, ten regions of each.
+own. FEATURES are photos, of which features are made as utils/data/photoFeatures.py says, or
+features in a form named at the top of utils/data/regionFeatures.py. Those of COCO's 2014 images
+serve as well: the images and their ids are the same.
 
-- Each image is written twice: with its ten regions, and with the maximum over them.
-- The boxes of the regions are written as well, x1 y1 x2 y2 in pixels.
+- Each image is written twice: with REGIONS boxes, and with the maximum over them. If the features
+  have scores, the boxes with the highest scores are taken, else the first ones. The names of the
+  folders stay the course's, which say ten.
+- Fewer boxes than REGIONS are repeated. Unlike rows of zeros this changes no maximum, and
+  attention never falls on nothing.
+- Boxes are kept if they are x1 y1 x2 y2 in pixels.
 - The vocabulary counts the training captions only, whereas the course also counts those for
   validation. A word with fewer than MINIMUM_COUNT occurrences becomes `UNK`.
 - Where the system allows it, the folders `train2017` and `val2017` get links to the photos, for
-  pages and the report.
+  pages and the report. If you have features only, you may put the pictures there.
 
 If it was stopped, start it again: it goes on. The images lie in the folder `<OUT>.partial`, which
-is renamed to OUT when all photos are read. Then set DATA_ROOT in utils/dataRoot.py to it.
+is renamed to OUT when all features are read. Then set DATA_ROOT in utils/dataRoot.py to it.
 `about.txt` in it says how it was made, `skipped.json` which images were left out, and why.
-`madeOf.json` says of what; if captions or MINIMUM_COUNT have changed, nothing is mixed. To PHOTOS
-more may be added, and photos that could not be read may be replaced.
+`madeOf.json` says of what; if that has changed, nothing is mixed. To FEATURES more may be added.
 """
 import collections
 import contextlib
@@ -32,6 +37,7 @@ if __name__ == '__main__':  # find the modules, as the scripts in the project's 
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     import utils  # noqa: F401 (before torch)
 
+import numpy as np
 import torch
 
 from utils.data.captionForms import keyOf, readCaptions, stemOf
@@ -45,6 +51,7 @@ from utils.data.dataFolder import (
     vocabularyFile,
     writeImage,
 )
+from utils.data.imageFiles import DETECTIONS, checked, floats
 from utils.data.photoFeatures import (
     MAKER,
     STANDARD_FILE,
@@ -55,30 +62,71 @@ from utils.data.photoFeatures import (
     photosIn,
     readStandard,
 )
+from utils.data.regionFeatures import KNOWN_FORMS, filesOfFeatures, readFeatures
 from utils.files.atomic import PARTIAL, readJson, writeAtomically, writeJson, writePickle
 from utils.files.errors import UserError
-from utils.files.foreign import foreignFile, printable
+from utils.files.foreign import faultIn, foreignFile, printable
 from utils.files.project import inProject
 from utils.files.runLock import lockFolder
 from utils.generateVocabulary import generateVocabulary
+from utils.processes.progress import progressBar
 from utils.scripts.endings import runScript
 
 CAPTIONS = 'captions/'  # a folder as it was downloaded, one file of captions, or a list of them
-PHOTOS = 'images/'      # a folder, or a list of them; photos may lie in folders within it
+FEATURES = 'features/'  # a file, a folder, or a list of them; photos may lie in folders within it
 OUT = 'ownData'         # some 11 GB for all of COCO, half a GB for Flickr8k
+REGIONS = 10            # boxes of an image, for task 4: ten in the course, 36 usual elsewhere;
+                        # photos always have ten
 MINIMUM_COUNT = 3       # 5 is usual for COCO, which has twenty times as many captions as Flickr8k
 
+N_FEATURES = 2048
 MADE_OF = 'madeOf.json'
 AT_THE_TOP = 'at the top of utils/buildCourseLayout.py'
 OTHER_OUT = f'Set another OUT {AT_THE_TOP}.'
 
 
-def begin(root, madeOf):
+def bestRegions(features, boxes, scores, number):
+    """The boxes with the highest scores, or the first ones; fewer are repeated in their order.
+
+    Args:
+        features: [K, 2048], or [2048, K] as some folders of `.npz` have it.
+        boxes: [K, 4] or None.
+        scores: [K] or None.
+        number: R, how many boxes are wanted.
+
+    Returns:
+        features float32 [R, 2048]; boxes float32 [R, 4], or None unless they are x1 y1 x2 y2 in
+        pixels.
+
+    Raises:
+        ValueError, TypeError: the features are unusable; the message says why.
+    """
+    features = np.asarray(features)
+    if features.ndim == 2 and features.shape[1] != N_FEATURES == len(features):
+        features = features.T                                              # [K, 2048]
+    if features.shape[1:] != (N_FEATURES,) or len(features) == 0:
+        raise ValueError(f'of the shape {list(features.shape)} instead of [K, {N_FEATURES}]')
+    K = len(features)
+    order = np.arange(K)
+    if scores is not None:
+        order = np.argsort(-np.float32(scores).reshape(K), kind='stable')
+    chosen = np.resize(order, number)
+    features = floats(features[chosen], [number, N_FEATURES], 'features')
+    if np.shape(boxes) != (K, 4):
+        return features, None
+    boxes = np.float32(boxes)[chosen]                                      # [R, 4]
+    in_order = (boxes[:, :2] <= boxes[:, 2:]).all()  # not so for most x y width height, nor for NaN
+    in_pixels = 1 < boxes.max() < np.inf             # not so for fractions of the picture
+    return features, boxes if in_order and in_pixels else None
+
+
+def begin(root, madeOf, files):
     """Makes the folders of a data folder that is to be built, or to be gone on with.
 
     Args:
         root: its path.
         madeOf: dict setting → value, on which the images depend.
+        files: those of FEATURES, on which they depend too; more may come later.
 
     Returns:
         the folder's lock.
@@ -87,65 +135,81 @@ def begin(root, madeOf):
         UserError: another process builds it, it was begun with others, or it cannot be made.
     """
     path = os.path.join(root, MADE_OF)
+    stamps = {}
+    for file in filter(os.path.isfile, files):
+        status = os.stat(file)
+        stamps[printable(file)] = f'{status.st_size} {status.st_mtime_ns}'
     with foreignFile(root, OTHER_OUT):
         os.makedirs(root, exist_ok=True)
         lock = lockFolder(root, OTHER_OUT)
         begun = readJson(path, madeOf)
         changed = [key for key in madeOf if begun.get(key) != madeOf[key]]
+        before = begun.get('FEATURES', stamps)
+        known = before.keys() & stamps.keys()
+        if before and not known or any(before[name] != stamps[name] for name in known):
+            changed.append('FEATURES')
         if changed:
             raise UserError(f'{root} was begun with other {", ".join(changed)}. Set that back, '
-                            f'remove the folder, or set another OUT {AT_THE_TOP}.')
-        writeJson(path, madeOf)
+                            f'remove the folder, or set another OUT {AT_THE_TOP}. To FEATURES more '
+                            'may be added.')
+        writeJson(path, {**madeOf, 'FEATURES': {**before, **stamps}})
         makeFolders(root)
         for file in glob.glob(os.path.join(glob.escape(root), '*', f'{PARTIAL}*')):
             os.remove(file)  # half written when an earlier start was killed
     return lock
 
 
-def writeImages(root, images, photos, wordToToken):
-    """Writes the files of all images that have photos but no files yet, and links to the photos.
+def recordOf(image, features, boxes, wordToToken):
+    """What an image's file holds, with features [R, 2048] and boxes [R, 4] or None.
+
+    Raises:
+        ValueError: training could not use them; the message says why.
+    """
+    record = {'cnn_features': features,
+              **captionRecord(os.path.basename(image.name), image.captions, wordToToken)}
+    if boxes is not None:
+        record['boxes'] = boxes
+    checked(record, list(features.shape))
+    if max(map(len, record['captions'])) == 2:
+        raise ValueError('no words in its captions')
+    name = f'{stemOf(image.name)}.pickle'
+    if name.startswith('.') or '\0' in name or len(os.fsencode(name)) > 255:  # as most systems say
+        raise ValueError('a name that is hidden, too long or impossible')
+    return record
+
+
+def fromPhotos(paths, images, left_out, root):
+    """Makes features of the photos of images that are left out so far, and links to the photos.
 
     The folder `root` has the features' standard, or is given one.
 
     Args:
-        root: path of the data folder.
+        paths: those of the photos.
         images: dict key → `Image`.
-        photos: list of paths.
-        wordToToken: dict.
+        left_out: dict key → why, to which the photos are added that cannot be read.
 
-    Returns:
-        dict key → why, of the images that are left out.
+    Yields:
+        (path, read), as `readFeatures` does.
 
     Raises:
         UserError: none of the photos is for training.
     """
-    # of photos of one name first the one in the right folder, with the right ending
-    photos = sorted((path for path in photos if keyOf(path) in images),
-                    key=lambda path: not path.endswith(images[keyOf(path)].name))
     maker = PhotoFeatures(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
     standard = readStandard(root)
     if standard is None:
-        standard = makeStandard(maker, [path for path in photos
-                                        if images[keyOf(path)].mode == 'train'])
+        training = {key for key in images if images[key].mode == 'train'}
+        standard = makeStandard(maker, [path for path in paths if keyOf(path) in training])
         writeJson(os.path.join(root, STANDARD_FILE), standard)
-    left_out = {key: 'no photo' for key, image in images.items()
-                if not os.path.exists(os.path.join(featureFolder(root, image.mode, POOLED),
-                                                   f'{stemOf(image.name)}.pickle'))}
-    photos = [path for path in photos if keyOf(path) in left_out]
     broken = {}
-    for path, features, boxes in featuresOfPhotos(maker, photos, broken, 'photos'):
-        key = keyOf(path)
-        if key in left_out:  # not yet written by another photo
-            image = images[key]
-            with contextlib.suppress(OSError):  # it is there, or the system allows no links
-                os.symlink(path, imageFile(root, image.mode, image.name))
-            writeImage(root, image.mode, stemOf(image.name), {
-                'cnn_features': applyStandard(standard, features),
-                **captionRecord(os.path.basename(image.name), image.captions, wordToToken),
-                'boxes': boxes})
-            del left_out[key]
+    paths = [path for path in paths if keyOf(path) in left_out]
+    # of photos of one name first the one in the right folder, with the right ending
+    paths.sort(key=lambda path: not path.endswith(images[keyOf(path)].name))
+    for path, features, boxes in featuresOfPhotos(maker, paths, broken, 'photos'):
+        image = images[keyOf(path)]
+        with contextlib.suppress(OSError):  # it is there, or the system allows no links
+            os.symlink(path, imageFile(root, image.mode, image.name))
+        yield path, lambda: (applyStandard(standard, features), boxes, None)
     left_out.update((keyOf(path), why) for path, why in broken.items() if keyOf(path) in left_out)
-    return left_out
 
 
 def report(root, about, images, left_out):
@@ -175,18 +239,19 @@ def report(root, about, images, left_out):
     writeJson(os.path.join(root, 'skipped.json'), skipped)
     for mode in SPLITS:
         if left[mode] == given[mode]:
-            raise UserError(f'There are no usable photos of {mode} images. Add some to PHOTOS '
+            raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
                             f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')
 
 
-def buildCourseLayout(captions, folders, out, minimumCount=1):
+def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     """Builds the data folder `out`.
 
     Args:
         captions: list of files and folders, as `readCaptions` takes them.
-        folders: list of absolute paths of folders of photos.
+        features: list of absolute paths of files and folders.
         out: path of a folder that does not exist.
         minimumCount: how often the training captions must have a word of the vocabulary.
+        regions: R, boxes of each image.
 
     Raises:
         UserError: something is missing or unusable, or there is nothing to train or to validate on.
@@ -195,27 +260,57 @@ def buildCourseLayout(captions, folders, out, minimumCount=1):
     if os.path.lexists(out):
         raise UserError(f'{out} exists already. Set another OUT {AT_THE_TOP}, or, to add images '
                         f'to it, rename it to {root} first.')
-    photos = []
-    for folder in folders:
-        found = photosIn(folder)
+    kind = 'features'
+    files = list(map(filesOfFeatures, features))
+    if not any(files):
+        kind = f'photos, by {MAKER}'
+        files = list(map(photosIn, features))
+    for path, found in zip(features, files):
         if not found:
-            raise UserError(f'There are no photos in {folder}. Set PHOTOS {AT_THE_TOP}.')
-        photos += found
+            raise UserError(f'There are no photos or features at {path}; all must be of one kind. '
+                            f'Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
+    files = sum(files, [])
     images, form = readCaptions(*captions)
     lock = begin(root, {
         'captions': hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest(),
-        'MINIMUM_COUNT': minimumCount})
+        'MINIMUM_COUNT': minimumCount, 'REGIONS': regions}, files)
     vocabulary = generateVocabulary(
         [list(map(sys.intern, wordsOfCaption(caption)))  # each word once in memory
          for image in images.values() if image.mode == 'train' for caption in image.captions],
         minimumCount)
     writePickle(vocabularyFile(root), vocabulary)
-    left_out = writeImages(root, images, photos, vocabulary['wordToToken'])
-    without = sum(keyOf(path) not in images for path in photos)
+    left_out = {key: 'no features' for key, image in images.items()
+                if not os.path.exists(os.path.join(featureFolder(root, image.mode, POOLED),
+                                                   f'{stemOf(image.name)}.pickle'))}
+    if kind == 'features':
+        made = progressBar(readFeatures(files), kind, {'inNotebook': False})
+        without = 0
+    else:
+        made = fromPhotos(files, images, left_out, root)
+        regions = DETECTIONS
+        without = sum(keyOf(path) not in images for path in files)
+    for name, read in made:
+        key = keyOf(name)
+        without += key not in images
+        if key in left_out:  # not yet written with other features
+            image = images[key]
+            try:
+                record = recordOf(image, *bestRegions(*read(), regions), vocabulary['wordToToken'])
+            except Exception as error:  # whatever broken features lead to
+                left_out[key] = f'it cannot be used ({faultIn(error)})'
+                continue
+            writeImage(root, image.mode, stemOf(image.name), record)
+            del left_out[key]
+
+    madeOf = readJson(os.path.join(root, MADE_OF), {})
+    for file in list(madeOf['FEATURES']):
+        if {keyOf(file), keyOf(os.path.splitext(file)[0])} & left_out.keys():
+            del madeOf['FEATURES'][file]  # what is broken may be replaced
+    writeJson(os.path.join(root, MADE_OF), madeOf)
     report(root, ['Built by utils/buildCourseLayout.py.', f'Captions: {form}.',
-                  f'Made of photos, by {MAKER}: {", ".join(folders)}.',
-                  f'{without:,} photos have no captions for training or validation and are left '
-                  'out.',
+                  f'Made of {kind}: {", ".join(features)}.',
+                  f'{without:,} {kind.split(",")[0]} have no captions for training or validation '
+                  'and are left out.',
                   f'Vocabulary: {len(vocabulary["tokens"]):,} words, those which the training '
                   f'captions have {minimumCount} times or more.'], images, left_out)
     lock.release(force=True)  # as some systems rename no folder with an open file
@@ -226,11 +321,11 @@ def buildCourseLayout(captions, folders, out, minimumCount=1):
 
 
 def main():
-    captions, folders, (out,) = (
+    captions, features, (out,) = (
         [os.path.normpath(inProject(os.path.expanduser(path)))
          for path in ([paths] if isinstance(paths, str) else paths)]
-        for paths in (CAPTIONS, PHOTOS, OUT))
-    buildCourseLayout(captions, folders, out, MINIMUM_COUNT)
+        for paths in (CAPTIONS, FEATURES, OUT))
+    buildCourseLayout(captions, features, out, MINIMUM_COUNT, REGIONS)
 
 
 if __name__ == '__main__':

@@ -27,6 +27,9 @@ from utils.files.foreign import foreignFile, jsonIn, linesIn
 
 SHARE_FOR_VALIDATION = .1  # of the photos, where there are no lists
 SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'val'}  # Karpathy's
+SEPARATOR = r'[,;|\t]'
+ROW = re.compile(rf'"?(.+?(?:{"|".join(map(re.escape, ENDINGS))}))"? *({SEPARATOR})'
+                 r'(?: *\d+\|)?(.*)', re.IGNORECASE)  # results.csv numbers the captions
 SET_CAPTIONS = ('Set CAPTIONS at the top of utils/buildCourseLayout.py; the forms that are '
                 'understood stand at the top of utils/data/captionForms.py.')
 
@@ -129,20 +132,17 @@ def _readTokens(path):
 def _readTable(path):
     captions, columns = collections.defaultdict(list), set()
     for number, line in linesIn(path):
-        if number == 1:
-            separator = re.search('[,;|\t]|$', line)[0] or ','
-        # Each line by itself: a quote that is not closed does not reach the next one.
-        name, *parts = next(csv.reader([line], delimiter=separator))
-        if not name.strip().lower().endswith(ENDINGS) or not parts:
-            if number == 1:
-                continue  # the header
+        row = ROW.fullmatch(line)
+        if row:
+            name, separator, caption = row.groups()
+            # Each line by itself: a quote that is not closed does not reach the next one.
+            parts = next(csv.reader([caption], delimiter=separator))
+            caption = separator.join(parts).strip()  # its separators need no quotes
+            if caption:
+                columns.add(1 + len(parts))
+                captions[name.strip()].append(caption)
+        elif number > 1 or len(re.split(SEPARATOR, line)) > 2 + ('|' in line):  # no header
             raise ValueError(f'line {number} is not the name of a photo and its caption')
-        if separator == '|' and parts[0].strip().isdigit():  # results.csv numbers the captions
-            del parts[0]
-        caption = separator.join(parts).strip()  # its separators need no quotes
-        if caption:
-            columns.add(1 + len(parts))
-            captions[name.strip()].append(caption)
     if len(columns) == 1 and columns != {2}:
         raise ValueError(f'each line has {max(columns)} columns instead of two, photo and caption')
     return _divided(captions, path)
@@ -152,7 +152,7 @@ def _divided(captions, path):
     """The images by the official lists beside a file of captions, or a share drawn."""
     images = []
     for mode, pattern in (('train', 'train'), ('val', 'dev|val')):
-        lists = [file for file in _filesIn(os.path.dirname(path)) if re.search(
+        lists = [file for file in _filesIn(os.path.dirname(path) or '.') if re.search(
             rf'(?<![a-z])({pattern})[a-z]*\.txt$', os.path.basename(file), re.IGNORECASE)]
         if len(lists) != 1:
             break

@@ -11,6 +11,7 @@ from utils.data.captionWords import START
 from utils.files.foreign import foreignFile, openRegular
 from utils.files.safePickle import RestrictedUnpickler, loadPickle
 
+DETECTIONS = 10         # of an image, in the layout of the course
 FILES_LOOKED_AT = 5     # for the shape of the features
 BYTES_LOOKED_FOR = 1024
 MOST_TOKENS = 1000      # of a caption; people's captions have up to 50 words

@@ -9,12 +9,12 @@ from PIL import Image
 
 from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.dataFolder import imageFile, makeFolders, vocabularyFile, writeImage
+from utils.data.imageFiles import DETECTIONS
 from utils.demo.scenes import HEIGHT, HORIZON, WIDTH, Scene
 from utils.files.atomic import writePickle
 from utils.generateVocabulary import generateVocabulary
 
 N_TRAIN, N_VAL = 2000, 500
-DETECTIONS = 10                # of an image
 CROP = 32                      # a detection's pixels are brought to CROP × CROP
 N_SHAPE, N_COLOUR = 1536, 512  # feature channels
 THRESHOLD = .4                 # a shape's channel answers from this similarity on
