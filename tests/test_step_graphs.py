@@ -17,7 +17,7 @@ if not hasattr(torch, 'compile'):
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
-IMAGES = 6
+IMAGES, LONGEST = 6, 12
 in_a_graph = StepGraphs._recorded
 CONTENT = {'attention': 'content', 'attentionHeads': 2}
 SETTINGS = [(cocoSource_xcnnfused, 'RNN', 1, {}), (cocoSource_task2_gru, 'GRU', 2, {}),
@@ -38,7 +38,7 @@ class CalledAgain:
         self.loss.copy_(self.graphs._pass(*self.inputs))
 
 
-def called_again(graphs, inputs):
+def called_again(graphs, *inputs):
     graph = CalledAgain(graphs, inputs)
     return graph, graph.loss
 
@@ -50,9 +50,9 @@ def on_a_cpu(monkeypatch):
 
 def new_model(module, cell, layers, changes, recorded=False, use_cuda=False):
     torch.manual_seed(1)
-    config = {**config_for(cell, layers), 'optimizer': 'SGD', 'learningRate': {'lr': .1},
-              'weight_decay': 0, 'seed': 1, 'scheduler_milestones': [], 'scheduler_factor': 1,
-              **changes}
+    config = {**config_for(cell, layers), 'truncated_backprop_length': LONGEST,
+              'optimizer': 'SGD', 'learningRate': {'lr': .1}, 'weight_decay': 0, 'seed': 1,
+              'scheduler_milestones': [], 'scheduler_factor': 1, **changes}
     model = Model(config, {'cuda': {'use_cuda': use_cuda, 'device_idx': 0}, 'inference': False,
                            'batch_size': IMAGES},
                   module.ImageCaptionModel)
@@ -71,7 +71,7 @@ def batches(attends):
         captions = [[1, *torch.randint(3, V, (length,)).tolist(), 0] for length in lengths]
         captions[1] = [1] + [3] * longest + [0]
         batch = {'cnn_features': torch.randn(images, 10, D) if attends else torch.randn(images, D),
-                 **Collate(12).captionTensors(captions)}
+                 **Collate(LONGEST).captionTensors(captions)}
         if captions_per_image > 1:
             batch['advantages'] = torch.randn(len(captions))
         yield batch
@@ -90,8 +90,20 @@ def test_they_learn_the_same(module, cell, layers, changes, monkeypatch, capsys)
     for name in plain:
         torch.testing.assert_close(recorded[name], plain[name], rtol=1e-4, atol=1e-4)
     steps = models[1].graphs
-    assert len(steps.graphs) == 3 and steps.possible
+    assert steps.possible
+    assert [steps for _, _, steps in steps.graphs] == [LONGEST, 10, 8, LONGEST, 8]
     assert capsys.readouterr().out == ''
+
+
+def test_gradients_that_overflow_or_are_missing(capsys):
+    """As in float16 until the scale of the loss has adapted, and of a layer that is used nowhere.
+    """
+    model = new_model(*SETTINGS[1], recorded=True)
+    model.net.unused = torch.nn.Linear(1, 1)
+    model.scaler.scale = lambda loss: loss * float('inf')
+    batch = next(batches(False))
+    model.learn(batch, float(batch['yWeights'].sum()))
+    assert len(model.graphs.graphs) == 2 and capsys.readouterr().out == ''
 
 
 def test_without_recording_no_random_number_is_drawn_for_it():
@@ -125,15 +137,15 @@ def test_nothing_waits_for_a_value(module, cell, layers, changes, captions_per_i
     model.device, model.feature_mean = torch.device('meta'), model.feature_mean.to('meta')
     shape = (IMAGES, 10, D) if module is cocoSource_task4_attention else (IMAGES, D)
     x = torch.ones(7, IMAGES * captions_per_image, dtype=torch.long, device='meta')
-    tensors = torch.rand(shape, device='meta'), x, x, x.float(), torch.ones((), device='meta')
+    tensors = torch.rand(shape, device='meta'), torch.ones((), device='meta'), x, x, x.float()
     with OnDevice():
-        model.graphs._pass(*tensors)
+        model.graphs._pass(6, *tensors)
     assert all(parameter.grad is not None for parameter in model.net.parameters())
 
 
 def test_what_differs_is_not_learned(capsys, monkeypatch):
-    def wrong(graphs, inputs):
-        return called_again(graphs, [*inputs[:3], 1.1 * inputs[3], inputs[4]])
+    def wrong(graphs, steps, features, words, *padded):
+        return called_again(graphs, steps, features, 1.1 * words, *padded)
 
     monkeypatch.setattr(StepGraphs, '_recorded', wrong)
     module, cell, layers, _ = SETTINGS[3]
@@ -145,7 +157,8 @@ def test_what_differs_is_not_learned(capsys, monkeypatch):
     for name in plain:
         assert torch.equal(recorded[name], plain[name])
     sentence, = capsys.readouterr().out.splitlines()
-    assert sentence.startswith('Training goes on without CUDA graphs: their gradients differ by')
+    assert sentence == ('Training goes on without CUDA graphs: '
+                        'their loss or gradients differ by 9.1e-02.')
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')

@@ -9,7 +9,7 @@ are padded to the longest. The optimizer stays outside. Other batches are learne
 captions in several truncated parts, and the last batch of an epoch, which is smaller.
 """
 import torch
-from torch.nn.utils import parameters_to_vector
+import torch.nn.functional as F
 
 from utils.networks.precision import FLOAT32
 from utils.processes.distributed import worldSize
@@ -41,18 +41,22 @@ class StepGraphs:
         if (not self.possible or batch['numbOfTruncatedSequences'] > 1
                 or len(batch['cnn_features']) != model.modelParam['batch_size']):
             return None
-        (x, y, w, _), = model.wordsOfParts(batch, slice(None))
-        tensors = batch['cnn_features'], x, y, w, torch.tensor(words)
+        (x, y, w, _), = model.wordsOfParts(batch, slice(None))           # [T, B]
+        T, captions = x.shape
+        longest = model.config['truncated_backprop_length']
+        padded = (F.pad(rows, (0, 0, 0, longest - T)) for rows in (x, y, w))
+        tensors = batch['cnn_features'], torch.tensor(words), *padded
         inputs = []
         for place, tensor in enumerate(tensors):
             key = place, tensor.shape
             if key not in self.inputs:
                 self.inputs[key] = torch.empty_like(tensor, device=model.device)
             inputs.append(self.inputs[key].copy_(tensor, non_blocking=True))
-        key = model.net.training, x.shape
         try:
-            if key not in self.graphs:
-                self.graphs[key] = self._checked(inputs)
+            for steps in longest, T:  # the memory of the longest is enough for all
+                key = model.net.training, captions, steps
+                if key not in self.graphs:
+                    self.graphs[key] = self._checked(steps, *inputs)
             graph, loss = self.graphs[key]
             graph.replay()
             return loss.clone()
@@ -63,20 +67,21 @@ class StepGraphs:
             print(f'Training goes on without CUDA graphs: {reason}', flush=True)
             return None
 
-    def _pass(self, cnn_features, x, y, w, words):
-        """The forward and the backward pass, of tensors on the GPU. The CPU waits for nothing, and
-        nothing is copied from it."""
+    def _pass(self, steps, cnn_features, words, *padded):
+        """The forward and the backward pass over so many steps, of tensors on the GPU. The CPU
+        waits for nothing, and nothing is copied from it."""
         model = self.model
         model.optimizer.zero_grad(set_to_none=False)
-        T, B = x.shape
+        B = padded[0].shape[1]
+        x, y, w = (rows[:steps].flatten() for rows in padded)
         loss, _ = model.lossOfWords(
             model.features({'cnn_features': cnn_features}), B // len(cnn_features), slice(None),
-            x.flatten(), y.flatten(), w.flatten(), [B] * T, None)
+            x, y, w, [B] * steps, None)
         model.scaler.scale(loss / words).backward()
         return loss.detach()
 
-    def _checked(self, inputs):
-        """The graph of these inputs' pass, and its loss.
+    def _checked(self, *inputs):
+        """The graph of `_pass` with these inputs, and its loss.
 
         Raises:
             RuntimeError: it computes anything else than the pass, or cannot be recorded.
@@ -89,12 +94,14 @@ class StepGraphs:
             loss = run()
             for buffer, before in zip(net.buffers(), buffers):
                 buffer.copy_(before)
-            gradients = [parameter.grad for parameter in net.parameters()]
-            return torch.cat([loss.reshape(1), parameters_to_vector(gradients)])
+            gradients = [parameter.grad.flatten() for parameter in net.parameters()
+                         if parameter.grad is not None]  # it may be used nowhere
+            # float16 overflows until the scale of the loss has adapted
+            return loss.clone(), torch.cat(gradients).nan_to_num(0, 0, 0)
 
         with torch.random.fork_rng([device] if device.type == 'cuda' else []):
             expected = result(lambda: self._pass(*inputs))  # loads the kernels, too
-            graph, loss = self._recorded(inputs)
+            graph, loss = self._recorded(*inputs)
 
             def replay():
                 graph.replay()
@@ -102,12 +109,13 @@ class StepGraphs:
 
             found = result(replay)
         limit = ROUNDING if self.model.precision == FLOAT32 else ROUNDING_IN_MIXED_PRECISION
-        difference = (found - expected).norm() / expected.norm()
-        if not difference <= limit:
-            raise RuntimeError(f'their gradients differ by {difference:.1e}.')
+        for ours, right in zip(found, expected):
+            difference = (ours - right).norm() / (right.norm() + 1e-12)
+            if not difference <= limit:
+                raise RuntimeError(f'their loss or gradients differ by {difference:.1e}.')
         return graph, loss
 
-    def _recorded(self, inputs):
+    def _recorded(self, *inputs):
         graph = torch.cuda.CUDAGraph()
         # other threads may use the GPU meanwhile, as for pinned memory
         with torch.cuda.graph(graph, self.pool, capture_error_mode='thread_local'):
