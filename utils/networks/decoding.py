@@ -19,7 +19,8 @@ STEPS_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 8}
 
 def untilAllHaveEnded(steps):
     """Makes a function of a generator that yields, from time to time, how many captions have not
-    ended, and the captions so far. The function returns the captions once all have ended."""
+    ended (False after the last step) and the captions so far. The function returns the captions
+    once all have ended."""
     @functools.wraps(steps)
     def captions_of(*arguments, **options):
         for going, captions in steps(*arguments, **options):
@@ -112,7 +113,7 @@ def _wordByWord(net, processed, start_tokens, may_repeat, choose):
         going = word != END
         number = going.sum()
         if (step + 1) % between_looks == 0:
-            yield number, tokens[:, :step + 1]
+            yield step + 1 < CAPTION_STEPS and number, tokens[:, :step + 1]
         if between_looks == 1 and number <= len(rows) // 2:              # leave out the others
             rows, word, state = rows[going], word[going], state[:, going]
             prepared = net.prepare(processed[rows])
@@ -171,10 +172,17 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
         going = (word != END).any(dim=1)                                 # [b]
         number = going.sum()
         if (step + 1) % between_looks == 0:
-            yield number, (captions[:, :, :step + 1], scores)
+            yield step + 1 < CAPTION_STEPS and number, (captions[:, :, :step + 1], scores)
         first_rows = K * torch.arange(len(rows), device=rows.device)     # of each image's captions
         state_rows = parents + first_rows.unsqueeze(1)                   # [b, K]
         if between_looks == 1 and number <= len(rows) // 2:              # leave out the others
             rows, word, state_rows = rows[going], word[going], state_rows[going]
             prepared = net.prepare(processed[rows].repeat_interleave(K, dim=0))
         word, state = word.flatten(), state[:, state_rows.flatten()]
+
+
+@untilAllHaveEnded
+def bestOfBeam(net, cnn_features, start_tokens, beam_size):
+    """The best caption of `beamSearch` for each image, as `greedyTokens` returns them."""
+    for going, (captions, _) in beamSearch.__wrapped__(net, cnn_features, start_tokens, beam_size):
+        yield going, captions[:, 0]
