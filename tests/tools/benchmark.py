@@ -151,6 +151,8 @@ def medians(functions, repetitions):
 
 def kernelsOf(step):
     """How many kernels a step launches on a GPU."""
+    if not torch.cuda.is_available():
+        return 0
     with torch.profiler.profile() as profile:
         step()
     cuda = torch.autograd.DeviceType.CUDA
