@@ -128,6 +128,23 @@ def test_images_whose_captions_have_ended_are_computed_no_more(learned):
     assert computed[0] == 3 * len(features) >= 2 * computed[-1]
 
 
+def test_looks_every_eight_steps_find_the_same(learned, monkeypatch):
+    """As on a GPU, where each look is a wait."""
+    net, features, start = learned
+    ways = [functools.partial(greedyTokens, net, features, start),
+            lambda: best_of_beam(net, features, start, 3),
+            lambda: sampledTokens(with_end_bias(net, -1000), features, start, 1)[:, 0]]
+    results = []
+    for steps in (1, 8):
+        monkeypatch.setitem(decoding.STEPS_BETWEEN_LOOKS, 'cpu', steps)
+        torch.manual_seed(1)
+        results.append([way() for way in ways])
+    for found, expected in zip(*reversed(results)):
+        longer = found.shape[1] - expected.shape[1]
+        assert found.shape[1] % 8 == 0 and 0 <= longer < 8
+        assert torch.equal(found, torch.nn.functional.pad(expected, (0, longer)))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_the_gpu_finds_what_the_cpu_finds(learned):
     net, features, start = learned

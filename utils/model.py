@@ -101,6 +101,7 @@ class Model:
         self.history = []
         self.feature_mean = None
         self.scaler = lossScaler(self.precision)
+        self.captionGraphs = StepGraphs(self)
         if not modelParam['inference']:
             self.optimizer = self._newOptimizer()
             self.graphs = StepGraphs(self)
@@ -228,19 +229,26 @@ class Model:
         with torch.no_grad(), self._products():
             return decoder(self.net, self.features(batch), start_tokens, *options)
 
+    def _tokens(self, decoder, batch, *options):
+        """What one of `utils.networks.decoding`'s functions makes of a batch, lists of tokens."""
+        with torch.no_grad(), self._products():
+            recorded = self.captionGraphs.tokens(decoder, batch, *options)
+        if recorded is None:
+            recorded = self._decode(decoder, batch, *options)
+        return recorded.tolist()
+
     def greedyTokens(self, batch):
         """The free-running captions of a batch: B lists of tokens, an end token among them or not.
         """
-        return self._decode(decoding.greedyTokens, batch).tolist()
+        return self._tokens(decoding.greedyTokens, batch)
 
     def sampledTokens(self, batch, number):
         """`number` sampled captions of each image of a batch: B lists of lists of tokens."""
-        return self._decode(decoding.sampledTokens, batch, number).tolist()
+        return self._tokens(decoding.sampledTokens, batch, number)
 
     def beamTokens(self, batch, beamSize):
         """The best caption of a beam search for each image, as `greedyTokens` returns them."""
-        captions, _ = self.beamSearch(batch, beamSize)
-        return captions[:, 0].tolist()
+        return self._tokens(decoding.bestOfBeam, batch, beamSize)
 
     def beamSearch(self, batch, beamSize, may_repeat=None):
         """What `decoding.beamSearch` returns for a batch."""

@@ -4,14 +4,17 @@
 
 Networks and batches have the sizes of the training scripts, and captions have COCO's lengths. The
 plain way is a loop over 25 steps (40 without given words) with one product per gate and the output
-layer at each step. Prints ratios of median times; on a GPU also the kernels of a training step and
-the peak of the GPU's memory.
+layer at each step. Prints ratios of median times. On a GPU, where torch's layers use TF32 and
+ours do not, METEOR is left out, and one reads of the CUDA graphs what memory and seconds they need,
+whether they are used, whether every bit is that of a step without, and whether the same seed learns
+the same again. tests/test_step_graphs.py has more tests of them for a GPU.
 """
 import gc
 import importlib
 import statistics
 import sys
 import time
+import unittest.mock
 
 import torch
 from pycocoevalcap.meteor.meteor import Meteor
@@ -23,6 +26,7 @@ from utils.demo.scenes import Scene
 from utils.files.errors import UserError
 from utils.metrics import METEOR, tokenize
 from utils.model import Model
+from utils.networks import stepGraphs
 
 BATCH, PADDED = 128, 25
 STEPS_TO_LEARN = 60  # until captions end
@@ -147,6 +151,8 @@ def medians(functions, repetitions):
 
 def kernelsOf(step):
     """How many kernels a step launches on a GPU."""
+    if not torch.cuda.is_available():
+        return 0
     with torch.profiler.profile() as profile:
         step()
     cuda = torch.autograd.DeviceType.CUDA
@@ -154,8 +160,11 @@ def kernelsOf(step):
 
 
 def peakOfGpu(step):
-    """The GPU's memory in GB at the peak of a step, as nvidia-smi would show it."""
+    """The GPU's memory in GB at the peak of a step, as nvidia-smi would show it; else 0."""
     gc.collect()
+    if not torch.cuda.is_available():
+        step()
+        return 0
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     step()
@@ -164,13 +173,24 @@ def peakOfGpu(step):
 
 
 def training(task, repetitions):
-    model = newModel(task)
+    models = []
+
+    def begin():  # two lengths, and before them the greatest, are recorded
+        models.append(newModel(task))
+        torch.manual_seed(1)  # of the batches and the dropout
+        for _ in range(2):
+            ownStep(models[-1], batchOf(models[-1], BATCH))()
+
+    gigabytes = peakOfGpu(begin)
+    with unittest.mock.patch.object(stepGraphs, 'ROUNDING', 0):
+        seconds = secondsOf(begin)
+    model, again = models
+    same = all(map(torch.equal, *(each.net.state_dict().values() for each in models)))
     batch = batchOf(model, BATCH)
     steps = {'float32': ownStep(model, batch)}
-    if model.device.type == 'cuda':
-        steps['float32']()  # makes the optimizer's state
-        print(f'task {task}: {kernelsOf(steps["float32"]):,} kernels a step, '
-              f'peak memory {peakOfGpu(steps["float32"]):.1f} GB')
+    print(f'task {task}: peak memory {gigabytes:.1f} GB; two steps with recording {seconds:.1f} s, '
+          f'{kernelsOf(steps["float32"]):,} kernels each; graphs {model.graphs.possible}, '
+          f'in every bit {again.graphs.possible}, the same again {same}', flush=True)
     for precision in ('bfloat16', 'float16'):
         try:
             steps[precision] = ownStep(newModel(task, precision=precision), batch)
@@ -178,17 +198,17 @@ def training(task, repetitions):
             continue
     steps['plain'] = otherStep(newModel(task), batch, plainLogits, PADDED)
     if task in (2, 3):
-        net, cell = model.net, model.net.cell_type
         other = newModel(task)
-        other.net.rnn = getattr(nn, cell)(net.rnn.input_size, net.hidden_state_sizes,
-                                          net.num_rnn_layers, batch_first=True).to(model.device)
-        other.optimizer = torch.optim.AdamW(other.net.parameters(), 0.001, weight_decay=1e-5)
+        net, cell = other.net, other.net.cell_type
+        net.rnn = getattr(nn, cell)(net.rnn.input_size, net.hidden_state_sizes,
+                                    net.num_rnn_layers, batch_first=True).to(other.device)
+        other.optimizer = other._newOptimizer()
         steps[f'nn.{cell}'] = otherStep(other, batch, torchLogits, batch['xTokens'].shape[1])
     seconds = medians(steps, repetitions)
     ratios = ', '.join(f'{value / seconds["float32"]:.2f} by {name}'
                        for name, value in seconds.items() if name != 'float32')
     print(f'task {task}: {BATCH / seconds["float32"]:.0f} captions/s in training; '
-          f'time of a step relative to ours in float32: {ratios}')
+          f'time of a step relative to ours in float32: {ratios}', flush=True)
 
 
 def captioning(task, repetitions):
@@ -201,12 +221,12 @@ def captioning(task, repetitions):
     cnn_features = batch['cnn_features'].to(model.device)
     with torch.no_grad():
         seconds = medians({
-            'ours': lambda: model.greedyTokens(batch),
-            'plain': lambda: plainLogits(model.net, cnn_features).argmax(2).tolist(),
-            'beam': lambda: model.beamTokens(batch, 3)}, repetitions)
-    print(f'task {task}: {BATCH / seconds["ours"]:.0f} greedy captions/s; relative time: '
-          f'{seconds["plain"] / seconds["ours"]:.2f} by a plain loop, '
-          f'{seconds["beam"] / seconds["ours"]:.2f} with a beam of 3')
+            'greedy': lambda: model.greedyTokens(batch),
+            'by a plain loop': lambda: plainLogits(model.net, cnn_features).argmax(2).tolist(),
+            'with four samples of each': lambda: model.sampledTokens(batch, 4),
+            'with a beam of 3': lambda: model.beamTokens(batch, 3)}, repetitions)
+    rates = ', '.join(f'{BATCH / value:.0f} {name}' for name, value in seconds.items())
+    print(f'task {task}: captions/s: {rates}; graphs: {model.captionGraphs.possible}', flush=True)
 
 
 def scoring(images):
@@ -258,7 +278,8 @@ def main(repetitions=7):
     for task in (1, 2, 3, 4):
         training(task, int(repetitions))
         captioning(task, int(repetitions))
-    scoring(5000)
+    if not torch.cuda.is_available():
+        scoring(5000)
 
 
 if __name__ == '__main__':

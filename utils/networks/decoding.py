@@ -1,8 +1,11 @@
 """From features to captions: greedily, by sampling or by beam search.
 
-All ask a network for three things, which `utils.networks.otherNetworks` describes. Captions that
-have ended are left out of the batch from time to time, which saves most of the work.
+All ask a network for three things, which `utils.networks.otherNetworks` describes. On a CPU,
+captions that have ended are left out of the batch from time to time, which saves most of the work.
+A GPU would have to be waited for to know them, so they stay until all have ended, and a look after
+every few steps finds that out.
 """
+import functools
 import math
 
 import torch
@@ -11,8 +14,24 @@ from utils.data.captionWords import END, UNKNOWN
 from utils.networks.otherNetworks import wordwise
 
 CAPTION_STEPS = 40  # words of a caption at most, as the course has it
+STEPS_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 8}
 
 
+def untilAllHaveEnded(steps):
+    """Makes a function of a generator that yields, from time to time, how many captions have not
+    ended (False after the last step) and the captions so far. The function returns the captions
+    once all have ended."""
+    @functools.wraps(steps)
+    def captions_of(*arguments, **options):
+        for going, captions in steps(*arguments, **options):
+            if not going:
+                break
+        return captions
+
+    return captions_of
+
+
+@untilAllHaveEnded
 def greedyTokens(net, cnn_features, start_tokens, may_repeat=None):
     """The words that are most likely step after step, up to each caption's end token.
 
@@ -27,10 +46,11 @@ def greedyTokens(net, cnn_features, start_tokens, may_repeat=None):
     """
     net = wordwise(net)
     processed = net.process_features(cnn_features)
-    return _wordByWord(net, processed, start_tokens, may_repeat,
-                       lambda logits: logits.argmax(dim=-1))
+    yield from _wordByWord(net, processed, start_tokens, may_repeat,
+                           lambda logits: logits.argmax(dim=-1))
 
 
+@untilAllHaveEnded
 def sampledTokens(net, cnn_features, start_tokens, number, may_repeat=None):
     """Sampled captions: each word is drawn with the network's probability for it, by torch's
     global generator.
@@ -45,8 +65,8 @@ def sampledTokens(net, cnn_features, start_tokens, number, may_repeat=None):
     net = wordwise(net)
     processed = net.process_features(cnn_features).repeat_interleave(number, dim=0)
     start_tokens = start_tokens.repeat_interleave(number)
-    tokens = _wordByWord(net, processed, start_tokens, may_repeat, _drawn)
-    return tokens.unflatten(0, (-1, number))
+    for going, tokens in _wordByWord(net, processed, start_tokens, may_repeat, _drawn):
+        yield going, tokens.unflatten(0, (-1, number))
 
 
 def _drawn(logits):
@@ -72,18 +92,18 @@ def withoutRepetitions(logits, captions, may_repeat):
     said = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, captions, True) & ~may_repeat
     if captions.shape[1] > 2:
         again = (captions.unfold(1, 2, 1)[:, :-1] == captions[:, -2:].unsqueeze(1)).all(2)
-        rows, starts = again.nonzero(as_tuple=True)                      # of the last two words
-        said[rows, captions[rows, starts + 2]] = True
+        said.scatter_(1, captions[:, 2:].masked_fill(~again, END), True)
     said[:, UNKNOWN] = True
     said[:, END] = False
     return logits.masked_fill(said, -math.inf)
 
 
 def _wordByWord(net, processed, start_tokens, may_repeat, choose):
-    """Captions as `greedyTokens` returns them; `choose` makes each word of its logits."""
+    """Yields captions as `greedyTokens` returns them; `choose` makes each word of its logits."""
     prepared, word, state = net.prepare(processed), start_tokens, None
     tokens = start_tokens.new_full((len(start_tokens), CAPTION_STEPS), END)
     rows = torch.arange(len(start_tokens), device=start_tokens.device)   # captions in the batch
+    between_looks = STEPS_BETWEEN_LOOKS[start_tokens.device.type]
     for step in range(CAPTION_STEPS):
         ended = word == END
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
@@ -91,15 +111,15 @@ def _wordByWord(net, processed, start_tokens, may_repeat, choose):
         word = choose(logits).masked_fill(ended, END)
         tokens[rows, step] = word
         going = word != END
-        number = int(going.sum())
-        if number == 0:
-            break
-        if number <= len(rows) // 2:                                     # leave out the others
+        number = going.sum()
+        if (step + 1) % between_looks == 0:
+            yield step + 1 < CAPTION_STEPS and number, tokens[:, :step + 1]
+        if between_looks == 1 and number <= len(rows) // 2:              # leave out the others
             rows, word, state = rows[going], word[going], state[:, going]
             prepared = net.prepare(processed[rows])
-    return tokens[:, :step + 1]
 
 
+@untilAllHaveEnded
 def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
     """The K best captions of each image: step after step it keeps the K best so far, ended or not.
 
@@ -128,6 +148,7 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
     word, state = start_tokens.repeat_interleave(K), None                # [b·K]
     after_end = scores.new_full((K,), -math.inf)                         # nothing follows an end …
     after_end[0] = 0                                                     # … but an end, for free
+    between_looks = STEPS_BETWEEN_LOOKS[start_tokens.device.type]
     for step in range(CAPTION_STEPS):
         ended = word.view(-1, K) == END
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
@@ -138,7 +159,7 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
         if step == 0 and K > 1:
             log_p_of_words[:, END] = -math.inf
         gains, words = (best.view(-1, K, K) for best in log_p_of_words.topk(K))
-        gains[ended] = after_end
+        gains = torch.where(ended.unsqueeze(2), after_end, gains)
         words[ended] = END
         log_p = scores[rows].unsqueeze(2) + gains                        # [b, K, K]
         lengths = (tokens != END).sum(dim=2, keepdim=True) + 1           # with the next word
@@ -149,13 +170,19 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
         tokens[:, :, step] = word = words.flatten(1).gather(1, chosen)   # [b, K]
         captions[rows] = tokens
         going = (word != END).any(dim=1)                                 # [b]
-        number = int(going.sum())
-        if number == 0:
-            break
+        number = going.sum()
+        if (step + 1) % between_looks == 0:
+            yield step + 1 < CAPTION_STEPS and number, (captions[:, :, :step + 1], scores)
         first_rows = K * torch.arange(len(rows), device=rows.device)     # of each image's captions
         state_rows = parents + first_rows.unsqueeze(1)                   # [b, K]
-        if number <= len(rows) // 2:                                     # leave out the others
+        if between_looks == 1 and number <= len(rows) // 2:              # leave out the others
             rows, word, state_rows = rows[going], word[going], state_rows[going]
             prepared = net.prepare(processed[rows].repeat_interleave(K, dim=0))
         word, state = word.flatten(), state[:, state_rows.flatten()]
-    return captions[:, :, :step + 1], scores
+
+
+@untilAllHaveEnded
+def bestOfBeam(net, cnn_features, start_tokens, beam_size):
+    """The best caption of `beamSearch` for each image, as `greedyTokens` returns them."""
+    for going, (captions, _) in beamSearch.__wrapped__(net, cnn_features, start_tokens, beam_size):
+        yield going, captions[:, 0]

@@ -1,27 +1,40 @@
-"""Training steps on a GPU as CUDA graphs.
+"""Steps on a GPU as CUDA graphs.
 
-A training step of these networks is some thousand small kernels. Launching them one by one takes
-the CPU longer than computing them takes the GPU. A CUDA graph launches all of them at once, as they
-were recorded (https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
+A training step of these networks is some thousand small kernels, and a step of captions some ten.
+Launching them one by one takes the CPU longer than computing them takes the GPU. A CUDA graph
+launches all of them at once, as they were recorded
+(https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 
-Recorded are the forward and the backward pass, once for each length of a batch's captions, which
-are padded to the longest. The optimizer stays outside. Other batches are learned without a graph:
-captions in several truncated parts, and the last batch of an epoch, which is smaller.
+Of training steps the forward and the backward pass are recorded, once for each length of a batch's
+captions, which are padded to the longest. The optimizer stays outside. Other batches are learned
+without a graph: captions in several truncated parts, and the last batch of an epoch, which is
+smaller. Of captions some steps together are recorded, between two looks at whether all have ended.
 """
-import torch
-from torch.nn.utils import parameters_to_vector
+import functools
 
+import torch
+import torch.nn.functional as F
+
+from utils.networks.decoding import untilAllHaveEnded
 from utils.networks.precision import FLOAT32
 from utils.processes.distributed import worldSize
 
 ROUNDING, ROUNDING_IN_MIXED_PRECISION = 1e-3, .05  # of gradients, relative to their norm
 
 
-class StepGraphs:
-    """The graphs of a `Model`'s training steps.
+@untilAllHaveEnded
+def replayed(graphs):
+    """What the graphs of `StepGraphs` compute, the last result of them."""
+    for graph, going, result in graphs:
+        graph.replay()
+        yield going, result
 
-    Each is compared with a step without. Where loss or gradients differ by more than rounding, or
-    recording fails, training goes on without graphs, and a sentence says so.
+
+class StepGraphs:
+    """The graphs of a `Model`'s steps, either of training or of captions.
+
+    Each is compared with a step without. Where results differ by more than rounding, or recording
+    fails, the run goes on without graphs, and a sentence says so.
     """
 
     def __init__(self, model):
@@ -31,86 +44,112 @@ class StepGraphs:
                          and hasattr(model.net, 'logits_of_words') and worldSize() == 1
                          and version >= (2, 1))  # before that new seeds are ignored
         self.inputs = {}  # by place and shape: the tensors that the kernels read
-        self.graphs = {}  # by shape: a graph, and the loss that it computes
+        self.graphs = {}  # by what they compute: graphs, each with what it yields
         self.pool = None  # the graphs' memory
 
     def loss(self, batch, words):
         """The loss of a batch, summed over its words; the gradients of the loss per word are left
         in the network. None where the batch is to be learned without a graph."""
         model = self.model
-        if (not self.possible or batch['numbOfTruncatedSequences'] > 1
-                or len(batch['cnn_features']) != model.modelParam['batch_size']):
+        if batch['numbOfTruncatedSequences'] > 1 or not self._fits(batch):
             return None
-        (x, y, w, _), = model.wordsOfParts(batch, slice(None))
-        tensors = batch['cnn_features'], x, y, w, torch.tensor(words)
+        (x, y, w, _), = model.wordsOfParts(batch, slice(None))           # [T, B]
+        T, B = x.shape
+        longest = model.config['truncated_backprop_length']
+        padded = (F.pad(rows, (0, 0, 0, longest - T)) for rows in (x, y, w))
+        # first the longest, whose memory is enough for all
+        keys = [(model.net.training, B, steps) for steps in (longest, T)]
+        return self._result(self._pass, keys, batch['cnn_features'], torch.tensor(words), *padded)
+
+    def tokens(self, decoder, batch, *options):
+        """What a function of `utils.networks.decoding` that returns tokens makes of a batch. None
+        where it is to be called without a graph."""
+        if not self._fits(batch):
+            return None
+        keys = [(self.model.net.training, decoder, options)]
+        return self._result(self._captions, keys, batch['cnn_features'], batch['xTokens'][:, 0, 0])
+
+    def _fits(self, batch):
+        return self.possible and len(batch['cnn_features']) == self.model.modelParam['batch_size']
+
+    def _result(self, function, keys, *tensors):
+        """The last result of the generator that `function` makes of the last key and the tensors.
+        None if it cannot be recorded."""
         inputs = []
         for place, tensor in enumerate(tensors):
             key = place, tensor.shape
             if key not in self.inputs:
-                self.inputs[key] = torch.empty_like(tensor, device=model.device)
+                self.inputs[key] = torch.empty_like(tensor, device=self.model.device)
             inputs.append(self.inputs[key].copy_(tensor, non_blocking=True))
-        key = model.net.training, x.shape
         try:
-            if key not in self.graphs:
-                self.graphs[key] = self._checked(inputs)
-            graph, loss = self.graphs[key]
-            graph.replay()
-            return loss.clone()
+            for key in keys:
+                if key not in self.graphs:
+                    self.graphs[key] = self._checked(functools.partial(function, key, *inputs))
+            return replayed(self.graphs[key]).clone()
         except RuntimeError as error:
             self.possible = False
             self.graphs.clear()
             reason = str(error).split('\n')[0]
-            print(f'Training goes on without CUDA graphs: {reason}', flush=True)
+            print(f'The run goes on without CUDA graphs: {reason}', flush=True)
             return None
 
-    def _pass(self, cnn_features, x, y, w, words):
-        """The forward and the backward pass, of tensors on the GPU. The CPU waits for nothing, and
-        nothing is copied from it."""
-        model = self.model
+    # The generators yield as `untilAllHaveEnded` has it. The CPU waits for nothing in them, and
+    # nothing is copied from it.
+
+    def _pass(self, key, cnn_features, words, *padded):
+        """The forward and the backward pass; yields the loss once."""
+        model, (_, B, steps) = self.model, key
         model.optimizer.zero_grad(set_to_none=False)
-        T, B = x.shape
+        x, y, w = (rows[:steps].flatten() for rows in padded)
         loss, _ = model.lossOfWords(
             model.features({'cnn_features': cnn_features}), B // len(cnn_features), slice(None),
-            x.flatten(), y.flatten(), w.flatten(), [B] * T, None)
+            x, y, w, [B] * steps, None)
         model.scaler.scale(loss / words).backward()
-        return loss.detach()
+        yield False, loss.detach()
 
-    def _checked(self, inputs):
-        """The graph of these inputs' pass, and its loss.
+    def _captions(self, key, cnn_features, start_tokens):
+        model, (_, decoder, options) = self.model, key
+        yield from decoder.__wrapped__(
+            model.net, model.features({'cnn_features': cnn_features}), start_tokens, *options)
+
+    def _checked(self, function):
+        """The graphs of the generator that `function` makes.
 
         Raises:
-            RuntimeError: it computes anything else than the pass, or cannot be recorded.
+            RuntimeError: they compute anything else than the generator, or cannot be recorded.
         """
         net, device = self.model.net, self.model.device
         buffers = [buffer.clone() for buffer in net.buffers()]
 
-        def result(run):
+        def values(run):
             torch.manual_seed(1)
-            loss = run()
+            result = run().float()
             for buffer, before in zip(net.buffers(), buffers):
                 buffer.copy_(before)
-            gradients = [parameter.grad for parameter in net.parameters()]
-            return torch.cat([loss.reshape(1), parameters_to_vector(gradients)])
+            gradients = [parameter.grad.flatten() for parameter in net.parameters()
+                         if parameter.grad is not None]  # it may be used nowhere
+            # float16 overflows until the scale of the loss has adapted
+            return result, torch.cat([result.new_zeros(1), *gradients]).nan_to_num(0, 0, 0)
 
         with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-            expected = result(lambda: self._pass(*inputs))  # loads the kernels, too
-            graph, loss = self._recorded(inputs)
-
-            def replay():
-                graph.replay()
-                return loss
-
-            found = result(replay)
+            expected = values(untilAllHaveEnded(function))  # loads the kernels, too
+            graphs = self._recorded(function())
+            found = values(functools.partial(replayed, graphs))
         limit = ROUNDING if self.model.precision == FLOAT32 else ROUNDING_IN_MIXED_PRECISION
-        difference = (found - expected).norm() / expected.norm()
-        if not difference <= limit:
-            raise RuntimeError(f'their gradients differ by {difference:.1e}.')
-        return graph, loss
+        for ours, right in zip(found, expected):
+            difference = (ours - right).norm() / (right.norm() + 1e-12)
+            if not difference <= limit:
+                raise RuntimeError(f'their results differ by {difference:.1e}.')
+        return graphs
 
-    def _recorded(self, inputs):
-        graph = torch.cuda.CUDAGraph()
-        # other threads may use the GPU meanwhile, as for pinned memory
-        with torch.cuda.graph(graph, self.pool, capture_error_mode='thread_local'):
-            loss = self._pass(*inputs)
-        self.pool = graph.pool()  # one for all, as one graph runs at a time
-        return graph, loss
+    def _recorded(self, steps):
+        """The graphs of a generator, one from yield to yield, each with what it yields there."""
+        graphs, going = [], True
+        while going is not False:
+            graph = torch.cuda.CUDAGraph()
+            # other threads may use the GPU meanwhile, as for pinned memory
+            with torch.cuda.graph(graph, self.pool, capture_error_mode='thread_local'):
+                going, result = next(steps)
+            self.pool = graph.pool()  # one for all, as one graph runs at a time
+            graphs.append((graph, going, result))
+        return graphs
