@@ -8,14 +8,21 @@ import pytest
 from PIL import Image
 
 from utils.demo.demoData import FeatureExtractor, cropsOf, makeDemoData
-from utils.demo.scenes import Scene
+from utils.demo.scenes import COLOURS, KINDS, PLURALS, Scene
 from utils.files.safePickle import loadPickle
 
 N_TRAIN, N_VAL = 12, 6
+SCENES = [Scene(str(number)) for number in range(300)]
+CAPTIONS = [scene.captions() for scene in SCENES]
 
 
-def test_layout(tmp_path):
-    extractor, root = FeatureExtractor(), str(tmp_path / 'demoData')
+@pytest.fixture(scope='module')
+def extractor():
+    return FeatureExtractor()
+
+
+def test_layout(tmp_path, extractor):
+    root = str(tmp_path / 'demoData')
     makeDemoData(root, N_TRAIN, N_VAL)
     to_word = loadPickle(os.path.join(root, 'vocabulary', 'vocabulary.pickle'))['TokenToWord']
     for split, number in (('train', N_TRAIN), ('val', N_VAL)):
@@ -60,8 +67,36 @@ def test_the_folder_appears_when_it_is_complete(tmp_path, monkeypatch):
 
 
 def test_scenes_and_captions_are_those_of_the_delivered_models():
-    scenes = [Scene(str(number)) for number in range(300)]
-    captions = [scene.captions() for scene in scenes]
-    boxes = [[group.boxes for group in scene.groups] for scene in scenes]
-    digest = hashlib.sha256(json.dumps([captions, boxes]).encode()).hexdigest()
+    boxes = [[group.boxes for group in scene.groups] for scene in SCENES]
+    digest = hashlib.sha256(json.dumps([CAPTIONS, boxes]).encode()).hexdigest()
     assert digest == 'dbfa6f0a26cbc273a3dc7822d570f909a097646de3143a27a577439f3e36da43'
+
+
+def test_captions_are_true_of_the_picture():
+    nouns_of = {}
+    for name, kind in KINDS.items():
+        nouns = {name, *kind.synonyms}
+        nouns_of[name] = nouns | {PLURALS.get(noun, noun + 's') for noun in nouns}
+    for scene, captions in zip(SCENES, CAPTIONS):
+        nouns = set.union(*(nouns_of[group.name] for group in scene.groups))
+        for caption in captions:
+            words = set(caption.lower().rstrip('.').replace('a green field', '').split())
+            assert words & set(COLOURS) <= {group.colour for group in scene.groups}, caption
+            assert words & set.union(*nouns_of.values()) <= nouns, caption
+
+
+def test_shape_and_colour_have_channels_of_their_own(extractor):
+    """A blue car is closer to a red car than to a blue house by shape, and not by colour."""
+    def featuresOf(name, colour):
+        kind, scene = KINDS[name], Scene('one')
+        group, = scene.groups = scene.groups[:1]
+        group.kind, group.colour = kind, colour
+        group.boxes = [(80, 100, 80 + kind.width, 100 + kind.height)]
+        return extractor(cropsOf(scene.draw(), np.array(group.boxes)))[0]
+
+    red_car, blue_car = featuresOf('car', 'red'), featuresOf('car', 'blue')
+    blue_house = featuresOf('house', 'blue')
+    for channels, like, unlike in ((slice(1536), red_car, blue_house),
+                                   (slice(1536, None), blue_house, red_car)):
+        blue = blue_car[channels]
+        assert cosine(blue, like[channels]) > cosine(blue, unlike[channels]) + .1

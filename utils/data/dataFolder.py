@@ -48,6 +48,11 @@ def featureFolder(data_dir, mode, featurepathstub):
     return os.path.join(data_dir, SPLITS[mode] + featurepathstub)
 
 
+def featureFile(data_dir, mode, featurepathstub, name):
+    """The path of an image's features; `name` is the file's, without ending."""
+    return os.path.join(featureFolder(data_dir, mode, featurepathstub), f'{name}.pickle')
+
+
 def featureNames(folder):
     """The sorted names of a feature folder's files, one per image; none if there is no such folder.
 
@@ -96,9 +101,10 @@ def imageFile(data_dir, mode, imgPath):
 
 def makeFolders(root):
     """Makes the folders of a data folder, those that are missing."""
-    features = [SPLITS[mode] + stub for mode in SPLITS for stub in (UNPOOLED, POOLED)]
-    for name in ['vocabulary', *IMAGE_FOLDERS.values(), *features]:
-        os.makedirs(os.path.join(root, name), exist_ok=True)
+    features = [featureFolder(root, mode, stub) for mode in SPLITS for stub in (UNPOOLED, POOLED)]
+    pictures = [os.path.join(root, name) for name in IMAGE_FOLDERS.values()]
+    for folder in [os.path.dirname(vocabularyFile(root)), *pictures, *features]:
+        os.makedirs(folder, exist_ok=True)
 
 
 def writeImage(root, mode, name, image):
@@ -112,4 +118,4 @@ def writeImage(root, mode, name, image):
     """
     pooled = {**image, 'cnn_features': image['cnn_features'].max(0)}
     for stub, record in ((UNPOOLED, image), (POOLED, pooled)):  # pooled last: then both are there
-        writePickle(os.path.join(featureFolder(root, mode, stub), f'{name}.pickle'), record)
+        writePickle(featureFile(root, mode, stub, name), record)
