@@ -174,13 +174,17 @@ def main():
     about = f'by the model {os.path.basename(os.path.dirname(checkpoint["path"]))}'
     if 'learnedFrom' in checkpoint:
         about += f', which has learned from {checkpoint["learnedFrom"]}'
+
+    def pagePath(number):
+        return os.path.join(results_folder, pageName(number))
+
     page, ahead = 0, list(itertools.islice(made, 1))
     while ahead:
         page += 1
         images = ahead + list(itertools.islice(made, SHOWN - 1))
         ahead = list(itertools.islice(made, 1))
         left = len(photos) - len(broken) - len(results) - len(images) if ahead else 0
-        writePage(os.path.join(results_folder, pageName(page)),
+        writePage(pagePath(page),
                   {'images': images, 'ownCaptions': f'The {BEST} best', 'region': 'region',
                    'unsure': UNSURE},
                   title='Captions of your photos',
@@ -200,11 +204,9 @@ def main():
         if len(lines) > PRINTED:
             print(f'… and {len(lines) - PRINTED:,} more')
         print(f'Captions for programs: {json_path}')
-        for page in itertools.count(page + 1):  # those of a longer run
-            try:
-                os.remove(os.path.join(results_folder, pageName(page)))
-            except FileNotFoundError:
-                break
+        further = (pagePath(number) for number in itertools.count(page + 1))
+        for page_of_longer_run in itertools.takewhile(os.path.isfile, further):
+            os.remove(page_of_longer_run)
     if len(results) + len(broken) < len(photos):
         raise UserError(f'Stopped. {len(results):,} of {len(photos):,} photos are captioned; the '
                         'next start begins anew.')
