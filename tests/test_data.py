@@ -2,12 +2,15 @@
 import hashlib
 import os
 import pickle
+import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import CAPTIONS, D, marked
+from test_build_course_layout import make_fifo
 
 from utils import dataRoot
 from utils.data import checkedFiles, dataFolder, imageFiles, imageLoader
@@ -254,6 +257,14 @@ def test_files_that_are_cut_off_are_named(course_folder):
                 read()
 
 
+def test_a_pipe_among_the_features_is_named(course_folder, load):
+    path = feature_file(course_folder())
+    os.remove(path)
+    make_fifo(path)
+    with pytest.raises(UserError, match=f'{path} cannot be used: .* no regular file'):
+        load(check=True)
+
+
 def test_all_unusable_files_are_counted_before_training(course_folder, load, monkeypatch):
     monkeypatch.setattr(checkedFiles, 'FILES_AT_ONCE', 5)
     root = course_folder(n_train=12)
@@ -308,6 +319,11 @@ def test_a_damaged_memory_of_a_check_costs_a_new_one(course_folder, load, model_
         with open(path, 'wb') as f:
             f.write(memory if memory == b'no pickle' else pickle.dumps(memory))
         assert load(check=True).myDataDicts['train'].dataset.checked == whole
+    for make in (make_fifo, os.makedirs):
+        os.remove(path)
+        make(path)
+        assert load(check=True).myDataDicts['train'].dataset.checked == whole
+    assert os.path.isdir(path)
 
 
 def test_the_sizes_of_the_features_are_the_files(course_folder, load):
@@ -341,8 +357,10 @@ def test_the_data_root(tmp_path, monkeypatch):
     assert dataFolder.dataDir() == os.path.join(str(tmp_path), '')
 
 
-def test_a_data_root_that_is_no_folder_ends_the_script_by_a_sentence(monkeypatch):
-    monkeypatch.setattr(dataRoot, 'DATA_ROOT', 5)
+@pytest.mark.parametrize('module', [None, SimpleNamespace(DATA_ROOT=5)])
+def test_a_wrong_data_root_ends_the_script_by_a_sentence(module, monkeypatch):
+    """A file that cannot be imported, or that sets something else."""
+    monkeypatch.setitem(sys.modules, 'utils.dataRoot', module)
     with pytest.raises(SystemExit, match='^utils/dataRoot.py cannot be used: .* It must set '
                                          'DATA_ROOT to a folder in quotes'):
         dataFolder.dataDir()

@@ -1,5 +1,7 @@
 """The recipes: what they take from the data, that they make no other model, and how runs go on."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ import cocoSource_task4_attention
 import cocoSource_xcnnfused
 from utils.data.captionWords import UNKNOWN
 from utils.data.dataFolder import featureFiles
+from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
 from utils.files.safePickle import loadPickle
 from utils.networks import learningRecipe
@@ -87,12 +90,17 @@ def test_it_is_the_plain_model_with_another_bias(course_folder, task, model_para
         assert plain.greedyTokens(batch) == informed.greedyTokens(batch)
 
 
-def test_a_run_goes_on_and_is_validated_as_it_was(course_folder, config, model_param):
+@pytest.mark.parametrize('recipe', ['informedStart', 'regularised'])
+def test_a_run_goes_on_and_is_validated_as_it_was(recipe, course_folder, config, model_param):
     model, changes = TASKS[4]
-    config = {**config, **changes, 'learningRecipe': 'regularised'}
+    config = {**config, **changes, 'learningRecipe': recipe}
     course_folder()
     model_param = {**model_param, 'numbOfEpochs': 2}
-    whole = check_resumed(lambda param: build(config, param, model), model_param)
+    statistics = DataLoaderWrapper.trainingStatistics
+    with mock.patch.object(DataLoaderWrapper, 'trainingStatistics', autospec=True,
+                           side_effect=statistics) as asked:
+        whole = check_resumed(lambda param: build(config, param, model), model_param)
+    assert asked.call_count == 2  # a resumed run has those of the checkpoint
     validation = {**model_param, 'inference': True, 'modeSetups': [['val', True]]}
     loaded = build(loadForValidation(validation)['config'], validation, model)
     scores = validateCaptions(loaded.model, validation, loaded.config, loaded.dataLoader)

@@ -69,8 +69,8 @@ class Hidden(Attack):
 
 
 @pytest.mark.parametrize('attack', [Attack, Hidden])
-def test_code_is_refused_and_not_run(path, target, attack):
-    with pytest.raises(pickle.UnpicklingError, match='mkdir|more than tensors'):
+def test_code_is_refused_named_and_not_run(path, target, attack):
+    with pytest.raises(pickle.UnpicklingError, match='mkdir'):
         loaded(path, pickle.dumps({'cnn_features': attack(target)}))
 
 

@@ -330,6 +330,7 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_lost(course_folder, 
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(course_folder, config, model_param, monkeypatch):
+    """And the run goes on from it as if nothing had happened."""
     course_folder()
     trainUpTo(1, build(config, model_param))
     trainer = build(config, model_param)
@@ -343,8 +344,15 @@ def test_a_full_disk_keeps_the_old_checkpoint(course_folder, config, model_param
     monkeypatch.setattr(os, 'fsync', full)
     with pytest.raises(UserError, match=r'_epoch2\.pt cannot be written: No space left on device'):
         trainer.train()
+    monkeypatch.setattr(os, 'fsync', fsync)
     assert checkpoints(model_param) == ['best_epoch1.pt', 'last_epoch1.pt']
-    assert build(config, model_param).model.start_epoch == 1
+    resumed = build(config, model_param)
+    assert resumed.model.start_epoch == 1
+    resumed.train()
+    whole = build(config, {**model_param, 'modelsDir': model_param['modelsDir'] + 'whole'})
+    whole.train()
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.model.history == whole.model.history
 
 
 def test_two_files_of_one_image_are_named(course_folder, config, model_param):

@@ -6,6 +6,7 @@ import collections
 import inspect
 import io
 import pickle
+import re
 import types
 
 import numpy as np
@@ -78,9 +79,11 @@ def loadCheckpoint(file):
     if 'weights_only' in inspect.signature(torch.load).parameters:
         try:
             return torch.load(file, map_location='cpu', weights_only=True)
-        except pickle.UnpicklingError:  # which advises to load it all the same
-            raise pickle.UnpicklingError('it is no checkpoint, or holds more than tensors and '
-                                         'plain values') from None
+        except pickle.UnpicklingError as error:  # torch advises to load it all the same
+            asked = re.search(r'GLOBAL (\S+)', str(error))
+            raise pickle.UnpicklingError(
+                'it is no checkpoint, or holds more than tensors and plain values'
+                + (f', {asked[1]}' if asked else '')) from None
     restricted = types.SimpleNamespace(
         __name__='restricted', Unpickler=RestrictedUnpickler,
         load=lambda file, **options: RestrictedUnpickler(file, **options).load())
