@@ -13,7 +13,7 @@ from conftest import CAPTIONS, D, marked
 from test_build_course_layout import make_fifo
 
 from utils import dataRoot
-from utils.data import checkedFiles, dataFolder, imageFiles, imageLoader
+from utils.data import checkedFiles, dataFolder, imageLoader
 from utils.data.captionDataset import Collate
 from utils.data.captionWords import captionOf, wordPositions
 from utils.data.dataFolder import dataName, featureFiles, vocabularyFile
@@ -66,8 +66,9 @@ def test_a_batch_has_the_keys_and_shapes_of_the_course(course_folder, config, lo
     assert batch['orig_captions'] == [CAPTIONS[number % 4] for number in range(10, 14)]
     assert batch['allcaptions'][3] == [marked(caption) for caption in CAPTIONS[1]]
     assert batch['captions'][3] == batch['allcaptions'][3][0]
-    batch['yWeights'] = None
-    assert batch['yWeights'] is None
+    assert 'captions' in batch and 'advantages' not in batch
+    batch['yWeights'] = batch['advantages'] = None
+    assert batch['yWeights'] is None and 'advantages' in batch
     batch = next(iter(load(featurepathstub=UNPOOLED).myDataDicts['val']))
     assert batch['cnn_features'].shape == (4, 10, D)
 
@@ -132,16 +133,6 @@ def test_batches_are_the_same_however_files_are_read(course_folder, load, thread
         features = loader.dataset.load(number)['cnn_features']
         assert features.dtype == torch.float32 and not features.requires_grad
         assert features.tolist() == np.float32(values.tolist()).tolist()
-
-
-def test_training_opens_no_pickle_of_a_checked_file(course_folder, load, monkeypatch):
-    course_folder()
-    loader = load(check=True)
-    monkeypatch.setattr(imageFiles, 'RestrictedUnpickler', None)
-    for batch in loader.myDataDicts['train']:
-        assert batch['cnn_features'].any() and batch['xTokens'].any() and batch.references()
-    loader.captionRewards()
-    loader.trainingStatistics()
 
 
 def test_a_file_that_changes_after_the_check_is_read_anew(course_folder, load):

@@ -100,10 +100,10 @@ class SaverRestorer:
     """Saves a run's checkpoints in `modelsDir + modelName`, and restores them.
 
     A checkpoint is a dict of `epoch`, `model_state_dict`, `optimizer_state_dict`,
-    `scheduler_state_dict`, `scaler_state_dict`, `feature_mean` (as in `Model`), `config`,
-    `modelParam` (the keys that shape a run), `network` (the model's file), `vocabulary` (a hash of
-    it), `words` (those of the tokens), `photoStandard` (of a data folder made from photos),
-    `history` and `best` (`epoch` and `loss`).
+    `scaler_state_dict`, `feature_mean` (as in `Model`), `config`, `modelParam` (the keys that shape
+    a run), `network` (the model's file), `vocabulary` (a hash of it), `words` (those of the
+    tokens), `photoStandard` (of a data folder made from photos), `history` and `best` (`epoch` and
+    `loss`).
     """
 
     def __init__(self, config, modelParam):
@@ -135,7 +135,6 @@ class SaverRestorer:
             'epoch': epoch,
             'model_state_dict': model.net.state_dict(),
             'optimizer_state_dict': model.optimizer.state_dict(),
-            'scheduler_state_dict': model.scheduler.state_dict(),
             'scaler_state_dict': model.scaler.state_dict(),
             'feature_mean': model.feature_mean,
             'network': type(model.net).__module__,
@@ -156,8 +155,9 @@ class SaverRestorer:
         """Brings `model` to the state of a checkpoint, if there is one to go on from, and says so.
 
         For training that is the last checkpoint of an unfinished run; `restoreModelLast` or
-        `restoreModelBest` force the last or the best one of any run, after a change of the
-        configuration with a new optimizer. For inference it is `loadForValidation`'s.
+        `restoreModelBest` force the last or the best one, also of a finished run or after a change
+        of the configuration, when the optimizer starts anew. For inference it is
+        `loadForValidation`'s.
 
         Returns:
             The model.
@@ -198,13 +198,11 @@ class SaverRestorer:
                             f"{'; '.join(changes)}. Change them back{wayOn}; or, for a new run, "
                             "move its folder away or change modelParam['modelName'].")
         self._loadWeights(model, checkpoint)
-        if changes or 'scheduler_state_dict' not in checkpoint:
-            model.optimizer.step()  # without gradients it changes nothing; the scheduler wants it
-            for _ in range(model.start_epoch):
-                model.scheduler.step()
-        else:
-            model.optimizer.load_state_dict(checkpoint['optimizer_state_dict'])
-            model.scheduler.load_state_dict(checkpoint['scheduler_state_dict'])
+        model.optimizer.step()  # without gradients it changes nothing; the scheduler wants it
+        for _ in range(model.start_epoch):
+            model.scheduler.step()
+        if not changes and 'scaler_state_dict' in checkpoint:
+            model.optimizer.load_state_dict(checkpoint['optimizer_state_dict'])  # with its rate
             model.scaler.load_state_dict(checkpoint['scaler_state_dict'])
         model.history = list(checkpoint.get('history', []))
         self.best = checkpoint.get('best')

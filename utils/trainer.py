@@ -22,7 +22,7 @@ from utils.scripts.settings import CONFIG, allEpochs, withDefaults
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
-BATCHES_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 20}  # at the loss, for which a GPU must be waited for
+BATCHES_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 20}  # at the loss; each one waits for a GPU
 SECONDS = {'train': 'training_seconds', 'val': 'validation_seconds'}
 
 
@@ -109,9 +109,9 @@ class Trainer:
         late = [milestone for milestone in self.config['scheduler_milestones'] or []
                 if milestone >= learned]
         if late:
-            print(f"Of config['scheduler_milestones'] {', '.join(map(str, late))} are never "
-                  f'reached: the rate falls between epochs, and the last one is {learned}.',
-                  flush=True)
+            print("Never reached of config['scheduler_milestones']: "
+                  f"{', '.join(map(str, late))}. The rate falls between epochs, and the last one "
+                  f'that follows them is {learned}.', flush=True)
 
     def _train_epoch(self, epoch, validator):
         model = self.model
@@ -152,6 +152,7 @@ class Trainer:
         self.plotter.plot(history)
         # last: an epoch whose checkpoint is there has left everything, any other is done again
         self.saveRestorer.save(epoch, -entry.get('meteor', -math.inf), self.model)
+        self.model.start_epoch = epoch
 
     def _print(self, entry, times):
         seconds = sum(times[key] for key in times if key.endswith('_seconds'))
@@ -166,8 +167,8 @@ class Trainer:
         print(f'Curves: {self.plotter.path}\nThe best METEOR is that of epoch {best}; '
               'Validate_task*.py validates its model.')
         if self._isSelfCritical(self.epochs) and not self._isSelfCritical(best):
-            print('The self-critical epochs, which came after it, change nothing that is used. To '
-                  "validate the last epoch instead, set modelParam['restoreModelLast'] = 1 there.")
+            print('The self-critical epochs came later, so this model has not learned from them. '
+                  "To validate the last epoch, set modelParam['restoreModelLast'] = 1 there.")
 
     def _isSelfCritical(self, epoch):
         return self.modelParam['numbOfEpochs'] < epoch <= self.epochs
