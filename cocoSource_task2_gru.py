@@ -32,7 +32,8 @@ class GRUCell(RecurrentCell):
         self.weight, self.bias = self.new_weight(), self.new_bias()
 
     def gate_weights(self, constant_input=None):
-        """As all cells', but W_h in two parts: h meets that of u and r, r·h the candidate's."""
+        """As in all cells, but W_h in two parts: that of u and r, which multiplies h, and the
+        candidate's, which multiplies r·h."""
         W_x, W_h, b = super().gate_weights(constant_input)
         H = self.hidden_state_size
         return W_x, W_h.split([2 * H, H], dim=1), b

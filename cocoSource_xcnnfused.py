@@ -81,7 +81,7 @@ class RecurrentCell(nn.Module):
             varying_size = self.input_size - constant_input.shape[1]
             b = b + constant_input @ W_x[varying_size:]                  # [B, G·H]
             W_x = W_x[:varying_size]
-        # Mixed precision computes products in a shorter type, which a product of no rows shows.
+        # Mixed precision computes products in a shorter type; a product without rows tells which.
         # W_h is converted to it here, once, and not at every step.
         no_rows = W_h.new_zeros(0, self.hidden_state_size) @ W_h
         return W_x, W_h.to(no_rows.dtype), b

@@ -17,7 +17,15 @@ from report import submitter
 from report.pictures import attentionPage, examplesPage
 from report.runs import TASKS, runsOfTasks, stateOf
 from report.story import HEADING, NOTE, PLOTS, TITLE, Story, newFigure
-from utils.data.dataFolder import SPLITS, UNPOOLED, dataDir, featureFolder, featureNames, isDemo
+from utils.data.dataFolder import (
+    POOLED,
+    SPLITS,
+    UNPOOLED,
+    dataDir,
+    featureFolder,
+    featureNames,
+    isDemo,
+)
 from utils.files.atomic import writeAtomically
 from utils.files.project import inProject
 from utils.networks.captionRewards import METEOR_SHARE
@@ -102,7 +110,8 @@ def percent(score):
 
 def titlePage(story, runs, data_dir):
     """Data, protocol and results."""
-    images = {mode: len(featureNames(featureFolder(data_dir, mode, UNPOOLED))) for mode in SPLITS}
+    images = {mode: max(len(featureNames(featureFolder(data_dir, mode, stub)))
+                        for stub in (POOLED, UNPOOLED)) for mode in SPLITS}
     data = DEMO_DATA if isDemo(data_dir) else OWN_DATA
     story.text(NAME, TITLE)
     story.text(COURSE)

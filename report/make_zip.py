@@ -8,6 +8,7 @@ the scores with the report's.
 import glob
 import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import zipfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
+import utils  # noqa: F401 (before torch)
 from report import deliver_models, make_report, submitter
 from report.runs import SAME, UNNAMED, runsOfTasks
 from utils.data.dataFolder import dataDir, isDemo
@@ -32,7 +34,7 @@ PACKED = ('*.py', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 
 
 def zipName():
     """The zip's file name, with the submitter's name."""
-    return f"IN5400_exercise2_{'_'.join(submitter.SUBMITTER.split())}.zip"
+    return '_'.join(['IN5400_exercise2', *re.findall(r'\w+', submitter.SUBMITTER)]) + '.zip'
 
 
 def checkReady(runs):
@@ -85,7 +87,10 @@ def check(path, task, run):
         if not isDemo(dataDir()):  # a relative DATA_ROOT is relative to this project
             with open(os.path.join(project, 'utils', 'dataRoot.py'), 'w', encoding='utf-8') as f:
                 f.write(f'DATA_ROOT = {dataDir()!r}\n')
-        done = subprocess.run([sys.executable, script], cwd=project,
+        # the copy's models are to be validated, not those of a folder elsewhere
+        code = (f"import Validate_task{task} as script; "
+                "script.modelParam['modelsDir'] = 'storedModels'; script.runScript(script.main)")
+        done = subprocess.run([sys.executable, '-c', code], cwd=project,
                               env={**os.environ, 'PYTHONPATH': ''}, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, universal_newlines=True)
         if done.returncode:

@@ -12,7 +12,7 @@ from utils.scripts.start import prepare
 TASKS = (1, 2, 3, 4)
 SAME = 0.002  # scores that differ by no more are the same
 UNNAMED = 'Your Name'  # the submitter where nobody has put a name yet
-COUNTED = 'running_mean', 'running_var', 'num_batches_tracked', 'feature_mean'  # not trained
+NOT_TRAINED = 'running_mean', 'running_var', 'num_batches_tracked'
 
 
 class Run:
@@ -21,7 +21,7 @@ class Run:
     Attributes:
         folder, name, checkpoint (of the best epoch), epoch, history, times: as training left them;
             the last two may be empty.
-        trainedBy: the name of who has trained it, or 'the package'.
+        trainedBy: the name of whoever trained it, or 'the package'.
         scores, details: as validation of this checkpoint left them, else empty.
     """
 
@@ -45,7 +45,7 @@ class Run:
     def numberOfParameters(self):
         """How many values training changes."""
         weights = self.checkpoint['model_state_dict'].items()
-        return sum(tensor.numel() for name, tensor in weights if not name.endswith(COUNTED))
+        return sum(tensor.numel() for name, tensor in weights if not name.endswith(NOT_TRAINED))
 
     def isOwn(self):
         """Whether the submitter has trained it: on this machine, or delivered under this name."""

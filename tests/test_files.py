@@ -72,6 +72,8 @@ def test_what_a_foreign_file_leads_to_is_one_line():
     with pytest.raises(UserError) as caught, foreignFile('a\x1b[1m\udce5', 'Remove it.'):
         raise KeyError('b\nc')
     assert str(caught.value) == "a [1m  cannot be used: it has no 'b\\nc'. Remove it."
+    with pytest.raises(RuntimeError, match='of memory'), foreignFile('a', 'Remove it.'):
+        raise RuntimeError('CUDA out of memory.')  # which is no fault of the file
 
 
 @pytest.mark.parametrize('value, lines', [

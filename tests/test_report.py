@@ -226,10 +226,14 @@ def test_the_zip_checks_itself(tmp_path, capsys, monkeypatch):
     (project / 'Validate_task1.py').write_text(
         "import json, os\n"
         "from utils.dataRoot import DATA_ROOT\n"
-        "assert DATA_ROOT == '/project/ownData'\n"
-        "os.makedirs('storedModels/m')\n"
-        "with open('storedModels/m/scores_validation.json', 'w') as f:\n"
-        f"    json.dump({scores_of(1, .3)}, f)\n", encoding='utf-8')
+        "modelParam = {'modelsDir': '/elsewhere'}\n"
+        "def main():\n"
+        "    assert DATA_ROOT == '/project/ownData'\n"
+        "    os.makedirs(os.path.join(modelParam['modelsDir'], 'm'))\n"
+        "    with open('storedModels/m/scores_validation.json', 'w') as f:\n"
+        f"        json.dump({scores_of(1, .3)}, f)\n"
+        "def runScript(run):\n"
+        "    run()\n", encoding='utf-8')
     run = write_run(str(tmp_path / 'm'))
     make_zip.writeZip(str(project), path)
     make_zip.check(path, 1, run)
@@ -260,7 +264,7 @@ def runs_by(trainers, tmp_path):
     ('Åse', ['here', '', 'Bo', 'Åse'], 'models of tasks 2, 3 would not be yours. '
      '.* move away .*delivered.task2'),
     ('Åse  Øye', ['here', 'Åse  Øye', None, 'here'], None),
-    ('Åse Øye', ['', ''], None)])  # the package as it is, marked in its report
+    ('/Åse Øye.', ['', ''], None)])  # the package as it is, marked in its report
 def test_the_zip_asks_for_a_name_and_for_the_missing_models(name, trainers, refusal, tmp_path,
                                                             monkeypatch):
     monkeypatch.setattr(submitter, 'SUBMITTER', name)

@@ -61,7 +61,8 @@ def test_torch_finds_how_its_threads_wait():
     """Also where the user has chosen."""
     variables = {key: value for key, value in os.environ.items() if key != 'OMP_WAIT_POLICY'}
     scripts = [*(f'{kind}_task{task}.py' for kind in ('Exercise_Train', 'Validate')
-                 for task in (1, 2, 3, 4)), 'utils/captionPhotos.py', 'utils/buildCourseLayout.py']
+                 for task in (1, 2, 3, 4)), 'utils/captionPhotos.py', 'utils/buildCourseLayout.py',
+               'report/make_report.py', 'report/make_zip.py']
     for number, script in enumerate(scripts):
         chosen = {'GOMP_SPINCOUNT': '7'} if number == 0 else {}
         done = subprocess.run([sys.executable, '-c', AT_TORCH.format(script=script)], cwd=PROJECT,

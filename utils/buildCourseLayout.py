@@ -23,7 +23,8 @@ serve as well: the images and their ids are the same.
 If it was stopped, start it again: it goes on. The images lie in the folder `<OUT>.partial`, which
 is renamed to OUT when all features are read. Then set DATA_ROOT in utils/dataRoot.py to it.
 `about.txt` in it says how it was made, `skipped.json` which images were left out, and why.
-`madeOf.json` says of what; if that has changed, nothing is mixed. To FEATURES more may be added.
+`madeOf.json` records what it is made of; if that has changed, the script stops instead of mixing.
+You may add to FEATURES.
 """
 import collections
 import contextlib
@@ -121,7 +122,7 @@ def bestRegions(features, boxes, scores, number):
 
 
 def begin(root, madeOf, files):
-    """Makes the folders of a data folder that is to be built, or to be gone on with.
+    """Makes the folders of a data folder that is new, or was begun earlier.
 
     Args:
         root: its path.
@@ -150,8 +151,8 @@ def begin(root, madeOf, files):
             changed.append('FEATURES')
         if changed:
             raise UserError(f'{root} was begun with other {", ".join(changed)}. Set that back, '
-                            f'remove the folder, or set another OUT {AT_THE_TOP}. To FEATURES more '
-                            'may be added.')
+                            f'remove the folder, or set another OUT {AT_THE_TOP}. You may add to '
+                            'FEATURES.')
         writeJson(path, {**madeOf, 'FEATURES': {**before, **stamps}})
         makeFolders(root)
         for file in glob.glob(os.path.join(glob.escape(root), '*', f'{PARTIAL}*')):

@@ -181,7 +181,7 @@ class Model:
         Args:
             cnn_features: what `features` returns, of the images.
             captions_per_image: integer.
-            order: in which the captions of all images are packed, an index.
+            order: the index that brings the captions of all images into the order of packing.
             x, y, w: [N], words, words to be learned and weights.
             batch_sizes, state: as `logits_of_words` takes them.
         """
@@ -201,7 +201,8 @@ class Model:
 
         Args:
             batch: a batch with any number of words.
-            words: float, that of the mean; with several processes not the batch's.
+            words: float, by which the summed loss is divided: the batch's number of words, or the
+                mean of it over several processes.
 
         Returns:
             list of the losses of the batch's parts, without their gradients.

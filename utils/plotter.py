@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.pages.figures import plotFolder, saveFigure
 
-# of each axes the label, what values are multiplied by, and the curves by their history's keys
+# for each axes its label, the factor for its values, and its curves by their keys in the history
 AXES = [('loss per word [nats]', 1, {'train_loss': 'training',
                                      'val_loss': 'validation, teacher-forced'}),
         ('score of greedy captions [%]', 100, {'meteor': 'METEOR (words)', 'bleu_4': 'BLEU-4'}),

@@ -14,15 +14,15 @@ from utils.data.imageFiles import loadImage, readRaw
 class CaptionDataset(Dataset):
     """The images of one feature folder, in order of their file names.
 
-    An item is asked for by its index alone, and comes with its first caption; or by (index,
-    epoch, learned), and comes with one of its captions, drawn from (seed, epoch, file name)
-    alone, and with no words to learn where `learned` is False.
+    `dataset[index]` is an image with its first caption. `dataset[index, epoch, learned]` has the
+    caption that (seed, epoch, file name) alone choose, or no words to learn where `learned` is
+    False.
 
     Args:
         paths: the feature files.
         features_shape: list, [D] or [K, D].
         vocabulary_size: V; larger tokens become `UNK`.
-        empty_tokens: the tokens of words without a letter, which captions are freed of.
+        empty_tokens: the tokens of words of white space only, which are left out of captions.
         seed: integer.
 
     Attributes:

@@ -7,12 +7,12 @@
 - Tables: Kaggle's `captions.txt` and `results.csv`, or any `*.csv` with one `file,caption` a
   line, with or without a header.
 
-Of the last two, training and validation photos are those of the official lists where both lie
-beside the captions, such as `Flickr_8k.trainImages.txt` and `Flickr_8k.devImages.txt`. Else a tenth
-of the photos is drawn for validation, always the same.
+For the last two the official lists, such as `Flickr_8k.trainImages.txt` and
+`Flickr_8k.devImages.txt`, say which photos are for training and which for validation, if both lie
+beside the captions. Otherwise a tenth of the photos is drawn for validation, always the same.
 
-The file's name tells its form. In a folder, and the folders in it, there must be only one of
-them, or CAPTIONS must name it.
+The file's name tells its form. In a folder, and the folders in it, there must be only one such
+file; otherwise CAPTIONS must name the file itself.
 """
 import collections
 import csv

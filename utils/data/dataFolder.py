@@ -14,7 +14,7 @@ SPLITS = {'train': 'Train2017_', 'val': 'Val2017_'}  # + POOLED or UNPOOLED: the
 MODES = {'train': 'training', 'val': 'validation'}  # in words
 IMAGE_FOLDERS = {'train': 'train2017', 'val': 'val2017'}
 SET_ROOT = ('Set DATA_ROOT in utils/dataRoot.py to the folder that holds "vocabulary" and the '
-            'feature folders; utils/buildCourseLayout.py makes one of COCO as it is published.')
+            'feature folders; utils/buildCourseLayout.py makes one from captions and photos.')
 
 
 def dataDir():

@@ -40,7 +40,7 @@ REGIONS = np.array([(0, 0, 9, 9), (2, 2, 7, 7),  # x1 y1 x2 y2 in cells: the who
                     (0, 0, 5, 9), (4, 0, 9, 9), (0, 0, 9, 5), (0, 4, 9, 9)])  # left, right … half
 BATCH = 8                             # the fastest on a CPU: it fits the caches
 ENDINGS = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff',
-           '.heic', '.avif')          # the last two cannot be read, and are named so
+           '.heic', '.avif')          # the last two cannot be read; a message names them
 STANDARD_FILE = 'photoStandard.json'  # in a data folder
 PHOTOS_FOR_STANDARD = 2000            # so many give the means within 2 % of the deviations
 

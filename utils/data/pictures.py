@@ -18,7 +18,7 @@ LARGE = 10 ** 7              # pixels; of larger pictures only one at a time is 
 ORIENTATION = 274            # EXIF's number for how the camera was held
 
 _oneLarge = threading.Lock()
-Image.core.set_block_size(2 ** 26)  # of smaller blocks each thread keeps what it has freed
+Image.core.set_block_size(2 ** 26)  # with smaller ones, threads keep what they free
 warnings.filterwarnings('ignore', module='PIL')  # what cannot be used is said in a sentence
 
 
@@ -64,6 +64,7 @@ def openPhoto(path, pixels=None):
                 image.load()  # turns a TIFF upright, whose size is the upright one from the start
                 if image.getexif().get(ORIENTATION) in (5, 6, 7, 8):
                     size = size[::-1]
+                image.info.pop('exif', None)  # which Pillow would write again, and cannot always
                 ImageOps.exif_transpose(image, in_place=True)
                 yield _inRgb(image), size
     except UnidentifiedImageError:

@@ -62,7 +62,7 @@ def writeJson(path, value):
 
 
 def writePickle(path, value):
-    """Writes a value as a pickle, one of very many, which every Python 3 reads."""
+    """Writes a value as a pickle that every Python 3 reads; fast, as there are very many."""
     writeAtomically(path, pickle.dumps(value, protocol=4), outlive_power_failure=False)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 
-from utils.files.errors import UserError
+from utils.files.errors import UserError, isFullGpu
 
 
 @contextlib.contextmanager
@@ -23,6 +23,8 @@ def foreignFile(path, advice):
     except UserError:
         raise
     except Exception as error:
+        if isFullGpu(error):  # no fault of the file
+            raise
         raise UserError(printable(f'{path} cannot be used: {faultIn(error)}. {advice}')) from error
 
 

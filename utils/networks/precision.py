@@ -30,7 +30,7 @@ def hindrance(precision, device):
         return 'a CPU is slow at it'
     if _cpuInstructions() & CPU_INSTRUCTIONS:
         return ''
-    return f"this CPU has neither of the instructions {' and '.join(sorted(CPU_INSTRUCTIONS))}"
+    return f"this CPU has neither {' nor '.join(sorted(CPU_INSTRUCTIONS))} instructions"
 
 
 def _cpuInstructions():

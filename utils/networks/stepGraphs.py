@@ -1,6 +1,6 @@
 """Steps on a GPU as CUDA graphs.
 
-A training step of these networks is some thousand small kernels, and a step of captions some ten.
+A training step of these networks is hundreds or thousands of small kernels, one of captions dozens.
 Launching them one by one takes the CPU longer than computing them takes the GPU. A CUDA graph
 launches all of them at once, as they were recorded
 (https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
@@ -8,7 +8,7 @@ launches all of them at once, as they were recorded
 Of training steps the forward and the backward pass are recorded, once for each length of a batch's
 captions, which are padded to the longest. The optimizer stays outside. Other batches are learned
 without a graph: captions in several truncated parts, and the last batch of an epoch, which is
-smaller. Of captions some steps together are recorded, between two looks at whether all have ended.
+smaller. For captions, the steps between two looks at whether all have ended are recorded together.
 """
 import functools
 
@@ -33,8 +33,8 @@ def replayed(graphs):
 class StepGraphs:
     """The graphs of a `Model`'s steps, either of training or of captions.
 
-    Each is compared with a step without. Where results differ by more than rounding, or recording
-    fails, the run goes on without graphs, and a sentence says so.
+    Each is compared with the same step without one. Where results differ by more than rounding, or
+    recording fails, the run goes on without graphs, and a sentence says so.
     """
 
     def __init__(self, model):

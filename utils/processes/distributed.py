@@ -121,4 +121,5 @@ def averageGradients(net):
 @functools.lru_cache(maxsize=None)
 def _group(device_type):
     """The processes as they exchange a device's tensors: gloo is slow for those of GPUs."""
-    return dist.new_group(backend='nccl' if device_type == 'cuda' else 'gloo')
+    return dist.new_group(timeout=LONGEST_WAIT,
+                          backend='nccl' if device_type == 'cuda' else 'gloo')

@@ -100,7 +100,7 @@ class JavaProcess:
 
         Raises:
             JavaError: the program has ended, takes more than `PATIENCE` seconds, or the block has
-                raised a ValueError, since it makes nothing of an answer.
+                raised a ValueError, because it cannot make sense of an answer.
         """
         timer = threading.Timer(PATIENCE, self.process.kill)
         timer.start()

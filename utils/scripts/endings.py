@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 
-from utils.files.errors import UserError
+from utils.files.errors import UserError, isFullGpu
 from utils.processes.distributed import isFirstToEnd, joined, worldSize
 from utils.processes.java import JavaError
 
@@ -64,7 +64,7 @@ def _end(sentence):
 def _advice(error):
     """What to do about an error of the system or a GPU; '' where the user can do nothing."""
     text = str(error).lower()
-    if 'cuda' in text and ('out of memory' in text or 'alloc_failed' in text):
+    if isFullGpu(error):
         return ('The GPU is full. Choose a free one (nvidia-smi shows them) by '
                 "CUDA_VISIBLE_DEVICES, or set modelParam['batch_size'] lower.")
     if worldSize() > 1 and any(sign in text for sign in LOST_PROCESS):
@@ -73,6 +73,6 @@ def _advice(error):
     if number in (errno.ENOSPC, errno.EDQUOT):
         return 'The disk is full, or your quota is reached. Make room.'
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ('The scripts write into their own folder: copy the project to a place where you '
-                'may write.')
+        return ('You may not read or write there. The data folder must be readable; the scripts '
+                'write into their own folder: copy the project to a place where you may write.')
     return ''

@@ -22,7 +22,7 @@ def prepare(modelParam, config=None):
 
     Returns:
         modelParam with defaults filled in, absolute folders, and the data's name appended to the
-        run's; for further processes of a training with the training images alone.
+        run's; in all processes of a training but the main one, with the training images alone.
 
     Raises:
         UserError: a setting is impossible, the data folder does not exist, this task is being
