@@ -17,11 +17,11 @@ from utils.networks.decoding import (
 )
 from utils.networks.stepGraphs import StepGraphs
 
-if not hasattr(torch, 'compile'):
+if not hasattr(torch, 'export'):  # before 2.1
     pytest.skip('CUDA graphs need a newer torch', allow_module_level=True)
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
+from torch.utils._pytree import tree_flatten  # noqa: E402
 
 IMAGES, LONGEST = 6, 12
 in_a_graph = StepGraphs._recorded
@@ -50,7 +50,8 @@ class OnTape(TorchDispatchMode):
     @torch.no_grad()
     def replay(self):
         for function, args, kwargs, result in self.tape:
-            for old, new in zip(tree_leaves(result), tree_leaves(function(*args, **kwargs))):
+            for old, new in zip(tree_flatten(result)[0],
+                                tree_flatten(function(*args, **kwargs))[0]):
                 if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
                     old.copy_(new)
 
@@ -168,7 +169,7 @@ class OnDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        devices = {leaf.device.type for leaf in tree_leaves((args, kwargs, result))
+        devices = {leaf.device.type for leaf in tree_flatten((args, kwargs, result))[0]
                    if isinstance(leaf, torch.Tensor)}
         assert devices != {'cpu', 'meta'}, f'{function} moves values between devices'
         return result
