@@ -153,14 +153,14 @@ class Model:
         weights = batch['yWeights']                                      # [B, T, N]
         order = weights.sum((1, 2)).sort(descending=True, stable=True).indices  # the longest first
         cnn_features, state = self.features(batch), None
-        on_device = order.to(self.device)
+        on_device = order.to(self.device, non_blocking=True)
         captions_per_image = len(order) // len(cnn_features)
         if captions_per_image == 1:
             cnn_features, on_device = cnn_features[on_device], slice(None)
         for x, y, w, is_word in self.wordsOfParts(batch, order):
             batch_sizes = [size for size in is_word.sum(1).tolist() if size > 0]
             if batch_sizes:
-                words = [rows[is_word].to(self.device) for rows in (x, y, w)]  # [N]
+                words = [rows[is_word].to(self.device, non_blocking=True) for rows in (x, y, w)]
                 loss, state = self.lossOfWords(cnn_features, captions_per_image, on_device, *words,
                                                batch_sizes, state)
                 yield loss

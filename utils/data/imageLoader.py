@@ -100,9 +100,9 @@ class ImageLoader:
         return self._batch(keys, features, [done])
 
     def _newFeatures(self, keys):
-        # GPUs copy from pinned memory while they compute
+        # a GPU, if one is used, copies from pinned memory while it computes
         return torch.empty(len(keys), *self.dataset.features_shape,
-                           pin_memory=torch.cuda.is_available())
+                           pin_memory=torch.cuda.is_initialized())
 
     def _read(self, keys, features):
         return list(map(self.dataset.readInto, keys, features.numpy()))

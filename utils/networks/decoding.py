@@ -147,7 +147,7 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
     prepared = net.prepare(processed.repeat_interleave(K, dim=0))
     word, state = start_tokens.repeat_interleave(K), None                # [b·K]
     after_end = scores.new_full((K,), -math.inf)                         # nothing follows an end …
-    after_end[0] = 0                                                     # … but an end, for free
+    after_end[:1] = 0                                                    # … but an end, for free
     between_looks = STEPS_BETWEEN_LOOKS[start_tokens.device.type]
     for step in range(CAPTION_STEPS):
         ended = word.view(-1, K) == END

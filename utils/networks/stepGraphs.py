@@ -5,10 +5,10 @@ Launching them one by one takes the CPU longer than computing them takes the GPU
 launches all of them at once, as they were recorded
 (https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 
-Of training steps the forward and the backward pass are recorded, once for each length of a batch's
-captions, which are padded to the longest. The optimizer stays outside. Other batches are learned
-without a graph: captions in several truncated parts, and the last batch of an epoch, which is
-smaller. For captions, the steps between two looks at whether all have ended are recorded together.
+Of training steps the forward and the backward passes are recorded, once for each length of a
+batch's captions, which are padded to the longest. The optimizer stays outside. The last batch of an
+epoch, which is smaller, is learned without a graph. For captions, the steps between two looks at
+whether all have ended are recorded together.
 """
 import functools
 
@@ -51,14 +51,14 @@ class StepGraphs:
         """The loss of a batch, summed over its words; the gradients of the loss per word are left
         in the network. None where the batch is to be learned without a graph."""
         model = self.model
-        if batch['numbOfTruncatedSequences'] > 1 or not self._fits(batch):
+        if not self._fits(batch):
             return None
-        (x, y, w, _), = model.wordsOfParts(batch, slice(None))           # [T, B]
-        T, B = x.shape
+        *words_of_parts, _ = map(torch.stack, zip(*model.wordsOfParts(batch, slice(None))))
+        N, T, B = words_of_parts[0].shape                                # N truncated parts
         longest = model.config['truncated_backprop_length']
-        padded = (F.pad(rows, (0, 0, 0, longest - T)) for rows in (x, y, w))
+        padded = (F.pad(part, (0, 0, 0, longest - T)) for part in words_of_parts)
         # first the longest, whose memory is enough for all
-        keys = [(model.net.training, B, steps) for steps in (longest, T)]
+        keys = [(model.net.training, B, N, steps) for steps in (longest, T)]
         return self._result(self._pass, keys, batch['cnn_features'], torch.tensor(words), *padded)
 
     def tokens(self, decoder, batch, *options):
@@ -97,15 +97,18 @@ class StepGraphs:
     # nothing is copied from it.
 
     def _pass(self, key, cnn_features, words, *padded):
-        """The forward and the backward pass; yields the loss once."""
-        model, (_, B, steps) = self.model, key
+        """The forward and the backward pass of each truncated part; yields the sum of the losses."""
+        model, (_, B, _, steps) = self.model, key
         model.optimizer.zero_grad(set_to_none=False)
-        x, y, w = (rows[:steps].flatten() for rows in padded)
-        loss, _ = model.lossOfWords(
-            model.features({'cnn_features': cnn_features}), B // len(cnn_features), slice(None),
-            x, y, w, [B] * steps, None)
-        model.scaler.scale(loss / words).backward()
-        yield False, loss.detach()
+        features = model.features({'cnn_features': cnn_features})
+        total, state = torch.zeros((), device=features.device), None
+        for part in zip(*padded):
+            x, y, w = (rows[:steps].flatten() for rows in part)
+            loss, state = model.lossOfWords(features, B // len(cnn_features), slice(None),
+                                            x, y, w, [B] * steps, state)
+            model.scaler.scale(loss / words).backward()
+            total = total + loss.detach()
+        yield False, total
 
     def _captions(self, key, cnn_features, start_tokens):
         model, (_, decoder, options) = self.model, key
@@ -121,20 +124,30 @@ class StepGraphs:
         net, device = self.model.net, self.model.device
         buffers = [buffer.clone() for buffer in net.buffers()]
 
-        def values(run):
-            torch.manual_seed(1)
-            result = run().float()
+        def flat(tensors):
+            return torch.cat([torch.zeros(1, device=device), *map(torch.flatten, tensors)])
+
+        def restore():
             for buffer, before in zip(net.buffers(), buffers):
                 buffer.copy_(before)
-            gradients = [parameter.grad.flatten() for parameter in net.parameters()
-                         if parameter.grad is not None]  # it may be used nowhere
+
+        def values(run):
+            restore()
+            torch.manual_seed(1)
+            result = run().float()
+            statistics = flat(net.buffers())
+            gradients = flat(parameter.grad for parameter in net.parameters()
+                             if parameter.grad is not None)  # it may be used nowhere
             # float16 overflows until the scale of the loss has adapted
-            return result, torch.cat([result.new_zeros(1), *gradients]).nan_to_num(0, 0, 0)
+            return result, statistics, gradients.nan_to_num(0, 0, 0)
 
         with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-            expected = values(untilAllHaveEnded(function))  # loads the kernels, too
+            for _ in range(2):  # loads all kernels, those too that add to gradients
+                expected = values(untilAllHaveEnded(function))
+            torch.manual_seed(2)  # a seed that the graphs keep would differ
             graphs = self._recorded(function())
             found = values(functools.partial(replayed, graphs))
+        restore()
         limit = ROUNDING if self.model.precision == FLOAT32 else ROUNDING_IN_MIXED_PRECISION
         for ours, right in zip(found, expected):
             difference = (ours - right).norm() / (right.norm() + 1e-12)
@@ -145,11 +158,16 @@ class StepGraphs:
     def _recorded(self, steps):
         """The graphs of a generator, one from yield to yield, each with what it yields there."""
         graphs, going = [], True
+        stream = torch.cuda.current_stream()
         while going is not False:
             graph = torch.cuda.CUDAGraph()
-            # other threads may use the GPU meanwhile, as for pinned memory
-            with torch.cuda.graph(graph, self.pool, capture_error_mode='thread_local'):
-                going, result = next(steps)
+            try:
+                # other threads may use the GPU meanwhile, as for pinned memory
+                with torch.cuda.graph(graph, self.pool, capture_error_mode='thread_local'):
+                    going, result = next(steps)
+            except RuntimeError as error:
+                torch.cuda.set_stream(stream)  # torch leaves its own if it cannot end the capture
+                raise error.__context__ or error
             self.pool = graph.pool()  # one for all, as one graph runs at a time
             graphs.append((graph, going, result))
         return graphs
