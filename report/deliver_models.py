@@ -10,7 +10,6 @@ import torch
 
 from report import submitter
 from report.runs import TASKS, isUpToDate, ownAndDelivered, validationScript
-from utils.dataLoader import CHECKED_FILES
 from utils.files.atomic import PARTIAL, writeJson
 from utils.files.project import runFolder
 from utils.saverRestorer import DELIVERED
@@ -41,7 +40,6 @@ def deliver(run, modelParam, imageCaptionModel):
         torch.save(delivered, os.path.join(folder, f'best_epoch{run.epoch}.pt'))
         model, dataLoader = restoredModel(modelParam, imageCaptionModel)
         scores = validateCaptions(model, modelParam, model.config, dataLoader)
-        os.remove(os.path.join(folder, CHECKED_FILES.format('val')))
         writeJson(os.path.join(folder, 'history.json'), run.history)
         writeJson(os.path.join(folder, 'times.json'), run.times)
         if os.path.exists(target):

@@ -1,4 +1,5 @@
 """Loaders and vocabulary on the quirks of the real files; errors name the file and what to do."""
+import glob
 import hashlib
 import os
 import pickle
@@ -18,9 +19,10 @@ from utils.data.captionDataset import Collate
 from utils.data.captionWords import captionOf, wordPositions
 from utils.data.dataFolder import dataName, featureFiles, vocabularyFile
 from utils.data.imageFiles import loadImage
-from utils.dataLoader import CHECKED_FILES, DataLoaderWrapper
+from utils.dataLoader import DataLoaderWrapper
 from utils.files.atomic import writePickle
 from utils.files.errors import UserError
+from utils.files.safePickle import loadPickle
 from utils.generateVocabulary import loadVocabulary
 
 POOLED, UNPOOLED = 'detectron2_lim10maxfeatures', 'detectron2_lim10features'
@@ -301,12 +303,11 @@ def test_only_new_and_changed_files_are_checked_again(course_folder, load, monke
 def test_a_damaged_memory_of_a_check_costs_a_new_one(course_folder, load, model_param):
     course_folder()
     whole = load(check=True).myDataDicts['train'].dataset.checked
-    path = os.path.join(model_param['modelsDir'], 'm', CHECKED_FILES.format('train'))
+    path, = (path for path in glob.glob(os.path.join(model_param['modelsDir'], 'checked*'))
+              if len(loadPickle(path)) == 10)
     with open(path, 'rb') as f:
         kept = pickle.load(f)
-    names = dict.fromkeys(kept['files'], 5)
-    for memory in (b'no pickle', {**kept, 'validFor': [0]}, {**kept, 'files': 5},
-                   {**kept, 'files': []}, {**kept, 'files': names}):
+    for memory in (b'no pickle', 5, [], dict.fromkeys(kept, 5)):
         with open(path, 'wb') as f:
             f.write(memory if memory == b'no pickle' else pickle.dumps(memory))
         assert load(check=True).myDataDicts['train'].dataset.checked == whole

@@ -1,6 +1,4 @@
 """Batches of image features and captions, from one pickle per image."""
-import os
-
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
@@ -10,14 +8,11 @@ from utils.data.checkedFiles import checkFiles
 from utils.data.dataFolder import POOLED, featureFiles
 from utils.data.imageFiles import shapeOfFeatures
 from utils.data.imageLoader import ImageLoader
-from utils.files.project import runFolder
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.captionRewards import CaptionRewards, learnedWords, ngrams
 from utils.processes.distributed import ShareOfBatches, mainFirst
 from utils.processes.progress import progressBar
 from utils.scripts.settings import withDefaults
-
-CHECKED_FILES = 'checkedFiles_{}.pickle'  # in a run's folder, of each mode
 
 
 class DataLoaderWrapper:
@@ -63,15 +58,14 @@ class DataLoaderWrapper:
                                                  modelParam['numbOfCPUThreadsUsed'])
 
     def checkFiles(self):
-        """Reads every file that is new or has changed since the last check of this run's data.
+        """Reads every file that is new or has changed since the last check, of any run.
 
         Raises:
             UserError: files cannot be used; it says how many and names some.
         """
         with mainFirst():  # the other processes read what it has found
-            for mode, loader in self.myDataDicts.items():
-                memory = os.path.join(runFolder(self.modelParam), CHECKED_FILES.format(mode))
-                checkFiles(loader.dataset, self.modelParam, memory)
+            for loader in self.myDataDicts.values():
+                checkFiles(loader.dataset, self.modelParam)
 
     def trainingStatistics(self):
         """What the training data say before any learning.

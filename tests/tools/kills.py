@@ -69,7 +69,8 @@ def make_data(root, images=IMAGES, number_of_words=WORDS):
     rng = np.random.default_rng(1)
 
     def caption():
-        words = rng.integers(rng.integers(5, number_of_words), size=rng.integers(8, 14))
+        size = 30 if rng.random() < .002 else rng.integers(8, 14)
+        words = rng.integers(rng.integers(5, number_of_words), size=size)
         return ' '.join(f'word{word}' for word in words)
 
     captions = [[caption() for _ in range(5)] for _ in range(sum(images))]

@@ -4,6 +4,7 @@ So files are checked again only where they are new or have changed, and training
 the others: it knows where the features lie in a file, and the captions.
 """
 import contextlib
+import hashlib
 import os
 from multiprocessing.pool import ThreadPool
 
@@ -13,19 +14,21 @@ from utils.files.errors import UserError
 from utils.files.safePickle import loadPickle
 from utils.processes.progress import progressBar
 
+CHECKED_FILES = 'checkedFiles_{}.pickle'
 FAULTS_NAMED = 3    # of many unusable files
 CHECK = 2           # to be raised when `loadImage` begins to refuse what it read before
 FILES_AT_ONCE = 50  # of a thread
 
 
-def checkFiles(dataset, modelParam, memory):
+def checkFiles(dataset, modelParam):
     """Reads every file that is new or has changed since the last check; sets `dataset.checked`.
+
+    What was found is kept in `modelsDir`, for all runs. Whatever is wrong with that file only costs
+    a new check.
 
     Args:
         dataset: a `CaptionDataset`.
         modelParam: dict.
-        memory: the path of the file that keeps what was found. Whatever is wrong with it only
-            costs a new check.
 
     Raises:
         UserError: files cannot be used, and it says how many and names some; or no caption has
@@ -33,18 +36,16 @@ def checkFiles(dataset, modelParam, memory):
     """
     folder = os.path.dirname(dataset.paths[0])
     valid_for = [CHECK, folder, dataset.features_shape]
+    code = hashlib.sha1(repr(valid_for).encode()).hexdigest()[:6]
+    memory = os.path.join(modelParam['modelsDir'], CHECKED_FILES.format(code))
     known = {}
     with contextlib.suppress(Exception):  # it may be missing, broken or of another version
-        kept = loadPickle(memory)
-        if kept['validFor'] == valid_for:
-            known = dict(kept['files'])
-    unknown = []
-    for index, path in enumerate(dataset.paths):
+        known = dict(loadPickle(memory))
+
+    def isKnown(name):
         with contextlib.suppress(Exception):  # the file may be new, or gone
-            status = os.stat(path)
-            if known[dataset.names[index]][:2] == (status.st_size, status.st_mtime_ns):
-                continue
-        unknown.append(index)
+            status = os.stat(os.path.join(folder, name))
+            return known[name][:2] == (status.st_size, status.st_mtime_ns)
 
     def check(index):
         try:
@@ -55,16 +56,19 @@ def checkFiles(dataset, modelParam, memory):
         return (*stamp, image['imgPath'], captions)
 
     faults = []
+    with ThreadPool(max(1, modelParam['numbOfCPUThreadsUsed'])) as pool:
+        same = pool.map(isKnown, dataset.names, FILES_AT_ONCE)
+        unknown = [index for index, is_known in enumerate(same) if not is_known]
+        found = pool.imap(check, unknown, FILES_AT_ONCE)
+        for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
+            if isinstance(entry, UserError):
+                faults.append(str(entry))
+            else:
+                known[dataset.names[index]] = entry
     if unknown:
-        with ThreadPool(max(1, modelParam['numbOfCPUThreadsUsed'])) as pool:
-            found = pool.imap(check, unknown, FILES_AT_ONCE)
-            for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
-                if isinstance(entry, UserError):
-                    faults.append(str(entry))
-                else:
-                    known[dataset.names[index]] = entry
-        with contextlib.suppress(UserError):
-            writePickle(memory, {'validFor': valid_for, 'files': known})
+        with contextlib.suppress(UserError, OSError):
+            os.makedirs(modelParam['modelsDir'], exist_ok=True)
+            writePickle(memory, known)
     if faults:
         more = '\n…' if len(faults) > FAULTS_NAMED else ''
         raise UserError(f'{len(faults):,} of the {len(dataset):,} feature files in {folder} cannot '

@@ -85,8 +85,9 @@ class CaptionRewards:
         known, numbers = np.unique(codes, return_inverse=True)           # the image's U n-grams
         of_order = np.zeros((len(known), LONGEST))                       # [U, n], 1 at each one's n
         of_order[numbers, orders] = 1
-        counts = np.zeros((S + len(references), len(known)))             # [captions, U]
-        np.add.at(counts, (rows, numbers), 1)
+        counts = np.bincount(rows * len(known) + numbers,
+                             minlength=(S + len(references)) * len(known))
+        counts = counts.reshape(-1, len(known))                          # [captions, U]
 
         # log(images / images with the n-gram); an unseen n-gram counts as seen once
         places = np.searchsorted(self.codes, known).clip(max=len(self.codes) - 1)

@@ -97,7 +97,7 @@ class StepGraphs:
     # nothing is copied from it.
 
     def _pass(self, key, cnn_features, words, *padded):
-        """The forward and the backward pass of each truncated part; yields the sum of the losses."""
+        """The forward and the backward pass of each truncated part; yields the losses' sum."""
         model, (_, B, _, steps) = self.model, key
         model.optimizer.zero_grad(set_to_none=False)
         features = model.features({'cnn_features': cnn_features})

@@ -51,8 +51,9 @@ def prepare(modelParam, config=None):
         parameters['modeSetups'] = [pair for pair in modelParam['modeSetups'] if pair[0] == 'train']
     elif not modelParam['inference']:
         lockFolder(runFolder(parameters))
-        for kind in ('modelsDir', 'img_dir'):
-            removePartialFiles(runFolder(parameters, kind))
+        for folder in (runFolder(parameters), runFolder(parameters, 'img_dir'),
+                       parameters['modelsDir']):
+            removePartialFiles(folder)
     return parameters
 
 
