@@ -151,7 +151,8 @@ def test_meteor_refuses_what_it_cannot_score(running_meteor):
 
 
 def test_image_ids():
-    assert [imageId(name) for name in ('x/000000000139.jpg', '²', 'a.7.jpg')] == [139, '²', 'a.7']
+    names = 'x/000000000139.jpg', 'COCO_val2014_000000000139.jpg', '²', 'a.7.jpg'
+    assert list(map(imageId, names)) == [139, 139, '²', 'a.7']
 
 
 # What captions may hold

@@ -75,7 +75,7 @@ from utils.scripts.endings import runScript
 
 CAPTIONS = 'captions/'  # a folder as it was downloaded, one file of captions, or a list of them
 FEATURES = 'features/'  # a file, a folder, or a list of them; photos may lie in folders within it
-OUT = 'ownData'         # some 11 GB for all of COCO, half a GB for Flickr8k
+OUT = 'ownData'         # some 11 GB for all of COCO, 0.6 GB for Flickr8k
 REGIONS = 10            # boxes of an image, for task 4: ten in the course, 36 usual elsewhere;
                         # photos always have ten
 MINIMUM_COUNT = 3       # 5 is usual for COCO, which has twenty times as many captions as Flickr8k

@@ -47,8 +47,8 @@ class METEOR:
 
     The scores are pycocoevalcap's, from its jar, in a Java process that is started once.
     Captions are words with spaces between. Strings of token numbers are possible, '17 3 88', the
-    course's way, but only equal numbers match. `close()` ends Java, and the next call would start
-    it again.
+    course's way. Stems and synonyms do not match there, but some unequal numbers do, as METEOR's
+    paraphrases have 103 for 105. `close()` ends Java, and the next call would start it again.
 
     Raises:
         JavaError: there is no Java.

@@ -6,7 +6,7 @@ import os
 import torch
 
 from utils import metrics
-from utils.data.captionForms import stemOf
+from utils.data.captionForms import keyOf
 from utils.data.captionWords import captionOf, wordPositions
 from utils.files.atomic import writeJson
 from utils.files.errors import UserError
@@ -15,10 +15,9 @@ from utils.processes.progress import progressBar
 
 
 def imageId(imgPath):
-    """COCO's image id, the number in an image's file name; the name itself where it is none of 64
-    bits."""
-    stem = stemOf(imgPath)
-    return int(stem) if stem.isdecimal() and len(stem) < 19 else stem
+    """COCO's image id, an int of 64 bits; the file's name without ending where it has none."""
+    key = keyOf(imgPath)
+    return int(key) if key.isdecimal() and len(key) < 19 else key
 
 
 def finite(loss, imgPaths, where):
@@ -126,8 +125,7 @@ class CaptionValidator:
         return scores
 
     def meteorOnTokens(self, results):
-        """The course's METEOR, on strings of token numbers, where stems and synonyms never match.
-        """
+        """The course's METEOR, on strings of token numbers, as `metrics.METEOR` explains."""
         token = self.dataLoader.vocabulary['wordToToken']
         predicted = {}
         for result in results:

@@ -1,7 +1,7 @@
 """What `config['precision']` may be: the type in which a network's large products are computed.
 
-'bfloat16' and 'float16' are mixed precision; faster on GPUs, and bfloat16 on CPUs with instructions
-for it. Only the large products are computed in the shorter type. All else stays float32: weights,
+'bfloat16' and 'float16' are mixed precision; bfloat16 is faster on CPUs with instructions for it.
+Only the large products are computed in the shorter type. All else stays float32: weights,
 optimizer, recurrent states, softmax, loss and checkpoints. Gradients can be too small for float16,
 so the loss is scaled up before the backward pass, and the gradients back before the step
 (Micikevicius et al. 2018, arXiv:1710.03740).

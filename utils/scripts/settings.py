@@ -55,7 +55,10 @@ CONFIG = {
     'featurepathstub': (REQUIRED, *oneOf(POOLED, UNPOOLED)),
     'seed': (1, *COUNT),
 }
-VALIDATION_CONFIG = {'beamSize': (3, *SIZE)}  # the rest is the checkpoint's
+VALIDATION_CONFIG = {  # the rest is the checkpoint's
+    'beamSize': (3, lambda value: type(value) is int and 1 <= value <= 100,
+                 'a whole number from 1 to 100'),
+}
 MODEL_PARAM = {
     'batch_size': (128, *SIZE),
     'cuda': ({'use_cuda': True, 'device_idx': 0},
