@@ -1,4 +1,4 @@
-"""One training by several processes, as torchrun starts them.
+"""One training by several processes on one machine, as torchrun starts them.
 
 The main process, rank 0, does all that a single process does; the others only train, each on its
 share of every batch, over which it normalises where a network has batch normalisation. Numbers and
@@ -45,7 +45,7 @@ def rank():
 
 
 def worldSize():
-    """The number of processes, on all machines."""
+    """The number of processes."""
     return 1 if _store is None else dist.get_world_size()
 
 
@@ -111,7 +111,7 @@ def startAlike(net):
 
 def averageGradients(net):
     """Averages the processes' gradients; those of a share without words count as 0."""
-    for parameter in net.parameters():
+    for parameter in filter(lambda parameter: parameter.requires_grad, net.parameters()):
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(parameter.grad, group=_group(parameter.device.type))

@@ -11,7 +11,8 @@ from utils.processes.distributed import isFirstToEnd, joined, worldSize
 from utils.processes.java import JavaError
 
 # in what gloo and nccl say where another process of the training has ended
-LOST_PROCESS = 'closed by peer', 'reset by peer', 'broken pipe', 'pair closure', 'nccl'
+LOST_PROCESS = ('closed by peer', 'reset by peer', 'broken pipe', 'pair closure',
+                'ncclremoteerror', 'communicator was aborted')
 STOPPING = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
             if hasattr(signal, name)]
 KEPT = 'What is finished is kept; start the same command again to go on.'
