@@ -86,7 +86,7 @@ def test_train_and_validate(task, scripts, course_folder, tmp_path, capsys):
     validation.main()
     out = capsys.readouterr().out
     assert '4 validation images' in out.splitlines()[0] and 'greedy   beam of 3' in out
-    run, = (tmp_path / 'models').iterdir()
+    run, = (tmp_path / 'models').glob('*/')
     name = training.modelParam['modelName'].rstrip('/')
     assert run.name.startswith(f'{name}_data-')
     meteor = json.loads((run / 'history.json').read_text())[0]['meteor']

@@ -99,9 +99,9 @@ def start(folder, script):
 
 def run_folder(folder):
     """The folder of the only run in a copy of the project."""
-    models = os.path.join(folder, 'storedModels')
-    name, = os.listdir(models)
-    return os.path.join(models, name)
+    run, = (entry.path for entry in os.scandir(os.path.join(folder, 'storedModels'))
+            if entry.is_dir())
+    return run
 
 
 def state_of(folder):

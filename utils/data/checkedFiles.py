@@ -59,16 +59,16 @@ def checkFiles(dataset, modelParam):
     with ThreadPool(max(1, modelParam['numbOfCPUThreadsUsed'])) as pool:
         same = pool.map(isKnown, dataset.names, FILES_AT_ONCE)
         unknown = [index for index, is_known in enumerate(same) if not is_known]
-        found = pool.imap(check, unknown, FILES_AT_ONCE)
-        for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
-            if isinstance(entry, UserError):
-                faults.append(str(entry))
-            else:
-                known[dataset.names[index]] = entry
-    if unknown:
-        with contextlib.suppress(UserError, OSError):
-            os.makedirs(modelParam['modelsDir'], exist_ok=True)
-            writePickle(memory, known)
+        if unknown:
+            found = pool.imap(check, unknown, FILES_AT_ONCE)
+            for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
+                if isinstance(entry, UserError):
+                    faults.append(str(entry))
+                else:
+                    known[dataset.names[index]] = entry
+            with contextlib.suppress(UserError, OSError):
+                os.makedirs(modelParam['modelsDir'], exist_ok=True)
+                writePickle(memory, known)
     if faults:
         more = '\n…' if len(faults) > FAULTS_NAMED else ''
         raise UserError(f'{len(faults):,} of the {len(dataset):,} feature files in {folder} cannot '
