@@ -19,6 +19,7 @@ def check_equations(kind, reference):
     cell, x, state = random_cell(kind)
     for _ in range(2):
         torch.testing.assert_close(cell(x, state), reference(cell, x, state))
+        assert torch.autograd.gradcheck(cell, (x.requires_grad_(), state.requires_grad_()))
         for name, parameter in list(cell.named_parameters()):
             setattr(cell, name, torch.nn.Parameter(torch.randn_like(parameter)))
 

@@ -150,6 +150,14 @@ def test_tokens_without_a_word_are_unknown_words(checkpoint):
     assert set(captions[0]['caption'].split()) == {'UNK'}
 
 
+def test_no_word_is_said_twice_but_small_ones(checkpoint):
+    saved, model = loadModel(checkpoint())
+    model.net.output_layer.bias.data[0] = -9  # never the end
+    words = captionsOf(np.zeros((1, 10, N_FEATURES), np.float32), model, saved)[0]['caption']
+    words = [word for word in words.split() if word != 'a']
+    assert len(words) == len(set(words) - {'UNK'}) == 3
+
+
 def test_no_photos_end_in_a_sentence(photos, checkpoint):
     checkpoint()
     for name in ('notes.txt', 'broken.jpg'):

@@ -38,6 +38,8 @@ def test_it_is_the_equations(heads, K):
     batch_sizes = [3, 2, 1]  # captions of three words, two and one
     others = batch_sizes, regions, layer.project(regions)
     attended, weights = layer.attend(states, *others)
+    assert torch.autograd.gradcheck(lambda states: layer.attend(states, *others)[0],
+                                    states.clone().requires_grad_())
     for word, image in enumerate((0, 1, 2, 0, 1, 0)):
         expected, expected_weights = plainly(layer, states[word], regions[image])
         torch.testing.assert_close(attended[word], expected)

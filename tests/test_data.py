@@ -137,6 +137,14 @@ def test_batches_are_the_same_however_files_are_read(course_folder, load, thread
         assert features.tolist() == np.float32(values.tolist()).tolist()
 
 
+def test_raw_features_are_found_though_they_begin_with_zeros(course_folder):
+    path, values = feature_file(course_folder()), np.repeat(np.float32([0, 1]), 1024)
+    change(path, cnn_features=values)
+    _, (*_, offset) = loadImage(path, [2048])
+    with open(path, 'rb') as f:
+        assert f.read()[offset:offset + values.nbytes] == values.tobytes()
+
+
 def test_a_file_that_changes_after_the_check_is_read_anew(course_folder, load):
     root = course_folder()
     loader = load(check=True).myDataDicts['val']
@@ -159,6 +167,10 @@ def test_a_torch_loader_with_processes_makes_the_same_batches(course_folder, loa
     theirs = torch.utils.data.DataLoader(loader.dataset, batch_size=4, num_workers=1,
                                          collate_fn=loader.collate_fn)
     assert all(map(same, loader, theirs)) and len(theirs) == len(loader) == 2
+
+
+def test_several_threads_read_a_slow_disk_alone():
+    assert [imageLoader.readers(10, seconds, 128) for seconds in (.01, 1)] == [1, 10]
 
 
 def test_a_pass_that_is_left_early_ends_its_threads(course_folder, load, monkeypatch):

@@ -36,6 +36,14 @@ def test_signals_end_a_script_in_one_sentence():
     assert done.stderr.strip() == f'Stopped. {KEPT}' and done.returncode == 1
 
 
+@pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
+def test_a_script_goes_on_where_nohup_ignores_the_hangup():
+    code = ('import os, signal; from utils.scripts.endings import runScript\n'
+            'signal.signal(signal.SIGHUP, signal.SIG_IGN)\n'
+            'runScript(lambda: os.kill(os.getpid(), signal.SIGHUP))')
+    assert subprocess.run([sys.executable, '-c', code], cwd=PROJECT, timeout=60).returncode == 0
+
+
 def test_a_terminal_without_the_letters_of_a_name():
     code = """from utils.scripts.endings import runScript; runScript(lambda: print('ø.jpg'))"""
     done = subprocess.run([sys.executable, '-c', code], cwd=PROJECT, stdout=subprocess.PIPE,

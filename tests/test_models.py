@@ -91,8 +91,11 @@ def test_the_layers_are_their_cells_step_by_step(module, cell, layers):
     first, between = net(features, tokens[:, :2], True, state)
     second, last = net(features, tokens[:, 2:], True, between)
     assert first.is_contiguous() and second.shape == (B, T - 2, V)
-    torch.testing.assert_close(torch.cat([first, second], dim=1), torch.stack(expected, dim=1))
+    logits = torch.cat([first, second], dim=1), torch.stack(expected, dim=1)
+    torch.testing.assert_close(*logits)
     torch.testing.assert_close(last, torch.stack(states))
+    torch.testing.assert_close(*(torch.autograd.grad(each.square().sum(), [*net.parameters()])
+                                 for each in logits))
 
 
 @every_model

@@ -91,6 +91,13 @@ def test_boxes_are_in_pixels_of_the_photo(width, height, tmp_path):
         np.testing.assert_allclose(ninths[region], box, rtol=1e-6)
 
 
+def test_a_large_photo_is_squeezed_to_a_square(tmp_path):
+    photo, path = drawn(1, 4 * PIXELS, 3 * PIXELS), str(tmp_path / 'a.jpg')
+    photo.save(path, quality=95)
+    expected = np.asarray(photo.resize((PIXELS, PIXELS), Image.BICUBIC))
+    assert np.abs(squareOf(path)[0] - expected.astype(float)).mean() < 3
+
+
 def opened(path, pixels=None):
     with openPhoto(path, pixels) as (photo, size):
         return photo, size

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,7 +99,19 @@ def test_deliver_then_validate_then_report(course_folder, config, model_param, d
     validation = {**model_param, 'inference': True, 'modeSetups': [['val', False]]}
     monkeypatch.setattr(submitter, 'SUBMITTER', 'Åse')
     own, _ = runs.ownAndDelivered(validation)
-    deliver_models.deliver(own, validation, network)
+    checked = []
+    with monkeypatch.context() as patch:
+        for module in (runs, deliver_models):
+            patch.setattr(module, 'TASKS', [4])
+            patch.setattr(module, 'validationScript', lambda task: (
+                SimpleNamespace(ImageCaptionModel=network), validation))
+        patch.setattr(make_report, 'main', runs.runsOfTasks)
+        patch.setattr(make_zip, 'inProject', tmp_path.joinpath)
+        patch.setattr(make_zip, 'writeZip', lambda project, path: path.touch())
+        patch.setattr(make_zip, 'check', lambda *arguments: checked.append(arguments[1:]))
+        make_zip.main()
+    (task, handed_in), = checked
+    assert task == 4 and handed_in.folder.startswith(delivered)
     assert 'weights in half precision, METEOR' in capsys.readouterr().out
     _, run = runs.ownAndDelivered(validation)
     assert sorted(os.listdir(run.folder)) == [

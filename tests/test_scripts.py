@@ -81,12 +81,13 @@ def test_train_and_validate(task, scripts, course_folder, tmp_path, capsys):
     training.main()
     out = capsys.readouterr().out.splitlines()
     assert '8 training and 4 validation images. Device: ' in out[0] and root in out[0]
+    assert len(list((tmp_path / 'models').glob('checkedFiles_*'))) == 2
     assert out[-3].startswith('epoch 1/1') and out[-1].startswith('The best METEOR is')
     assert os.path.isfile(out[-2].split('Curves: ')[1])
     validation.main()
     out = capsys.readouterr().out
     assert '4 validation images' in out.splitlines()[0] and 'greedy   beam of 3' in out
-    run, = (tmp_path / 'models').glob('*/')
+    run, = filter(os.path.isdir, (tmp_path / 'models').iterdir())
     name = training.modelParam['modelName'].rstrip('/')
     assert run.name.startswith(f'{name}_data-')
     meteor = json.loads((run / 'history.json').read_text())[0]['meteor']

@@ -4,7 +4,10 @@ import importlib
 import pytest
 
 import Exercise_Train_task3
+import Exercise_Train_task4
 import Validate_task3
+from utils.data.dataFolder import DEMO_ROOT
+from utils.demo.demoSettings import fitToDemo
 from utils.files.errors import UserError
 from utils.scripts.settings import checkSettings, withDefaults
 
@@ -41,6 +44,16 @@ def test_what_is_impossible_is_named(script, name, key, value):
     with pytest.raises(UserError) as error:
         checkSettings(**settings)
     assert f'{name}[{key!r}] is ' in str(error.value) and str(error.value).count("'] is ") == 1
+
+
+@pytest.mark.parametrize('script', [Exercise_Train_task3, Exercise_Train_task4])
+def test_the_demo_data_are_trained_less(script):
+    """With milestones at the same shares of the training."""
+    modelParam = {**script.modelParam, 'data_dir': DEMO_ROOT}
+    config, modelParam = fitToDemo(script.config, modelParam)
+    assert config['scheduler_milestones'] == [15, 18]
+    assert (modelParam['numbOfEpochs'], modelParam['batch_size']) == (20, 64)
+    assert fitToDemo(script.config, {**modelParam, 'data_dir': '/'})[0] is script.config
 
 
 def test_missing_keys_take_the_courses_values():

@@ -36,6 +36,7 @@ def build(config, model_param, image_caption_model=cocoSource_task2_gru.ImageCap
           curves=False):
     """A trainer; without `curves` it draws none, which would take longer than its epochs."""
     loader = DataLoaderWrapper(config, model_param)
+    loader.checkFiles()
     model = Model(loader.config, model_param, image_caption_model)
     saver = SaverRestorer(loader.config, model_param)
     saver.restore(model)
@@ -103,6 +104,28 @@ def test_training_opens_no_pickle_of_a_checked_file(course_folder, config, model
     trainer.rewards = trainer.dataLoader.captionRewards()
     for mode, epoch in (('train', 1), ('val', 1), ('train', 2)):
         assert trainer.run_epoch(mode, trainer.model, mode == 'train', epoch) >= 0
+
+
+def test_what_each_epoch_learns(course_folder, config, model_param, monkeypatch):
+    """Other captions in another order, with dropout; a self-critical one without, and with a new
+    optimizer."""
+    course_folder()
+    seen, learn = [], Model.learn
+
+    def watched(model, batch, words):
+        seen.append([model.net.training, bool(model.optimizer.state), batch['imgPaths']])
+        return learn(model, batch, words)
+
+    monkeypatch.setattr(Model, 'learn', watched)
+    trainer = build({**config, 'weight_decay': .1, 'selfCriticalEpochs': 1},
+                    {**model_param, 'numbOfEpochs': 2})
+    trainer.train()
+    training, begun, paths = zip(*seen)
+    assert training == (True,) * 6 + (False,) * 3
+    assert begun == (False,) + (True,) * 5 + (False,) + (True,) * 2
+    assert paths[:3] != paths[3:6]
+    optimizer = trainer.model.optimizer
+    assert type(optimizer) is torch.optim.AdamW and optimizer.defaults['weight_decay'] == .1
 
 
 def wordy(trainer):
