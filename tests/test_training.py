@@ -98,7 +98,6 @@ def test_training_opens_no_pickle_of_a_checked_file(course_folder, config, model
                                                     monkeypatch):
     course_folder()
     trainer = build({**config, 'selfCriticalEpochs': 1}, {**model_param, 'numbOfEpochs': 1})
-    trainer.dataLoader.checkFiles()
     monkeypatch.setattr(imageFiles, 'RestrictedUnpickler', None)
     trainer.dataLoader.trainingStatistics()
     trainer.rewards = trainer.dataLoader.captionRewards()

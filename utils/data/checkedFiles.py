@@ -14,7 +14,6 @@ from utils.files.errors import UserError
 from utils.files.safePickle import loadPickle
 from utils.processes.progress import progressBar
 
-CHECKED_FILES = 'checkedFiles_{}.pickle'
 FAULTS_NAMED = 3    # of many unusable files
 CHECK = 2           # to be raised when `loadImage` begins to refuse what it read before
 FILES_AT_ONCE = 50  # of a thread
@@ -37,9 +36,9 @@ def checkFiles(dataset, modelParam):
     folder = os.path.dirname(dataset.paths[0])
     valid_for = [CHECK, folder, dataset.features_shape]
     code = hashlib.sha1(repr(valid_for).encode()).hexdigest()[:6]
-    memory = os.path.join(modelParam['modelsDir'], CHECKED_FILES.format(code))
+    memory = os.path.join(modelParam['modelsDir'], f'checkedFiles_{code}.pickle')
     known = {}
-    with contextlib.suppress(Exception):  # it may be missing, broken or of another version
+    with contextlib.suppress(Exception):  # it may be missing or broken
         known = dict(loadPickle(memory))
 
     def isKnown(name):

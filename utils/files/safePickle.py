@@ -80,10 +80,10 @@ def loadCheckpoint(file):
         try:
             return torch.load(file, map_location='cpu', weights_only=True)
         except pickle.UnpicklingError as error:  # torch advises to load it all the same
-            asked = re.search(r'(GLOBAL|class) (\S+)', str(error))
+            asked = re.search(r'(?:GLOBAL|class) (\S+)', str(error))
             raise pickle.UnpicklingError(
                 'it is no checkpoint, or holds more than tensors and plain values'
-                + (f', {asked[2]}' if asked else '')) from None
+                + (f', {asked[1]}' if asked else '')) from None
     restricted = types.SimpleNamespace(
         __name__='restricted', Unpickler=RestrictedUnpickler,
         load=lambda file, **options: RestrictedUnpickler(file, **options).load())
