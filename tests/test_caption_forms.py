@@ -309,15 +309,6 @@ def test_links_that_lead_nowhere(folder):
         build(str(folder), [other], folder.parent)
 
 
-def test_photos_of_other_captions(folder):
-    FLICKR8K(folder)
-    other = folder.parent / 'other'
-    other.mkdir()
-    Image.new('RGB', (9, 9)).save(str(other / 'mine.jpg'))
-    with pytest.raises(UserError, match='no photos with the name of a training image'):
-        build(str(folder), [other], folder.parent)
-
-
 def test_rare_words_are_unknown_and_marks_are_no_words(folder):
     FLICKR8K(folder)
     with open(str(folder / 'Flickr8k.token.txt'), 'a') as f:

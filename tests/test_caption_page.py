@@ -19,7 +19,7 @@ from PIL import Image
 
 from utils.pages import captionPage, examplePictures
 from utils.pages.captionPage import writeCaptionPage
-from utils.plotter import Plotter, curvesFigure
+from utils.plotter import curvesFigure
 from utils.validate import plotImagesAndCaptions
 
 SCORES = {'meteor': 0.25, 'bleu_4': 0.125, 'cider': 0.5, 'rouge': 0.375}
@@ -253,8 +253,3 @@ def test_curves_mark_the_epoch_that_was_kept():
             assert axes.get_title(loc='right') == f'kept: epoch {kept}'
             assert list(axes.lines[-1].get_xdata()) == [kept, kept]
     assert list(curvesFigure(history).axes[1].lines[0].get_ydata()) == [10, 30, 30, 20]
-
-
-def test_curves_are_drawn_into_the_runs_folder(model_param):
-    Plotter(model_param, {}).plot([{'epoch': 1, 'val_loss': 2.}])
-    assert os.listdir(os.path.join(model_param['img_dir'], 'm')) == ['curves.png']
