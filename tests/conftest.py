@@ -1,9 +1,10 @@
-"""A tiny data folder in the course's layout, with the quirks of the real files."""
+"""A tiny data folder in the course's layout, with the quirks of the real files; trainers on it."""
 import contextlib
 import gzip
 import os
 import shutil
 import signal
+from unittest import mock
 
 # Threads of torch, which is not imported yet, wait without keeping a core busy.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
@@ -13,12 +14,23 @@ import pytest  # noqa: E402
 from leftovers import hear_signals  # noqa: E402
 from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # noqa: E402
 
+from cocoSource_task2_gru import ImageCaptionModel as GruModel  # noqa: E402
+from cocoSource_task4_attention import ImageCaptionModel as AttentionModel  # noqa: E402
 from utils import metrics  # noqa: E402
 from utils.data.captionWords import wordsOfCaption  # noqa: E402
-from utils.data.dataFolder import makeFolders, vocabularyFile, writeImage  # noqa: E402
+from utils.data.dataFolder import (  # noqa: E402
+    UNPOOLED,
+    makeFolders,
+    vocabularyFile,
+    writeImage,
+)
+from utils.dataLoader import DataLoaderWrapper  # noqa: E402
 from utils.files.atomic import writePickle  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
+from utils.model import Model  # noqa: E402
+from utils.saverRestorer import SaverRestorer  # noqa: E402
 from utils.scripts.endings import STOPPING  # noqa: E402
+from utils.trainer import Trainer  # noqa: E402
 
 hear_signals()
 D = 16  # features per detection
@@ -101,6 +113,38 @@ def model_param(tmp_path):
             'inNotebook': False, 'inference': False}
 
 
+@pytest.fixture
+def validation_param(model_param):
+    """The `modelParam` of a validation script."""
+    return {**model_param, 'inference': True, 'modeSetups': [['val', False]]}
+
+
+@pytest.fixture
+def new_trainer(course_folder, config, model_param):
+    """A function that makes a trainer on the tiny data, as a script does that is started (again).
+
+    Its keyword arguments are settings, of `model_param` or of `config`. Without `curves` it draws
+    none, which would take longer than its epochs.
+    """
+    course_folder()
+
+    def make(network=GruModel, curves=False, **changes):
+        if network is AttentionModel:
+            changes = {'cellType': 'LSTM', 'featurepathstub': UNPOOLED, **changes}
+        param = {key: changes.pop(key, value) for key, value in model_param.items()}
+        loader = DataLoaderWrapper({**config, **changes}, param)
+        loader.checkFiles()
+        model = Model(loader.config, param, network)
+        saver = SaverRestorer(loader.config, param)
+        saver.restore(model)
+        trainer = Trainer(model, param, loader.config, loader, saver)
+        if not curves:
+            trainer.plotter = mock.Mock()
+        return trainer
+
+    return make
+
+
 @pytest.fixture(scope='session')
 def jars(tmp_path_factory):
     """A folder with a space in its name, and METEOR and the tokenizer in it.
@@ -148,3 +192,26 @@ def shared_meteor(monkeypatch, running_meteor, known_tokens):
     monkeypatch.setattr(metrics, 'tokenize', tokenize)
     monkeypatch.setattr(running_meteor, 'close', lambda: None)
     monkeypatch.setattr(metrics, 'METEOR', lambda: running_meteor)
+
+
+class SharedWords:
+    """In METEOR's place: the share of a caption's words that one of its references has."""
+
+    def compute_score(self, gts, res):
+        scores = []
+        for image, (caption,) in res.items():
+            words, known = caption.split(), set(' '.join(gts[image]).split())
+            scores.append(sum(word in known for word in words) / max(1, len(words)))
+        return sum(scores) / len(scores), scores
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def without_java(monkeypatch):
+    """Stands in for Java where a test is about training and not about scores."""
+    monkeypatch.setattr(metrics, 'METEOR', SharedWords)
+    monkeypatch.setattr(metrics, 'tokenize', lambda captions: {
+        image: [' '.join(text.lower().split()) for text in texts]
+        for image, texts in captions.items()})

@@ -1,21 +1,15 @@
 """Beam search against a plain search for one image, and beside greedy in the validation."""
 import copy
 import functools
-import os
 
 import pytest
 import torch
-from stand_ins import without_java  # noqa: F401
 from test_fast_paths import plain
 from test_models import TASKS, V, build
+from test_training import read
 
-import cocoSource_task2_gru
 from utils.data.captionDataset import Collate
 from utils.data.captionWords import END, START, UNKNOWN
-from utils.dataLoader import DataLoaderWrapper
-from utils.files.atomic import readJson
-from utils.files.project import runFolder
-from utils.model import Model
 from utils.networks import decoding
 from utils.networks.decoding import beamSearch, greedyTokens, sampledTokens
 from utils.validate_metrics import scoreTable, validateCaptions
@@ -154,19 +148,15 @@ def test_the_gpu_finds_what_the_cpu_finds(learned):
 
 
 @pytest.mark.usefixtures('without_java')
-def test_validation_reports_the_beam_beside_greedy(course_folder, config, model_param):
+def test_validation_reports_the_beam_beside_greedy(new_trainer):
     """With the network's methods, and without them as in another student's file."""
-    course_folder()
-    loader = DataLoaderWrapper(config, model_param)
-    model = Model(loader.config, model_param, cocoSource_task2_gru.ImageCaptionModel)
-    with torch.no_grad():
-        model.net.output_layer.bias[END] += 9                            # greedy captions are empty
-    scores = validateCaptions(model, model_param, config, loader, 2)
+    trainer = new_trainer()
+    model, others = trainer.model, (trainer.modelParam, trainer.config, trainer.dataLoader)
+    model.net.output_layer.bias.data[END] += 9                           # greedy captions are empty
+    scores = validateCaptions(model, *others, 2)
     names = ['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'meteor', 'cider', 'rouge', 'meteor_tokens']
     assert list(scores) == ['loss', *names, *(f'beam_{name}' for name in names)]
-    greedy, beam = (
-        readJson(os.path.join(runFolder(model_param), f'captions_validation{kind}.json'), None)
-        for kind in ('', '_beam2'))
+    greedy, beam = (read(trainer, f'captions_validation{kind}.json') for kind in ('', '_beam2'))
     for results in (greedy, beam):
         assert [result['image_id'] for result in results] == list(range(10, 15))
     assert {result['caption'] for result in greedy} == {''}
@@ -179,9 +169,8 @@ def test_validation_reports_the_beam_beside_greedy(course_folder, config, model_
     assert table[6] == ['meteor', '0.0000', f"{scores['beam_meteor']:.4f}"] and len(table) == 10
 
     model.net = plain(model.net)
-    other = validateCaptions(model, model_param, config, loader, 2)
-    assert other == pytest.approx(scores, abs=1e-5)
-    alone = validateCaptions(model, model_param, config, loader)
+    assert validateCaptions(model, *others, 2) == pytest.approx(scores, abs=1e-5)
+    alone = validateCaptions(model, *others)
     assert scoreTable(alone, 1).splitlines()[5].split() == ['meteor', '0.0000']
 
 

@@ -1,17 +1,16 @@
 """The recipes: what they take from the data, that they make no other model, and how runs go on."""
-
+import functools
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import D
-from stand_ins import without_java  # noqa: F401
-from test_training import build, check_resumed
+from test_training import check_resumed
 
-import cocoSource_task3_lstm
-import cocoSource_task4_attention
-import cocoSource_xcnnfused
+from cocoSource_task3_lstm import ImageCaptionModel as LSTMModel
+from cocoSource_task4_attention import ImageCaptionModel as AttentionModel
+from cocoSource_xcnnfused import ImageCaptionModel as SimpleModel
 from utils.data.captionWords import UNKNOWN
 from utils.data.dataFolder import featureFiles
 from utils.dataLoader import DataLoaderWrapper
@@ -19,30 +18,28 @@ from utils.files.errors import UserError
 from utils.files.safePickle import loadPickle
 from utils.networks import learningRecipe
 from utils.networks.learningRecipe import droppedWords
-from utils.saverRestorer import loadForValidation
+from utils.validate import restoredModel
 from utils.validate_metrics import teacherForcedLoss, validateCaptions
 
 pytestmark = pytest.mark.usefixtures('without_java')
 
-TASKS = {1: (cocoSource_xcnnfused.ImageCaptionModel, {'cellType': 'RNN', 'num_rnn_layers': 1}),
-         4: (cocoSource_task4_attention.ImageCaptionModel,
-             {'cellType': 'LSTM', 'featurepathstub': 'detectron2_lim10features'})}
 
 
-@pytest.fixture(params=TASKS)
-def task(request, config):
-    model, changes = TASKS[request.param]
-    return {**config, **changes, 'learningRecipe': 'informedStart'}, model
+@pytest.fixture(params=[SimpleModel, AttentionModel])
+def new_model(request, new_trainer):
+    """A function that makes a trainer of the first or the last task."""
+    changes = {'cellType': 'RNN', 'num_rnn_layers': 1} if request.param is SimpleModel else {}
+    return functools.partial(new_trainer, request.param, **changes)
 
 
-def test_the_network_starts_from_mean_and_word_frequencies(course_folder, task, model_param):
+@pytest.mark.parametrize('threads', [0, 2])
+def test_the_network_starts_from_mean_and_word_frequencies(threads, new_model):
     """Whether threads read the files or not."""
-    config, model = task
-    config = {**config, 'vocabulary_size': 20}                           # so that some are unknown
-    images = list(map(loadPickle, featureFiles(course_folder(), 'train',
-                                               config['featurepathstub'])))
-    threads = 2 if config['cellType'] == 'LSTM' else 0
-    informed = build(config, {**model_param, 'numbOfCPUThreadsUsed': threads}, model).model
+    trainer = new_model(learningRecipe='informedStart', numbOfCPUThreadsUsed=threads,
+                        vocabulary_size=20)                              # so that some are unknown
+    informed = trainer.model
+    images = list(map(loadPickle, featureFiles(trainer.modelParam['data_dir'], 'train',
+                                               trainer.config['featurepathstub'])))
     mean = np.concatenate([image['cnn_features'].reshape(-1, D) for image in images]).mean(0)
     assert np.allclose(informed.feature_mean.numpy(), mean, atol=1e-6)
     counts = np.zeros(20)
@@ -59,25 +56,19 @@ def test_the_network_starts_from_mean_and_word_frequencies(course_folder, task, 
     assert np.allclose(shares, counts / counts.sum(), atol=1e-6)
 
 
-def test_the_biases_of_the_cells_start_at_zero(course_folder, config, model_param):
-    course_folder()
-    config = {**config, 'cellType': 'LSTM'}
+def test_the_biases_of_the_cells_start_at_zero(new_trainer):
     for recipe, value in (('assignment', 2), ('informedStart', 0)):
-        net = build({**config, 'learningRecipe': recipe}, {**model_param, 'modelName': recipe},
-                    cocoSource_task3_lstm.ImageCaptionModel).model.net
+        net = new_trainer(LSTMModel, modelName=recipe, cellType='LSTM',
+                          learningRecipe=recipe).model.net
         biases = [parameter for name, parameter in net.rnn.named_parameters() if 'bias' in name]
         assert len(biases) == 8 and all((bias == value).all() for bias in biases)
 
 
-def test_it_is_the_plain_model_with_another_bias(course_folder, task, model_param):
-    config, model = task
-    course_folder()
-    model_param = {**model_param, 'numbOfEpochs': 1}
-    trainer = build(config, model_param, model)
+def test_it_is_the_plain_model_with_another_bias(new_model):
+    trainer = new_model(learningRecipe='informedStart', numbOfEpochs=1)
     trainer.train()
     informed = trainer.model
-    plain = build({**config, 'learningRecipe': 'assignment'},
-                  {**model_param, 'modelName': 'plain/'}, model).model
+    plain = new_model(modelName='plain').model
     state = informed.net.state_dict()
     weight = state['inputLayer.1.weight'].flatten(1)                     # [M, D]
     assert informed.feature_mean.abs().min() > 0
@@ -91,38 +82,30 @@ def test_it_is_the_plain_model_with_another_bias(course_folder, task, model_para
 
 
 @pytest.mark.parametrize('recipe', ['informedStart', 'regularised'])
-def test_a_run_goes_on_and_is_validated_as_it_was(recipe, course_folder, config, model_param):
-    model, changes = TASKS[4]
-    config = {**config, **changes, 'learningRecipe': recipe}
-    course_folder()
-    model_param = {**model_param, 'numbOfEpochs': 2}
+def test_a_run_goes_on_and_is_validated_as_it_was(recipe, new_trainer, validation_param):
+    make = functools.partial(new_trainer, AttentionModel, numbOfEpochs=2, learningRecipe=recipe)
     statistics = DataLoaderWrapper.trainingStatistics
     with mock.patch.object(DataLoaderWrapper, 'trainingStatistics', autospec=True,
                            side_effect=statistics) as asked:
-        whole = check_resumed(lambda param: build(config, param, model), model_param)
+        whole = check_resumed(make)
     assert asked.call_count == 2  # a resumed run has those of the checkpoint
-    validation = {**model_param, 'inference': True, 'modeSetups': [['val', True]]}
-    loaded = build(loadForValidation(validation)['config'], validation, model)
-    scores = validateCaptions(loaded.model, validation, loaded.config, loaded.dataLoader)
-    assert scores['loss'] == whole.model.history[loaded.model.start_epoch - 1]['val_loss']
+    model, loader = restoredModel(validation_param, AttentionModel)
+    scores = validateCaptions(model, validation_param, loader.config, loader)
+    assert scores['loss'] == whole.model.history[model.start_epoch - 1]['val_loss']
 
 
-def test_runs_of_two_recipes_do_not_mix(course_folder, config, model_param):
-    course_folder()
-    build(config, {**model_param, 'numbOfEpochs': 1}).train()
-    informed = {**config, 'learningRecipe': 'informedStart'}
+def test_runs_of_two_recipes_do_not_mix(new_trainer):
+    new_trainer(numbOfEpochs=1).train()
+    informed = functools.partial(new_trainer, learningRecipe='informedStart')
     with pytest.raises(UserError, match="'assignment' and is 'informedStart'"):
-        build(informed, {**model_param, 'numbOfEpochs': 1})
-    forced = build(informed, {**model_param, 'restoreModelLast': 1})
-    assert forced.model.feature_mean is None                             # it is past its start
+        informed(numbOfEpochs=1)
+    assert informed(restoreModelLast=1).model.feature_mean is None       # it is past its start
 
 
 @pytest.mark.parametrize('recipe', ['informedStart', 'regularised'])
-def test_a_network_without_the_layers_that_a_recipe_sets_is_named(
-        recipe, course_folder, config, model_param):
-    course_folder()
+def test_a_network_without_the_layers_that_a_recipe_sets_is_named(recipe, new_trainer):
     with pytest.raises(UserError, match='needs a network with an output_layer'):
-        build({**config, 'learningRecipe': recipe}, model_param, WithoutLayers)
+        new_trainer(WithoutLayers, learningRecipe=recipe)
 
 
 class WithoutLayers(torch.nn.Module):
@@ -135,16 +118,13 @@ def loss_fn(logits, y_tokens, y_weights):
     raise AssertionError
 
 
-def test_half_of_the_hidden_elements_are_dropped_out_in_training_alone(
-        course_folder, task, model_param):
-    config, model = task
-    course_folder()
-    trainer = build({**config, 'learningRecipe': 'regularised'}, model_param, model)
-    net = trainer.model.net
-    assert net.state_dict().keys() == model(trainer.config).state_dict().keys()
+def test_half_of_the_hidden_elements_are_dropped_out_in_training_alone(new_model):
+    net = new_model(learningRecipe='regularised').model.net
+    plain = new_model(modelName='plain').model.net
+    assert net.state_dict().keys() == plain.state_dict().keys()
     seen = []
     net.output_layer.register_forward_pre_hook(lambda layer, hidden: seen.append(hidden[0]))
-    hidden = torch.ones(400, config['hidden_state_sizes'])
+    hidden = torch.ones(400, net.hidden_state_sizes)
     net.eval().output_layer(hidden)
     assert torch.equal(seen[0], hidden)
     torch.manual_seed(1)
@@ -162,11 +142,10 @@ def test_a_tenth_of_the_words_becomes_unknown():
     assert abs(float(unknown.float().mean()) - 0.1) < 0.005
 
 
-def test_labels_are_smoothed_in_training_alone(course_folder, config, model_param, monkeypatch):
+def test_labels_are_smoothed_in_training_alone(new_trainer, monkeypatch):
     monkeypatch.setattr(learningRecipe, 'HIDDEN_DROPOUT', 0.0)
     monkeypatch.setattr(learningRecipe, 'WORD_DROPOUT', 0.0)
-    course_folder()
-    trainer = build({**config, 'learningRecipe': 'regularised'}, model_param)
+    trainer = new_trainer(learningRecipe='regularised')
     batch = next(iter(trainer.dataLoader.myDataDicts['train']))
     model = trainer.model
     model.net.inputLayer[0].p = 0.0

@@ -2,14 +2,14 @@
 
 They train, go on after a kill, are validated, greedily and by beam, and their checkpoints are read.
 """
-import os
+import functools
 
 import pytest
 import torch
-from test_training import build, check_resumed, checkpoints, weights
+from test_training import check_resumed, checkpoints, fileOf, weights
 from torch import nn
 
-import cocoSource_task2_gru
+from cocoSource_task2_gru import ImageCaptionModel as GruModel
 from utils.saverRestorer import loadForValidation
 from utils.validate import restoredModel
 from utils.validate_metrics import validateCaptions
@@ -108,30 +108,28 @@ class AttentionModel(ImageCaptionModel):
 @pytest.mark.parametrize('model, changes', [
     (ImageCaptionModel, {'learningRecipe': 'regularised'}),
     (AttentionModel, {'featurepathstub': 'detectron2_lim10features'})])
-def test_trained_killed_resumed_and_validated(model, changes, course_folder, config, model_param):
+def test_trained_killed_resumed_and_validated(model, changes, new_trainer, config,
+                                              validation_param):
     """With captions that come in parts."""
-    course_folder()
-    config = {**config, 'cellType': 'LSTM', 'truncated_backprop_length': 4, **changes}
     del config['seed']                                                # which the hand-out lacks
+    settings = {'cellType': 'LSTM', 'truncated_backprop_length': 4, **changes}
 
-    def make(param):
-        trainer = build(config, param, model)
+    def make(**more):
+        trainer = new_trainer(model, **settings, **more)
         if trainer.model.start_epoch == 0:
             trainer.model.net.output_layer.bias.data[0] = -5          # so that captions have words
         return trainer
 
-    whole = check_resumed(make, model_param)
+    whole = check_resumed(make)
     assert whole.model.history[-1]['val_loss'] < whole.model.history[0]['val_loss']
 
-    param = {**model_param, 'inference': True, 'modeSetups': [['val', False]]}
-    saved = loadForValidation(param)
-    validated, loader = restoredModel(param, model)
-    scores = validateCaptions(validated, param, loader.config, loader, beamSize=2)
+    saved = loadForValidation(validation_param)
+    validated, loader = restoredModel(validation_param, model)
+    scores = validateCaptions(validated, validation_param, loader.config, loader, beamSize=2)
     assert scores['meteor'] == saved['history'][saved['epoch'] - 1]['meteor'] > 0
     assert scores['beam_meteor'] > 0
 
-    forced = {**model_param, 'restoreModelLast': 1}
-    critical = build({**config, 'selfCriticalEpochs': 1}, forced, model)
+    critical = make(restoreModelLast=1, selfCriticalEpochs=1)
     critical.train()
     assert critical.model.history[-1]['reward'] > 0
     assert not torch.equal(weights(critical), weights(whole))
@@ -139,24 +137,22 @@ def test_trained_killed_resumed_and_validated(model, changes, course_folder, con
 
 @pytest.mark.parametrize('model, changes', [
     (AttentionModel, {'cellType': 'LSTM', 'featurepathstub': 'detectron2_lim10features'}),
-    (cocoSource_task2_gru.ImageCaptionModel, {})])
-def test_a_checkpoint_of_other_code_is_validated_and_trained_on(model, changes, course_folder,
-                                                                config, model_param, capsys):
+    (GruModel, {})])
+def test_a_checkpoint_of_other_code_is_validated_and_trained_on(model, changes, new_trainer,
+                                                                validation_param, capsys):
     """Epochs counted from 0, the hand-out's `input_layer`, nothing beside weights and optimizer."""
-    course_folder()
-    config = {**config, **changes}
-    theirs = build(config, model_param, model).model
+    make = functools.partial(new_trainer, model, **changes)
+    trainer = make()
+    theirs = trainer.model
     state = {name.replace('inputLayer', 'input_layer'): weight
              for name, weight in theirs.net.state_dict().items()}
     torch.save({'epoch': 6, 'model_state_dict': state, 'loss': 0.5,
                 'optimizer_state_dict': theirs.optimizer.state_dict()},
-               os.path.join(model_param['modelsDir'], 'm', 'best_epoch6.pt'))
-    param = {**model_param, 'inference': True, 'modeSetups': [['val', False]]}
-    validated, loader = restoredModel(param, model)
-    assert all(loader.config[key] == config[key] for key in changes)
+               fileOf(trainer, 'best_epoch6.pt'))
+    validated, loader = restoredModel(validation_param, model)
+    assert loader.config.items() >= changes.items()
     assert validated.start_epoch == 7 and 'another order' in capsys.readouterr().out
     for name, weight in theirs.net.state_dict().items():
         assert torch.equal(weight, validated.net.state_dict()[name])
-    # 7 epochs are done
-    build(config, {**model_param, 'restoreModelBest': 1, 'numbOfEpochs': 8}, model).train()
-    assert 'last_epoch8.pt' in checkpoints(model_param)
+    make(restoreModelBest=1, numbOfEpochs=8).train()                  # 7 epochs are done
+    assert 'last_epoch8.pt' in checkpoints(trainer)

@@ -3,10 +3,7 @@ import io
 
 import pytest
 import torch
-from stand_ins import without_java  # noqa: F401
-from test_models import TASKS
-from test_models import build as build_net
-from test_training import build
+from test_models import TASKS, build
 
 import utils.model
 from utils.files.errors import UserError
@@ -36,26 +33,24 @@ def test_a_device_that_is_slow_at_it_is_refused(monkeypatch):
 
 
 def test_training_is_refused_and_validation_goes_on_in_float32(
-        course_folder, config, model_param, monkeypatch, capsys):
-    course_folder()
+        new_trainer, validation_param, monkeypatch, capsys):
     monkeypatch.setattr(utils.model, 'hindrance',
                         lambda name, _: '' if name == 'float32' else 'this CPU is too old')
     with pytest.raises(UserError, match="cannot be 'bfloat16' here, since this CPU is too old"):
-        build({**config, 'precision': 'bfloat16'}, model_param)
-    plain = build(config, model_param)
-    model = utils.model.Model({**config, 'precision': 'bfloat16'},
-                              {**model_param, 'inference': True}, type(plain.model.net))
+        new_trainer(precision='bfloat16')
+    plain = new_trainer()
+    model = utils.model.Model({**plain.config, 'precision': 'bfloat16'}, validation_param,
+                              type(plain.model.net))
     assert model.precision == 'float32'
     assert 'trained in bfloat16, but this CPU is too old' in capsys.readouterr().out
 
 
-def test_a_training_in_bfloat16(course_folder, config, model_param, monkeypatch):
+def test_a_training_in_bfloat16(new_trainer, monkeypatch):
     """Close to that in float32 and yet another; the loss and all that is kept are float32."""
-    course_folder()
     monkeypatch.setattr(utils.model, 'hindrance', lambda *_: '')
-    model_param, models, dtypes = {**model_param, 'numbOfEpochs': 2}, [], set()
+    models, dtypes = [], set()
     for name in ('bfloat16', 'float32'):
-        trainer = build({**config, 'precision': name}, {**model_param, 'modelName': name})
+        trainer = new_trainer(numbOfEpochs=2, modelName=name, precision=name)
         loss_fn = trainer.model.loss_fn
 
         def watched(logits, *others, loss_fn=loss_fn):
@@ -77,7 +72,7 @@ def test_a_training_in_bfloat16(course_folder, config, model_param, monkeypatch)
 
 @pytest.mark.parametrize('module, cell, layers', TASKS[1:])
 def test_states_and_beams_stay_float32(module, cell, layers):
-    net, features, tokens = build_net(module, cell, layers)
+    net, features, tokens = build(module, cell, layers)
     with torch.no_grad(), precision.products('bfloat16', CPU):
         logits, state = net(features, tokens, True)
         _, scores = beamSearch(net, features, tokens[:, 0], 3)
@@ -86,18 +81,15 @@ def test_states_and_beams_stay_float32(module, cell, layers):
 
 
 @scales_on_cpus
-def test_a_scaled_loss_learns_the_same_and_the_scale_is_kept(
-        course_folder, config, model_param, monkeypatch):
-    course_folder()
-    plain = build(config, {**model_param, 'modelName': 'plain', 'numbOfEpochs': 1})
+def test_a_scaled_loss_learns_the_same_and_the_scale_is_kept(new_trainer, monkeypatch):
+    plain = new_trainer(modelName='plain', numbOfEpochs=1)
     plain.train()
     monkeypatch.setattr(utils.model, 'lossScaler', lambda _: torch.amp.GradScaler(
         'cpu', init_scale=64., growth_interval=1))
-    model_param = {**model_param, 'numbOfEpochs': 2}
-    scaled = build(config, model_param)
+    scaled = new_trainer()
     scaled.epochs = 1
     scaled.train()
     assert scaled.model.history == plain.model.history                   # powers of two are exact
     grown = scaled.model.scaler.get_scale()
     assert grown > 64
-    assert build(config, model_param).model.scaler.get_scale() == grown
+    assert new_trainer().model.scaler.get_scale() == grown

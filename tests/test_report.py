@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stand_ins import without_java  # noqa: F401
-from test_training import build
 
-import cocoSource_task4_attention
+from cocoSource_task4_attention import ImageCaptionModel as AttentionModel
 from report import deliver_models, make_report, make_zip, pictures, runs, story, submitter
 from utils import saverRestorer
 from utils.files.atomic import readJson, writeJson
 from utils.files.errors import UserError
 from utils.files.project import PROJECT, inProject
 from utils.saverRestorer import loadForValidation, newestCheckpoint, readCheckpoint
+from utils.validate import restoredModel
 from utils.validate_metrics import validateCaptions
 
 
 @pytest.fixture(autouse=True)
-def delivered(tmp_path, monkeypatch, without_java):  # noqa: F811
+def delivered(tmp_path, monkeypatch, without_java):
     """The folder of delivered models, empty."""
     folder = str(tmp_path / 'delivered')
     for module in (saverRestorer, deliver_models, runs):
@@ -87,24 +86,19 @@ def test_scores_of_another_model_are_not_taken(tmp_path):
     assert not runs.Run(run.folder).scores and not runs.Run(run.folder).details
 
 
-def test_deliver_then_validate_then_report(course_folder, config, model_param, delivered, tmp_path,
+def test_deliver_then_validate_then_report(new_trainer, validation_param, delivered, tmp_path,
                                            texts, capsys, monkeypatch):
-    course_folder()
-    network = cocoSource_task4_attention.ImageCaptionModel
-    config.update(cellType='LSTM', featurepathstub='detectron2_lim10features',
-                  attention='content')
-    trainer = build(config, {**model_param, 'numbOfEpochs': 1}, network)
+    trainer = new_trainer(AttentionModel, attention='content', numbOfEpochs=1)
     trainer.model.net.output_layer.bias.data[0] = -2  # captions have words
     trainer.train()
-    validation = {**model_param, 'inference': True, 'modeSetups': [['val', False]]}
     monkeypatch.setattr(submitter, 'SUBMITTER', 'Åse')
-    own, _ = runs.ownAndDelivered(validation)
+    own, _ = runs.ownAndDelivered(validation_param)
     checked = []
     with monkeypatch.context() as patch:
         for module in (runs, deliver_models):
             patch.setattr(module, 'TASKS', [4])
             patch.setattr(module, 'validationScript', lambda task: (
-                SimpleNamespace(ImageCaptionModel=network), validation))
+                SimpleNamespace(ImageCaptionModel=AttentionModel), validation_param))
         patch.setattr(make_report, 'main', runs.runsOfTasks)
         patch.setattr(make_zip, 'inProject', tmp_path.joinpath)
         patch.setattr(make_zip, 'writeZip', lambda project, path: path.touch())
@@ -113,7 +107,7 @@ def test_deliver_then_validate_then_report(course_folder, config, model_param, d
     (task, handed_in), = checked
     assert task == 4 and handed_in.folder.startswith(delivered)
     assert 'weights in half precision, METEOR' in capsys.readouterr().out
-    _, run = runs.ownAndDelivered(validation)
+    _, run = runs.ownAndDelivered(validation_param)
     assert sorted(os.listdir(run.folder)) == [
         f'best_epoch{own.epoch}.pt', 'captions_validation.json', 'details_validation.json',
         'history.json', 'scores_validation.json', 'times.json']
@@ -124,18 +118,19 @@ def test_deliver_then_validate_then_report(course_folder, config, model_param, d
     assert {w.dtype for w in weights if w.is_floating_point()} == {torch.float16}
     number = sum(parameter.numel() for parameter in trainer.model.net.parameters())
 
-    assert loadForValidation(validation)['path'].startswith(own.folder)  # the own one is preferred
+    # the own one is preferred
+    assert loadForValidation(validation_param)['path'].startswith(own.folder)
     shutil.rmtree(own.folder)
-    trainer = build({**run.checkpoint['config']}, validation, network)
+    model, loader = restoredModel(validation_param, AttentionModel)
     assert f'Model, delivered: {run.folder}' in capsys.readouterr().out
-    scores = validateCaptions(trainer.model, validation, trainer.config, trainer.dataLoader)
+    scores = validateCaptions(model, validation_param, loader.config, loader)
     assert {'epoch': own.epoch, **scores} == run.scores and scores['meteor'] > 0
 
     assert run.isOwn() and runs.isUpToDate(run, own)
     monkeypatch.setattr(submitter, 'SUBMITTER', 'Bo Li')  # who has been given the project by Åse
     assert not runs.isUpToDate(run, own)
     path = str(tmp_path / 'report.pdf')
-    make_report.makeReport({2: run, 4: run}, validation['data_dir'], path)
+    make_report.makeReport({2: run, 4: run}, validation_param['data_dir'], path)
     assert os.path.getsize(path) > 10000
     text = ' '.join(texts)
     for piece in ('Bo Li', 'Task 2: from Åse, not trained by the submitter.',

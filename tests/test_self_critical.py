@@ -1,5 +1,6 @@
 """Self-critical training: its rewards against pycocoevalcap's and by hand, its gradient by hand,
 and how its runs go."""
+import functools
 import math
 import os
 import random
@@ -8,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 from pycocoevalcap.cider.cider import Cider
-from stand_ins import without_java  # noqa: F401
-from test_training import build, check_resumed, read
+from test_training import check_resumed, read
 
-import cocoSource_task4_attention
+from cocoSource_task4_attention import ImageCaptionModel as AttentionModel
 from utils.data.captionWords import END
 from utils.dataLoader import DataLoaderWrapper
 from utils.networks import selfCritical
@@ -133,9 +133,8 @@ def test_words_are_drawn_with_their_probabilities():
     assert (tokens[ended] == END).all() and not torch.equal(tokens[0], tokens[1])
 
 
-def test_the_gradient_of_three_words_by_hand(course_folder, config, model_param):
-    course_folder()
-    trainer = build(config, model_param)
+def test_the_gradient_of_three_words_by_hand(new_trainer):
+    trainer = new_trainer()
     model = trainer.model
     model.net = Fixed()
     captions = [[1, 2, 0], [1, 1, 2]]                                    # 2 0, and 1 2 without end
@@ -148,28 +147,21 @@ def test_the_gradient_of_three_words_by_hand(course_folder, config, model_param)
     assert torch.allclose(model.net.weight.grad, expected, atol=1e-6)
 
 
-@pytest.fixture
-def critical(config):
-    return {**config, 'selfCriticalEpochs': 2}
-
-
 @pytest.mark.usefixtures('without_java')
-def test_a_run_that_is_killed_goes_on_to_the_same(course_folder, critical, model_param):
-    course_folder()
-    model_param = {**model_param, 'numbOfEpochs': 2}
-    check_resumed(lambda param: build(critical, param, curves=True), model_param, epoch=3)
-    assert build(critical, model_param).model.start_epoch == 4
-    assert os.path.exists(os.path.join(model_param['img_dir'], 'm', 'curves.png'))
-    history = read(model_param, 'history.json')
+def test_a_run_that_is_killed_goes_on_to_the_same(new_trainer):
+    make = functools.partial(new_trainer, curves=True, numbOfEpochs=2, selfCriticalEpochs=2)
+    whole = check_resumed(make, epoch=3)
+    assert make().model.start_epoch == 4
+    assert os.path.exists(whole.plotter.path)
+    history = read(whole, 'history.json')
     assert [('reward' in entry, 'train_loss' in entry, 'cider' in entry) for entry in history] == [
         (False, True, True)] * 2 + [(True, False, True)] * 2
     assert [entry['learning_rate'] for entry in history[2:]] == [LEARNING_RATE] * 2
 
 
-def test_the_reward_rises_on_a_few_images(course_folder, critical, model_param, monkeypatch):
-    course_folder()
+def test_the_reward_rises_on_a_few_images(new_trainer, monkeypatch):
     monkeypatch.setattr(selfCritical, 'CAPTIONS', 16)
-    trainer = build(critical, model_param)
+    trainer = new_trainer()
     model, loader = trainer.model, trainer.dataLoader.myDataDicts['train']
     rewards, batch, means = trainer.dataLoader.captionRewards(), next(iter(loader)), []
     model.net.eval()
@@ -181,11 +173,8 @@ def test_the_reward_rises_on_a_few_images(course_folder, critical, model_param, 
     assert np.mean(means[-10:]) > 2 * np.mean(means[:10]) > 0
 
 
-def test_a_batch_of_rewarded_captions(course_folder, config, model_param):
-    course_folder()
-    config = {**config, 'cellType': 'LSTM', 'attention': 'content', 'selfCriticalEpochs': 1,
-              'featurepathstub': 'detectron2_lim10features'}
-    trainer = build(config, model_param, cocoSource_task4_attention.ImageCaptionModel)
+def test_a_batch_of_rewarded_captions(new_trainer):
+    trainer = new_trainer(AttentionModel, attention='content')
     model, loader = trainer.model, trainer.dataLoader.myDataDicts['train']
     batch = next(iter(loader))
     model.net.eval()
