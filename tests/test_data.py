@@ -17,7 +17,15 @@ from utils import dataRoot
 from utils.data import checkedFiles, dataFolder, imageLoader
 from utils.data.captionDataset import Collate
 from utils.data.captionWords import captionOf, wordPositions
-from utils.data.dataFolder import dataName, featureFiles, vocabularyFile
+from utils.data.dataFolder import (
+    POOLED,
+    UNPOOLED,
+    dataName,
+    featureFile,
+    featureFiles,
+    featureFolder,
+    vocabularyFile,
+)
 from utils.data.imageFiles import loadImage
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.atomic import writePickle
@@ -25,11 +33,15 @@ from utils.files.errors import UserError
 from utils.files.safePickle import loadPickle
 from utils.generateVocabulary import loadVocabulary
 
-POOLED, UNPOOLED = 'detectron2_lim10maxfeatures', 'detectron2_lim10features'
+
+@pytest.fixture
+def root(course_folder):
+    """The path of a data folder."""
+    return course_folder()
 
 
-def feature_file(root, number=0, folder=f'Train2017_{POOLED}'):
-    return os.path.join(root, folder, f'{number:012d}.pickle')
+def feature_file(root, number=0, mode='train', stub=POOLED):
+    return featureFile(root, mode, stub, f'{number:012d}')
 
 
 def change(path, **changes):
@@ -52,9 +64,8 @@ def load(config, model_param):
     return make
 
 
-def test_a_batch_has_the_keys_and_shapes_of_the_course(course_folder, config, load):
+def test_a_batch_has_the_keys_and_shapes_of_the_course(root, config, load):
     """Also with the hand-out's configuration, which has none of our keys."""
-    course_folder()
     del config['seed'], config['learningRecipe']
     batch = next(iter(load(check=True).myDataDicts['val']))
     assert set(pickle.loads(pickle.dumps(batch))) == set(batch) == {
@@ -75,8 +86,7 @@ def test_a_batch_has_the_keys_and_shapes_of_the_course(course_folder, config, lo
     assert batch['cnn_features'].shape == (4, 10, D)
 
 
-def test_every_caption_is_learned_to_its_end(course_folder, load):
-    course_folder()
+def test_every_caption_is_learned_to_its_end(root, load):
     missing = 0
     for batch in load().myDataDicts['val']:
         for y, weights, tokens in zip(batch['yTokens'], batch['yWeights'],
@@ -101,7 +111,7 @@ def test_the_caption_drawn_depends_on_the_epoch_alone(course_folder, load):
     first, second = drawn(1), drawn(2)
     assert list(drawn(1).items()) == list(first.items())
     assert sorted(first) == sorted(second) and list(first) != list(second) and first != second
-    seen = {drawn(epoch)[f'{0:012d}.jpg'] for epoch in range(40)}
+    seen = {drawn(epoch)['000000000000.jpg'] for epoch in range(40)}
     assert seen == {' '.join(marked(caption)) for caption in CAPTIONS[0]}
 
 
@@ -137,18 +147,17 @@ def test_batches_are_the_same_however_files_are_read(course_folder, load, thread
         assert features.tolist() == np.float32(values.tolist()).tolist()
 
 
-def test_raw_features_are_found_though_they_begin_with_zeros(course_folder):
-    path, values = feature_file(course_folder()), np.repeat(np.float32([0, 1]), 1024)
+def test_raw_features_are_found_though_they_begin_with_zeros(root):
+    path, values = feature_file(root), np.repeat(np.float32([0, 1]), 1024)
     change(path, cnn_features=values)
     _, (*_, offset) = loadImage(path, [2048])
     with open(path, 'rb') as f:
         assert f.read()[offset:offset + values.nbytes] == values.tobytes()
 
 
-def test_a_file_that_changes_after_the_check_is_read_anew(course_folder, load):
-    root = course_folder()
+def test_a_file_that_changes_after_the_check_is_read_anew(root, load):
     loader = load(check=True).myDataDicts['val']
-    path = feature_file(root, 10, f'Val2017_{POOLED}')
+    path = feature_file(root, 10, 'val')
     change(path, cnn_features=np.full(D, 7, np.float32), imgPath='other.jpg')
     batch = next(iter(loader))
     assert (batch['cnn_features'][0] == 7).all() and batch['imgPaths'][0] == 'other.jpg'
@@ -160,9 +169,8 @@ def test_a_file_that_changes_after_the_check_is_read_anew(course_folder, load):
         next(iter(loader))
 
 
-def test_a_torch_loader_with_processes_makes_the_same_batches(course_folder, load):
+def test_a_torch_loader_with_processes_makes_the_same_batches(root, load):
     """As a student may write it."""
-    course_folder()
     loader = load(check=True).myDataDicts['val']
     theirs = torch.utils.data.DataLoader(loader.dataset, batch_size=4, num_workers=1,
                                          collate_fn=loader.collate_fn)
@@ -200,8 +208,8 @@ def test_long_captions_come_in_truncated_parts(steps, T, N):
     assert all(tensors[key][:, :, -1].is_contiguous() for key in ('xTokens', 'yTokens'))
 
 
-def test_tokens_beyond_the_vocabulary_size_are_unknown_words(course_folder, load):
-    V = len(loadVocabulary(course_folder())['TokenToWord'])
+def test_tokens_beyond_the_vocabulary_size_are_unknown_words(root, load):
+    V = len(loadVocabulary(root)['TokenToWord'])
     assert load().config['vocabulary_size'] == V < 10000
     loader = load(vocabulary_size=10)
     batch = next(iter(loader.myDataDicts['val']))
@@ -222,8 +230,8 @@ def change_words(root, changes):
     return tokens
 
 
-def test_empty_words_are_not_learned_and_white_space_is_no_part_of_others(course_folder, load):
-    empty, red = change_words(course_folder(), {'a': '', 'red': 'red\n'})
+def test_empty_words_are_not_learned_and_white_space_is_no_part_of_others(root, load):
+    empty, red = change_words(root, {'a': '', 'red': 'red\n'})
     loader = load()
     assert not any((batch['yTokens'] == empty).any() for batch in loader.myDataDicts['val'])
     tokens = [1, red, empty, loader.vocabulary['wordToToken']['house'], 0, 7]
@@ -244,16 +252,15 @@ def test_empty_words_are_not_learned_and_white_space_is_no_part_of_others(course
     ('captionsAsTokens', [[1, -3, 0]] * 7, 'below 0'),
     ('captionsAsTokens', [[1] + [3] * 10 ** 6 + [0]] * 7, 'more than 1,000 tokens'),
     ('boxes', np.ones(7), 'boxes')])
-def test_unusable_files_are_named(course_folder, key, value, fault):
-    path = feature_file(course_folder())
+def test_unusable_files_are_named(root, key, value, fault):
+    path = feature_file(root)
     change(path, **{key: value})
     with pytest.raises(UserError, match=fault) as caught:
         loadImage(path, [D])
     assert path in str(caught.value)
 
 
-def test_files_that_are_cut_off_are_named(course_folder):
-    root = course_folder()
+def test_files_that_are_cut_off_are_named(root):
     for path, read in ((feature_file(root), lambda: loadImage(feature_file(root), [D])),
                        (vocabularyFile(root), lambda: loadVocabulary(root))):
         for size in (os.path.getsize(path) - 9, 100, 0):
@@ -262,8 +269,8 @@ def test_files_that_are_cut_off_are_named(course_folder):
                 read()
 
 
-def test_a_pipe_among_the_features_is_named(course_folder, load):
-    path = feature_file(course_folder())
+def test_a_pipe_among_the_features_is_named(root, load):
+    path = feature_file(root)
     os.remove(path)
     make_fifo(path)
     with pytest.raises(UserError, match=f'{path} cannot be used: .* no regular file'):
@@ -282,11 +289,9 @@ def test_all_unusable_files_are_counted_before_training(course_folder, load, mon
     assert all(path in line for path, line in zip(paths, named)) and len(named) == 3 and more == '…'
 
 
-def test_captions_without_words_are_refused_before_training(course_folder, load):
-    root = course_folder()
-    folder = os.path.join(root, 'Val2017_detectron2_lim10maxfeatures')
-    for name in os.listdir(folder):
-        change(os.path.join(folder, name), original_captions=['.'], captions=[['ssss', 'eeee']],
+def test_captions_without_words_are_refused_before_training(root, load):
+    for path in featureFiles(root, 'val', POOLED):
+        change(path, original_captions=['.'], captions=[['ssss', 'eeee']],
                captionsAsTokens=[[1, 0]])
     with pytest.raises(UserError, match='No caption of the feature files in .*Val2017.* has words'):
         load(check=True)
@@ -304,7 +309,7 @@ def test_only_new_and_changed_files_are_checked_again(course_folder, load, monke
     os.remove(feature_file(root, 3))
     for numbers in (['1', '2'], ['1']):  # what is broken is read again, what is right is not
         del read[:]
-        with pytest.raises(UserError, match=f'1 of the 4.*\n.*{1:012d}'):
+        with pytest.raises(UserError, match='1 of the 4.*\n.*000000000001'):
             load(check=True)
         assert read == numbers
     os.remove(feature_file(root, 1))
@@ -312,8 +317,7 @@ def test_only_new_and_changed_files_are_checked_again(course_folder, load, monke
     assert [len(dataset.captions(index)) for index in range(3)] == [7, 5, 7] and read == ['1']
 
 
-def test_a_damaged_memory_of_a_check_costs_a_new_one(course_folder, load, model_param):
-    course_folder()
+def test_a_damaged_memory_of_a_check_costs_a_new_one(root, load, model_param):
     whole = load(check=True).myDataDicts['train'].dataset.checked
     path, = (path for path in glob.glob(os.path.join(model_param['modelsDir'], 'checked*'))
               if len(loadPickle(path)) == 10)
@@ -333,9 +337,9 @@ def test_a_damaged_memory_of_a_check_costs_a_new_one(course_folder, load, model_
 def test_the_sizes_of_the_features_are_the_files(course_folder, load):
     root = course_folder(n_val=1)
     for number in range(10):
-        change(feature_file(root, number, f'Train2017_{UNPOOLED}'),
+        change(feature_file(root, number, stub=UNPOOLED),
                cnn_features=np.ones((36, D + 7), np.float32))
-    writePickle(feature_file(root, 0, f'Train2017_{UNPOOLED}'), 'broken')
+    writePickle(feature_file(root, stub=UNPOOLED), 'broken')
     loader = load(featurepathstub=UNPOOLED)
     assert loader.config['number_of_cnn_features'] == D + 7
     assert loader.config['numberOfRegions'] == 36
@@ -380,10 +384,9 @@ def test_other_data_have_another_name(course_folder):
     assert dataName(one) == f'coco-{digest.hexdigest()[:6]}'  # as ever: runs are found by it
 
 
-def test_hidden_files_are_neither_read_nor_part_of_the_name(course_folder):
-    root = course_folder()
+def test_hidden_files_are_neither_read_nor_part_of_the_name(root):
     name, paths = dataName(root), featureFiles(root, 'val', UNPOOLED)
-    folder = os.path.join(root, f'Val2017_{UNPOOLED}')
+    folder = featureFolder(root, 'val', UNPOOLED)
     writePickle(os.path.join(folder, '.DS_Store'), '')
     os.makedirs(os.path.join(folder, 'old'))
     assert dataName(root) == name and featureFiles(root, 'val', UNPOOLED) == paths

@@ -244,7 +244,7 @@ def test_validation_takes_every_size_from_the_checkpoint(new_trainer, validation
 def test_details_of_the_validation_images(new_trainer, running_meteor):
     """Captions as scored, references, a row of attention per word, the boxes of the file."""
     trainer = new_trainer(AttentionModel)
-    path = featureFile(trainer.modelParam['data_dir'], 'val', UNPOOLED, f'{10:012d}')
+    path = featureFile(trainer.modelParam['data_dir'], 'val', UNPOOLED, '000000000010')
     boxes = np.arange(40, dtype=np.float32).reshape(10, 4)
     writePickle(path, {**loadPickle(path), 'boxes': boxes})
     trainer.model.net.output_layer.bias.data[0] = -9  # never the end: captions of 40 words
@@ -357,7 +357,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(new_trainer, monkeypatch):
 
 def test_two_files_of_one_image_are_named(new_trainer, model_param):
     path, copy = (featureFile(model_param['data_dir'], 'val', POOLED, name)
-                  for name in (f'{11:012d}', 'copy'))
+                  for name in ('000000000011', 'copy'))
     shutil.copy(path, copy)
     with pytest.raises(UserError, match=r'copy\.pickle is of the image 11'):
         new_trainer().train()
