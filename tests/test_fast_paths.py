@@ -8,6 +8,7 @@ import torch
 from test_models import TASKS, V, build, every_model, every_task
 
 from utils.data.captionDataset import Collate
+from utils.data.captionWords import END, START
 from utils.model import Model
 from utils.networks.decoding import beamSearch, greedyTokens
 
@@ -33,8 +34,10 @@ def model_of(net, module):
     return model
 
 
-def batch_of(features, lengths, truncated_backprop_length):
-    captions = [[1] + torch.randint(3, V, (length,)).tolist() + [0] for length in lengths]
+def batch_of(features, lengths, truncated_backprop_length, vocabulary_size=V):
+    """A batch of random captions of these numbers of words."""
+    captions = [[START, *torch.randint(3, vocabulary_size, (length,)).tolist(), END]
+                for length in lengths]
     return {'cnn_features': features,
             **Collate(truncated_backprop_length).captionTensors(captions)}
 
@@ -51,12 +54,12 @@ def expected_losses(net, batch, loss_fn):
 
 @every_model
 @pytest.mark.parametrize('lengths, truncated', [([2, 9, 5], 25), ([0, 4, 11], 4)])
-def test_losses_and_gradients(module, cell, layers, lengths, truncated):
-    net, features, _ = build(module, cell, layers, batch=len(lengths))
+def test_losses_and_gradients(task, lengths, truncated):
+    net, features, _ = build(*task, batch=len(lengths))
     batch = batch_of(features, lengths, truncated)
     results = []
     for each in (net, plain(net), copy.deepcopy(net)):
-        model = model_of(each, module)
+        model = model_of(each, task[0])
         if len(results) < 2:
             losses = list(model.lossOfParts(batch))
         else:
@@ -69,9 +72,9 @@ def test_losses_and_gradients(module, cell, layers, lengths, truncated):
 
 
 @every_task
-def test_greedy_words_and_beams(module, cell, layers):
+def test_greedy_words_and_beams(task):
     """What follows an end does not count."""
-    net, features, _ = build(module, cell, layers, batch=16)
+    net, features, _ = build(*task, batch=16)
     net, features = net.double(), 40 * features.double() ** 3
     with torch.no_grad():
         net.output_layer.weight *= 30

@@ -14,8 +14,8 @@ import cocoSource_xcnnfused
 B, T, V, E, D, H = 3, 6, 23, 5, 11, 7
 TASKS = [('cocoSource_xcnnfused', 'RNN', 1), ('cocoSource_task2_gru', 'GRU', 2),
          ('cocoSource_task3_lstm', 'LSTM', 2), ('cocoSource_task4_attention', 'LSTM', 2)]
-every_task = pytest.mark.parametrize('module, cell, layers', TASKS)
-every_model = pytest.mark.parametrize('module, cell, layers', [
+every_task = pytest.mark.parametrize('task', TASKS)
+every_model = pytest.mark.parametrize('task', [
     *TASKS, ('cocoSource_task2_gru', 'RNN', 3), ('cocoSource_task3_lstm', 'GRU', 1),
     ('cocoSource_task4_attention', 'LSTM', 3)])
 
@@ -39,11 +39,11 @@ def linear(inputs, outputs):
 
 
 @every_task
-def test_the_layers_are_the_assignments(module, cell, layers):
-    net, _, _ = build(module, cell, layers)
+def test_the_layers_are_the_assignments(task):
+    net, _, _ = build(*task)
     dropout, activation = 'Dropout(p=0.25, inplace=False)', 'LeakyReLU(negative_slope=0.01)'
     expected = [dropout, linear(D, 512), activation]
-    if 'attention' in module:
+    if 'attention' in task[0]:
         expected = [dropout, f'Conv2d({D}, 512, kernel_size=(1, 1), stride=(1, 1))',
                     'Flatten(start_dim=2, end_dim=-1)', str(nn.BatchNorm1d(512)), activation]
         assert list(map(str, net.attention_layer)) == [
@@ -54,11 +54,12 @@ def test_the_layers_are_the_assignments(module, cell, layers):
 
 
 @every_model
-def test_the_layers_are_their_cells_step_by_step(module, cell, layers):
+def test_the_layers_are_their_cells_step_by_step(task):
     """The time loop written plainly over cell.forward, and one pass carried on by another."""
-    net, features, tokens = build(module, cell, layers)
+    net, features, tokens = build(*task)
     net, features = net.double(), features.double()
     image = net.process_features(features)
+    module, cell, layers = task
     attention = 'attention' in module
     k = 2 if cell == 'LSTM' else 1
     state = torch.randn(layers, B, k * H, dtype=torch.float64)
@@ -84,8 +85,8 @@ def test_the_layers_are_their_cells_step_by_step(module, cell, layers):
 
 
 @every_model
-def test_free_running_feeds_back_the_most_likely_word(module, cell, layers):
-    net, features, tokens = build(module, cell, layers)
+def test_free_running_feeds_back_the_most_likely_word(task):
+    net, features, tokens = build(*task)
     with torch.no_grad():
         logits, last = net(features, tokens, False)
         assert logits.shape == (B, 40, V)
@@ -99,8 +100,8 @@ def test_free_running_feeds_back_the_most_likely_word(module, cell, layers):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @every_task
-def test_the_gpu_gives_what_the_cpu_gives(module, cell, layers):
-    net, features, tokens = build(module, cell, layers)
+def test_the_gpu_gives_what_the_cpu_gives(task):
+    net, features, tokens = build(*task)
     expected, _ = net(features, tokens, True)
     logits, state = net.cuda()(features.cuda(), tokens.cuda(), True)
     assert state.is_cuda
@@ -120,8 +121,8 @@ def test_an_attention_layer_may_change_its_input_in_place():
 
 
 @every_task
-def test_one_batch_is_learned_by_heart_from_log_V(module, cell, layers):
-    net, features, tokens = build(module, cell, layers, hidden=64)
+def test_one_batch_is_learned_by_heart_from_log_V(task):
+    net, features, tokens = build(*task, hidden=64)
     tokens[:, 0] = 1
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     losses = []

@@ -70,9 +70,9 @@ def test_a_training_in_bfloat16(new_trainer, monkeypatch):
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=.01)
 
 
-@pytest.mark.parametrize('module, cell, layers', TASKS[1:])
-def test_states_and_beams_stay_float32(module, cell, layers):
-    net, features, tokens = build(module, cell, layers)
+@pytest.mark.parametrize('task', TASKS[1:])
+def test_states_and_beams_stay_float32(task):
+    net, features, tokens = build(*task)
     with torch.no_grad(), precision.products('bfloat16', CPU):
         logits, state = net(features, tokens, True)
         _, scores = beamSearch(net, features, tokens[:, 0], 3)

@@ -3,9 +3,8 @@ import importlib
 
 import pytest
 import torch
+from test_fast_paths import batch_of
 
-from utils.data.captionDataset import Collate
-from utils.data.captionWords import END, START
 from utils.model import Model, seedEverything
 
 IMAGES, V = 128, 500
@@ -19,17 +18,6 @@ def several_threads():
     torch.set_num_threads(threads)
 
 
-def batch_of(features, captions_per_image):
-    """A batch of random features and captions, as the loader or self-critical epochs make it."""
-    seedEverything(1)
-    captions = [[START, *torch.randint(2, V, (length,)).tolist(), END]
-                for length in torch.randint(6, 25, (IMAGES * captions_per_image,)).tolist()]
-    batch = {'cnn_features': torch.randn(IMAGES, *features), **Collate(25).captionTensors(captions)}
-    if captions_per_image > 1:
-        batch['advantages'] = torch.randn(len(captions))
-    return batch
-
-
 @pytest.mark.parametrize('task, captions_per_image, changes', [
     (1, 1, {}), (2, 1, {'learningRecipe': 'regularised'}), (3, 4, {}), (4, 1, {}),
     (4, 1, {'attention': 'content', 'attentionHeads': 2}), (4, 4, {'attention': 'content'})])
@@ -38,8 +26,12 @@ def test_gradients_are_the_same_again(task, captions_per_image, changes):
     config = {**script.config, 'vocabulary_size': V, 'hidden_state_sizes': 128, **changes}
     model = Model(config, {**script.modelParam, 'inference': False}, script.ImageCaptionModel)
     model.net.train(captions_per_image == 1)
-    features = [10, 2048] if task == 4 else [2048]
-    batch = batch_of(features, captions_per_image)
+    seedEverything(1)
+    features = torch.randn(IMAGES, *[10, 2048] if task == 4 else [2048])
+    lengths = torch.randint(5, 24, (IMAGES * captions_per_image,)).tolist()
+    batch = batch_of(features, lengths, 25, V)
+    if captions_per_image > 1:  # as in self-critical epochs
+        batch['advantages'] = torch.randn(len(lengths))
     gradients = []
     for _ in range(4):
         seedEverything(2)

@@ -1,13 +1,13 @@
 """Recorded training steps, on a CPU: the same learning, by functions that a GPU can record."""
 import pytest
 import torch
-from test_models import D, V, config_for
+from test_fast_paths import batch_of
+from test_models import D, config_for
 
 import cocoSource_task2_gru
 import cocoSource_task3_lstm
 import cocoSource_task4_attention
 import cocoSource_xcnnfused
-from utils.data.captionDataset import Collate
 from utils.model import Model
 from utils.networks.decoding import (
     STEPS_BETWEEN_LOOKS,
@@ -32,7 +32,7 @@ SETTINGS = [(cocoSource_xcnnfused, 'RNN', 1, {}), (cocoSource_task2_gru, 'GRU', 
             (cocoSource_task3_lstm, 'LSTM', 2, {'learningRecipe': 'regularised'}),
             (cocoSource_task4_attention, 'LSTM', 2, {}),
             (cocoSource_task4_attention, 'LSTM', 2, CONTENT)]
-every_setting = pytest.mark.parametrize('module, cell, layers, changes', SETTINGS)
+every_setting = pytest.mark.parametrize('setting', SETTINGS)
 
 
 class OnTape(TorchDispatchMode):
@@ -77,11 +77,12 @@ def on_a_cpu(monkeypatch):
         monkeypatch.setitem(STEPS_BETWEEN_LOOKS, device, 8)
 
 
-def new_model(module, cell, layers, changes, recorded=False, use_cuda=False):
+def new_model(setting, recorded=False, use_cuda=False, **others):
     torch.manual_seed(1)
+    module, cell, layers, changes = setting
     config = {**config_for(cell, layers), 'truncated_backprop_length': LONGEST,
               'optimizer': 'SGD', 'learningRate': {'lr': .1}, 'weight_decay': 0, 'seed': 1,
-              'scheduler_milestones': [], 'scheduler_factor': 1, **changes}
+              'scheduler_milestones': [], 'scheduler_factor': 1, **changes, **others}
     model = Model(config, {'cuda': {'use_cuda': use_cuda, 'device_idx': 0}, 'inference': False,
                            'batch_size': IMAGES},
                   module.ImageCaptionModel)
@@ -91,19 +92,21 @@ def new_model(module, cell, layers, changes, recorded=False, use_cuda=False):
     return model
 
 
-def batches(attends):
+def batches(setting):
     """Batches of several lengths, in one part, in two, with samples of each image, a small one."""
     torch.manual_seed(2)
     for longest, captions_per_image, images in ((9, 1, 6), (7, 1, 6), (14, 1, 6), (9, 1, 6),
                                                 (7, 4, 6), (8, 1, 2), (9, 1, 6), (7, 4, 6)):
         lengths = torch.randint(2, longest, (images * captions_per_image,)).tolist()
-        captions = [[1, *torch.randint(3, V, (length,)).tolist(), 0] for length in lengths]
-        captions[1] = [1] + [3] * longest + [0]
-        batch = {'cnn_features': torch.randn(images, 10, D) if attends else torch.randn(images, D),
-                 **Collate(LONGEST).captionTensors(captions)}
+        lengths[1] = longest
+        batch = batch_of(torch.randn(images, *shape_of_features(setting)), lengths, LONGEST)
         if captions_per_image > 1:
-            batch['advantages'] = torch.randn(len(captions))
+            batch['advantages'] = torch.randn(len(lengths))
         yield batch
+
+
+def shape_of_features(setting):
+    return [10, D] if setting[0] is cocoSource_task4_attention else [D]
 
 
 def captions_of(model, batch, decoder, options):
@@ -112,11 +115,11 @@ def captions_of(model, batch, decoder, options):
 
 
 @every_setting
-def test_they_learn_the_same(module, cell, layers, changes, monkeypatch, capsys):
+def test_they_learn_the_same(setting, monkeypatch, capsys):
     monkeypatch.setattr('utils.model.droppedWords', lambda words: words)
     monkeypatch.setattr('utils.networks.learningRecipe.HIDDEN_DROPOUT', 0.)
-    models = [new_model(module, cell, layers, changes, recorded) for recorded in (False, True)]
-    for batch in batches(module is cocoSource_task4_attention):
+    models = [new_model(setting, recorded) for recorded in (False, True)]
+    for batch in batches(setting):
         words = float(batch['yWeights'].sum())
         losses, recorded = (torch.stack(model.learn(batch, words)).sum() for model in models)
         torch.testing.assert_close(recorded, losses)
@@ -133,21 +136,21 @@ def test_they_learn_the_same(module, cell, layers, changes, monkeypatch, capsys)
 def test_gradients_that_overflow_or_are_missing(capsys):
     """As in float16 until the scale of the loss has adapted, and of a layer that is used nowhere.
     """
-    model = new_model(*SETTINGS[1], recorded=True)
+    model = new_model(SETTINGS[1], recorded=True)
     model.net.unused = torch.nn.Linear(1, 1)
     model.scaler.scale = lambda loss: loss * float('inf')
-    batch = next(batches(False))
+    batch = next(batches(SETTINGS[1]))
     model.learn(batch, float(batch['yWeights'].sum()))
     assert len(model.graphs.graphs) == 2 and capsys.readouterr().out == ''
 
 
 @every_setting
 @pytest.mark.parametrize('decoder, options', DECODERS)
-def test_they_caption_the_same(module, cell, layers, changes, decoder, options, capsys):
+def test_they_caption_the_same(setting, decoder, options, capsys):
     """Images, and weights, that they have not been recorded with."""
-    models = [new_model(module, cell, layers, changes, recorded) for recorded in (False, True)]
+    models = [new_model(setting, recorded) for recorded in (False, True)]
     found = []
-    for batch in batches(module is cocoSource_task4_attention):
+    for batch in batches(setting):
         batch['cnn_features'] *= 30
         for model in models:
             model.net.eval().output_layer.weight.data *= 2
@@ -160,8 +163,8 @@ def test_they_caption_the_same(module, cell, layers, changes, decoder, options, 
 
 
 def test_without_recording_no_random_number_is_drawn_for_it():
-    model = new_model(*SETTINGS[2])
-    batch = next(batches(False))
+    model = new_model(SETTINGS[2])
+    batch = next(batches(SETTINGS[1]))
     following = []
     for learn in (lambda: list(model.lossOfParts(batch)), lambda: model.learn(batch, 9.)):
         torch.manual_seed(4)
@@ -183,14 +186,14 @@ class OnDevice(TorchDispatchMode):
 
 @every_setting
 @pytest.mark.parametrize('captions_per_image', [1, 4])
-def test_nothing_waits_for_a_value(module, cell, layers, changes, captions_per_image):
-    model = new_model(module, cell, layers, changes)
+def test_nothing_waits_for_a_value(setting, captions_per_image):
+    model = new_model(setting)
     model.setFeatureMean(torch.zeros(D))
     model.net.to('meta').train()
     model.device, model.feature_mean = torch.device('meta'), model.feature_mean.to('meta')
-    shape = (IMAGES, 10, D) if module is cocoSource_task4_attention else (IMAGES, D)
     x = torch.ones(2, 7, IMAGES * captions_per_image, dtype=torch.long, device='meta')
-    tensors = torch.rand(shape, device='meta'), torch.ones((), device='meta'), x, x, x.float()
+    features = torch.rand(IMAGES, *shape_of_features(setting), device='meta')
+    tensors = features, torch.ones((), device='meta'), x, x, x.float()
     with OnDevice():
         list(model.graphs._pass((True, x.shape[2], 2, 6), *tensors))
     assert all(parameter.grad is not None for parameter in model.net.parameters())
@@ -198,7 +201,7 @@ def test_nothing_waits_for_a_value(module, cell, layers, changes, captions_per_i
     start = x[0, 0, :IMAGES]
     for decoder, options in DECODERS:
         with torch.no_grad(), OnDevice():
-            list(model.captionGraphs._captions((False, decoder, options), tensors[0], start))
+            list(model.captionGraphs._captions((False, decoder, options), features, start))
 
 
 def test_what_differs_is_not_used(capsys, monkeypatch):
@@ -208,8 +211,10 @@ def test_what_differs_is_not_used(capsys, monkeypatch):
         return on_tape(graphs, steps)
 
     monkeypatch.setattr(StepGraphs, '_recorded', wrong)
-    models = [new_model(*SETTINGS[0], recorded) for recorded in (False, True)]
-    for batch in batches(False):
+    models = [new_model(SETTINGS[0], recorded) for recorded in (False, True)]
+    for model in models:
+        model.net.embedding_layer.weight.data *= 9  # so that start tokens matter
+    for batch in batches(SETTINGS[0]):
         captions = []
         for model in models:
             model.learn(batch, float(batch['yWeights'].sum()))
@@ -228,15 +233,15 @@ def test_what_differs_is_not_used(capsys, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
 @pytest.mark.parametrize('precision', ['float32', 'bfloat16', 'float16'])
 @every_setting
-def test_a_graph_is_its_function(module, cell, layers, changes, precision, monkeypatch):
+def test_a_graph_is_its_function(setting, precision, monkeypatch):
     """Bit for bit, with dropout and a new seed for each step."""
     weights, captions = [], []
     for record in (in_a_graph, on_tape):
         monkeypatch.setattr(StepGraphs, '_recorded', record)
-        model = new_model(module, cell, layers, {**changes, 'precision': precision}, True, True)
+        model = new_model(setting, recorded=True, use_cuda=True, precision=precision)
         model.net.train()
         found = []
-        for number, batch in enumerate(batches(module is cocoSource_task4_attention)):
+        for number, batch in enumerate(batches(setting)):
             torch.manual_seed(number)
             model.learn(batch, float(batch['yWeights'].sum()))
             found += [captions_of(model, batch, *decoder) for decoder in DECODERS]
