@@ -1,19 +1,29 @@
-"""Which processes of a program that a test started are still there, looked up in Linux's /proc."""
+"""Programs that a test starts, and which of their processes are still there, in Linux's /proc."""
 import concurrent.futures
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 import uuid
 
 import pytest
 
+from utils.files.project import PROJECT
 from utils.scripts.endings import STOPPING
 
 MARK = 'CAPTIONING_STARTED_BY'  # an environment variable, which all descendants inherit
 
 needs_proc = pytest.mark.skipif(not os.path.isdir('/proc/self'),
                                 reason='processes are looked up in /proc')
+
+
+def python(*arguments, **options):
+    """How a Python that is started in the project's folder ends, and what it says."""
+    return subprocess.run([sys.executable, *arguments], **{
+        'cwd': PROJECT, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE,
+        'encoding': 'utf-8', 'timeout': 60, **options})
 
 
 def marked_environment(**variables):

@@ -46,8 +46,7 @@ def feature_file(root, number=0, mode='train', stub=POOLED):
 
 def change(path, **changes):
     """Changes a file's keys; those that become None are removed."""
-    with open(path, 'rb') as f:
-        record = {**pickle.load(f), **changes}
+    record = {**loadPickle(path), **changes}
     writePickle(path, {key: value for key, value in record.items() if value is not None})
 
 
@@ -221,8 +220,7 @@ def test_tokens_beyond_the_vocabulary_size_are_unknown_words(root, load):
 def change_words(root, changes):
     """Gives words of the vocabulary file another spelling; returns their tokens."""
     path = vocabularyFile(root)
-    with open(path, 'rb') as f:
-        vocabulary = pickle.load(f)
+    vocabulary = loadPickle(path)
     tokens = [int(vocabulary['wordToToken'].pop(word)) for word in changes]
     vocabulary['wordToToken'].update(zip(changes.values(), tokens))
     vocabulary['TokenToWord'].update(zip(tokens, changes.values()))
@@ -321,11 +319,10 @@ def test_a_damaged_memory_of_a_check_costs_a_new_one(root, load, model_param):
     whole = load(check=True).myDataDicts['train'].dataset.checked
     path, = (path for path in glob.glob(os.path.join(model_param['modelsDir'], 'checked*'))
               if len(loadPickle(path)) == 10)
-    with open(path, 'rb') as f:
-        kept = pickle.load(f)
-    for memory in (b'no pickle', 5, [], dict.fromkeys(kept, 5)):
+    wrong = 5, [], dict.fromkeys(loadPickle(path), 5)
+    for memory in (b'no pickle', *map(pickle.dumps, wrong)):
         with open(path, 'wb') as f:
-            f.write(memory if memory == b'no pickle' else pickle.dumps(memory))
+            f.write(memory)
         assert load(check=True).myDataDicts['train'].dataset.checked == whole
     for make in (make_fifo, os.makedirs):
         os.remove(path)

@@ -1,12 +1,12 @@
 """What a log shows, and how a script ends: in a sentence, or in a stack trace."""
 import errno
 import os
-import subprocess
 import sys
 import time
 
 import pytest
 import torch
+from leftovers import python
 
 from utils.files.project import PROJECT
 from utils.processes import progress
@@ -31,8 +31,7 @@ runScript(main)
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
 def test_signals_end_a_script_in_one_sentence():
     """A person's, a batch system's and a closed terminal's; all of them at once."""
-    done = subprocess.run([sys.executable, '-c', STOPPED], cwd=PROJECT, stderr=subprocess.PIPE,
-                          universal_newlines=True, timeout=60)
+    done = python('-c', STOPPED)
     assert done.stderr.strip() == f'Stopped. {KEPT}' and done.returncode == 1
 
 
@@ -41,14 +40,13 @@ def test_a_script_goes_on_where_nohup_ignores_the_hangup():
     code = ('import os, signal; from utils.scripts.endings import runScript\n'
             'signal.signal(signal.SIGHUP, signal.SIG_IGN)\n'
             'runScript(lambda: os.kill(os.getpid(), signal.SIGHUP))')
-    assert subprocess.run([sys.executable, '-c', code], cwd=PROJECT, timeout=60).returncode == 0
+    assert python('-c', code).returncode == 0
 
 
 def test_a_terminal_without_the_letters_of_a_name():
     code = """from utils.scripts.endings import runScript; runScript(lambda: print('ø.jpg'))"""
-    done = subprocess.run([sys.executable, '-c', code], cwd=PROJECT, stdout=subprocess.PIPE,
-                          env={**os.environ, 'PYTHONIOENCODING': 'ascii'}, timeout=60)
-    assert done.stdout.split() == [rb'\xf8.jpg'] and done.returncode == 0
+    done = python('-c', code, env={**os.environ, 'PYTHONIOENCODING': 'ascii'})
+    assert done.stdout.strip() == r'\xf8.jpg' and done.returncode == 0
 
 
 @pytest.mark.parametrize('error, advice', [
@@ -101,8 +99,6 @@ def test_other_processes_show_nothing(model_param, monkeypatch, capsys):
 
 
 def test_a_script_refuses_parameters():
-    done = subprocess.run([sys.executable, '../utils/captionPhotos.py', 'photos'], timeout=60,
-                          cwd=os.path.join(PROJECT, 'tests'), stderr=subprocess.PIPE,
-                          universal_newlines=True)
+    done = python('../utils/captionPhotos.py', 'photos', cwd=os.path.join(PROJECT, 'tests'))
     assert 'takes no parameters, but was given photos' in done.stderr and done.returncode == 1
     assert 'Traceback' not in done.stderr

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from leftovers import python
 
 from utils.files.atomic import readJson, removePartialFiles, writeAtomically, writeJson
 from utils.files.errors import UserError
@@ -37,7 +38,7 @@ def test_what_a_killed_process_leaves(tmp_path):
     code = ('import os, signal, sys; from utils.files.atomic import writeAtomically\n'
             'os.fsync = lambda f: os.kill(os.getpid(), signal.SIGKILL)\n'
             'writeAtomically(sys.argv[1], b"new")')
-    assert subprocess.run([sys.executable, '-c', code, str(path)], cwd=PROJECT).returncode != 0
+    assert python('-c', code, str(path)).returncode != 0
     assert path.read_bytes() == b'old' and len(os.listdir(str(tmp_path))) == 2
     removePartialFiles(str(tmp_path))
     assert os.listdir(str(tmp_path)) == ['last_epoch1.pt']
@@ -105,8 +106,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
 
     first = start()
     programs = [int(first.stdout.readline())]
-    second = subprocess.run(first.args, cwd=PROJECT, stdin=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE, universal_newlines=True)
+    second = python('-c', code, str(tmp_path), stdin=subprocess.DEVNULL)
     assert second.returncode == 1 and "modelParam['modelName']" in second.stderr
     first.kill()
     first.communicate()

@@ -1,13 +1,12 @@
 """Scores against pycocoevalcap's and known figures, and what may fail between Python and Java."""
 import os
 import shutil
-import subprocess
 import sys
 import time
 from contextlib import closing
 
 import pytest
-from leftovers import marked_environment, seconds_until_gone
+from leftovers import marked_environment, python, seconds_until_gone
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor import meteor as meteor_module
@@ -20,7 +19,6 @@ from utils.processes import java
 from utils.processes.java import JavaError, findJava
 from utils.validate_metrics import imageId
 
-PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 posix_only = pytest.mark.skipif(os.name == 'nt', reason='a shell script plays Java')
 
 CAPTIONS = {  # image id → the predicted caption, and what people wrote
@@ -281,9 +279,9 @@ def test_java_ends_with_the_object(playJava):
 @pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere Java ends when it reads again')
 def test_java_ends_with_a_killed_python(playJava):
     playJava('exec sleep 100')
-    environment = marked_environment(PYTHONPATH=PROJECT)
+    environment = marked_environment()
     script = ('import os\nfrom utils.metrics import METEOR\n'
               'meteor = METEOR()\n'
               'os.kill(os.getpid(), 9)\n')
-    subprocess.run([sys.executable, '-c', script], cwd=PROJECT, env=environment)
+    python('-c', script, env=environment)
     seconds_until_gone(environment, 10)

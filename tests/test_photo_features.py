@@ -3,13 +3,13 @@ import io
 import json
 import os
 import struct
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+from leftovers import python
 from PIL import Image
 
 from utils.data import photoFeatures, pictures
@@ -267,10 +267,7 @@ with ThreadPoolExecutor(4) as pool:
 def test_threads_do_not_keep_the_memory_of_large_photos(photos, tmp_path):
     large = str(tmp_path / 'large.png')
     Image.new('RGBA', (5000, 2400)).save(large, compress_level=1)  # twice 48 MB of memory
-    project = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    taken = subprocess.run([sys.executable, '-c', MEMORY, photos[0], large], cwd=project,
-                           stdout=subprocess.PIPE, check=True).stdout
-    assert 90 < int(taken) < 180
+    assert 90 < int(python('-c', MEMORY, photos[0], large).stdout) < 180
 
 
 def test_the_bar_moves_with_every_photo(photos, monkeypatch):
@@ -287,16 +284,13 @@ def test_the_bar_moves_with_every_photo(photos, monkeypatch):
 
 
 def test_photos_of_a_folder_and_its_folders(tmp_path):
-    for name in ('b', '.hidden', 'x.jpg'):
-        (tmp_path / name).mkdir()
-    for name in ('A.JPG', 'b/c.Png', 'b/.e.jpg', '.hidden/f.jpg', 'notes.txt', 'jpg'):
-        (tmp_path / name).write_bytes(b'')
-    os.renames(str(tmp_path / 'b'), str(tmp_path / 'elsewhere' / 'b'))
     top = tmp_path / 'top'
-    top.mkdir()
-    for name in ('A.JPG', '.hidden', 'notes.txt', 'jpg', 'x.jpg'):
-        (tmp_path / name).rename(top / name)
-    (top / 'b').symlink_to(tmp_path / 'elsewhere' / 'b')
+    for name in ('top/.hidden', 'top/x.jpg', 'elsewhere'):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ('top/A.JPG', 'top/.hidden/f.jpg', 'top/notes.txt', 'top/jpg', 'elsewhere/c.Png',
+                 'elsewhere/.e.jpg'):
+        (tmp_path / name).write_bytes(b'')
+    (top / 'b').symlink_to(tmp_path / 'elsewhere')
     for name in ('loop', 'again', 'x.jpg/up'):  # each would double what there is to walk
         (top / name).symlink_to(top)
     names = [os.path.relpath(path, str(top)) for path in photosIn(str(top))]

@@ -11,6 +11,7 @@ from leftovers import (
     kill_all,
     marked_environment,
     needs_proc,
+    python,
     seconds_until_gone,
     side_by_side,
 )
@@ -19,7 +20,6 @@ from project_copies import copy_of_project, write_driver
 from utils import saverRestorer, validate
 from utils.data import dataFolder
 from utils.files.errors import UserError
-from utils.files.project import PROJECT
 from utils.scripts.endings import KEPT, runScript
 
 SMALL = {'number_of_cnn_features': 16, 'embedding_size': 8, 'hidden_state_sizes': 12}
@@ -34,10 +34,8 @@ def scripts(tmp_path, monkeypatch):
         changes = {'data_dir': data_dir, 'modelsDir': str(tmp_path / 'models'),
                    'img_dir': str(tmp_path / 'plots'), 'numbOfCPUThreadsUsed': 1, 'numbOfEpochs': 1}
         for script in (training, validation):
-            for key, value in changes.items():
-                monkeypatch.setitem(script.modelParam, key, value)
-        for key, value in SMALL.items():
-            monkeypatch.setitem(training.config, key, value)
+            monkeypatch.setattr(script, 'modelParam', {**script.modelParam, **changes})
+        monkeypatch.setattr(training, 'config', {**training.config, **SMALL})
         return training, validation
 
     monkeypatch.setattr(saverRestorer, 'DELIVERED', str(tmp_path / 'delivered'))
@@ -65,9 +63,8 @@ def test_torch_finds_how_its_threads_wait():
                'report/make_report.py', 'report/make_zip.py']
     for number, script in enumerate(scripts):
         chosen = {'GOMP_SPINCOUNT': '7'} if number == 0 else {}
-        done = subprocess.run([sys.executable, '-c', AT_TORCH.format(script=script)], cwd=PROJECT,
-                              env={**variables, **chosen}, stderr=subprocess.PIPE)
-        assert done.stderr.split() == [b'7' if chosen else b'1000'], script
+        done = python('-c', AT_TORCH.format(script=script), env={**variables, **chosen})
+        assert done.stderr.strip() == ('7' if chosen else '1000'), script
 
 
 @pytest.mark.usefixtures('shared_meteor')

@@ -19,9 +19,9 @@ def test_the_benchmark_of_training_steps(task, tools, monkeypatch, capsys):
     import benchmark
     monkeypatch.setattr(benchmark, 'BATCH', 4)
     script = importlib.import_module(f'Exercise_Train_task{task}')
-    for key, value in {'vocabulary_size': 60, 'embedding_size': 8, 'hidden_state_sizes': 16,
-                       'number_of_cnn_features': 32}.items():
-        monkeypatch.setitem(script.config, key, value)
+    monkeypatch.setattr(script, 'config', {
+        **script.config, 'vocabulary_size': 60, 'embedding_size': 8, 'hidden_state_sizes': 16,
+        'number_of_cnn_features': 32})
     reasons = {'float16': 'a CPU is slow at it'}
     monkeypatch.setattr(model, 'hindrance', lambda name, device: reasons.get(name, ''))
     benchmark.training(task, repetitions=1)
