@@ -1,5 +1,4 @@
 """Programs that a test starts, and which of their processes are still there, in Linux's /proc."""
-import concurrent.futures
 import contextlib
 import os
 import signal
@@ -68,9 +67,3 @@ def hear_signals():
     for number in STOPPING:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
-
-
-def side_by_side(check, cases):
-    """Calls `check(*case)` for each case, two at a time, as most of their time is a program's."""
-    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        list(pool.map(check, *zip(*cases)))

@@ -16,7 +16,6 @@ from utils.buildCourseLayout import bestRegions, buildCourseLayout
 from utils.data import dataFolder
 from utils.data.regionFeatures import readFeatures
 from utils.dataLoader import DataLoaderWrapper
-from utils.files.atomic import readJson
 from utils.files.errors import UserError
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadPickle
@@ -124,9 +123,12 @@ def build(captions, features, tmp_path, **settings):
     return out
 
 
+def read(out, name):
+    return pathlib.Path(out, name).read_text()
+
+
 def skipped_in(out):
-    with open(os.path.join(out, 'skipped.json')) as f:
-        return json.load(f)
+    return json.loads(read(out, 'skipped.json'))
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -193,8 +195,7 @@ def test_what_is_left_out_is_said(captions, tmp_path, capsys):
     for line in ('train: 1 of 3 images', 'val: 1 of 2 images', '2 features have no captions for',
                  'Left out, no features: 1, such as 000000581929.jpg.'):
         assert line in printed
-    with open(os.path.join(out, 'about.txt')) as f:
-        assert f.read() in printed
+    assert read(out, 'about.txt') in printed
     np.testing.assert_array_equal(image(out, NAMES[25])['cnn_features'], detections(25)[0][:10])
 
 
@@ -298,10 +299,9 @@ def test_several_sources_become_one_folder(captions, folder, tmp_path):
     out = build([captions, str(table)], [folder], tmp_path)
     vocabulary = loadPickle(os.path.join(out, 'vocabulary', 'vocabulary.pickle'))
     assert {'zebra', 'boat'} <= set(vocabulary['wordToToken'])
-    with open(os.path.join(out, 'about.txt')) as f:
-        about = f.read()
+    about = read(out, 'about.txt')
     assert f'{table}, 2 of 20 photos drawn for validation' in about and "COCO's captions" in about
-    assert readJson(os.path.join(out, 'skipped.json'), None) == {}
+    assert skipped_in(out) == {}
     assert len(list(pathlib.Path(out).glob('Train*max*/own*'))) == 18
     table.write_text(f'{NAMES[9]}.jpg,a zebra\nb.jpg,a cat\n')
     with pytest.raises(UserError, match='own.csv cannot be used: .* count as the same photo'):
@@ -313,11 +313,11 @@ def test_a_broken_file_may_be_replaced(captions, folder, tmp_path):
     whole = (folder / '30.jpg.npy').read_bytes()
     (folder / '30.jpg.npy').write_bytes(whole[:-9])
     out = build(captions, [features], tmp_path)
-    assert '30.jpg' in str(readJson(os.path.join(out, 'skipped.json'), None))
+    assert '30.jpg' in str(skipped_in(out))
     os.rename(out, out + '.partial')
     (folder / '30.jpg.npy').write_bytes(whole)
     build(captions, [features], tmp_path)
-    assert readJson(os.path.join(out, 'skipped.json'), None) == {}
+    assert skipped_in(out) == {}
 
 
 def test_one_split_alone_is_kept_until_the_other_comes(captions, folder, tmp_path):

@@ -56,10 +56,10 @@ class MeanColours:
         return np.tile(means, (1, 10, 1)).astype(np.float32)  # [B, 10, 2048]
 
 
-def features_of(paths, maker=None):
+def features_of(paths, *look):
     """The features and the faults of photos."""
     broken = {}
-    return list(featuresOfPhotos(maker or MeanColours(), paths, broken, 'photos')), broken
+    return list(featuresOfPhotos(MeanColours(), paths, broken, 'photos', *look)), broken
 
 
 @pytest.fixture
@@ -227,8 +227,7 @@ def test_a_photo_that_fills_the_memory_is_left_out(photos):
         if photo.width == 90:
             raise MemoryError
 
-    broken = {}
-    made = list(featuresOfPhotos(MeanColours(), photos, broken, 'photos', look))
+    made, broken = features_of(photos, look)
     assert [path for path, *_ in made] == photos[1:] and 'MemoryError' in broken[photos[0]]
 
 
@@ -245,7 +244,7 @@ def test_large_photos_are_in_memory_one_at_a_time(photos, monkeypatch):
     for large, expected in ((90 * 80 - 1, 1), (10 ** 6, 4)):
         monkeypatch.setattr(pictures, 'LARGE', large)
         most.clear()
-        list(featuresOfPhotos(MeanColours(), photos, {}, 'photos', look))
+        features_of(photos, look)
         assert max(most) == expected
 
 

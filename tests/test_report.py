@@ -20,6 +20,9 @@ from utils.saverRestorer import loadForValidation, newestCheckpoint, readCheckpo
 from utils.validate import restoredModel
 from utils.validate_metrics import validateCaptions
 
+# what the attention says of two words, and the regions that it is over
+LOOKED = {'boxes': [[10, 0, 20, 10], [0, 0, 5, 5]], 'attention': [[.75, .25], [.1, .9]]}
+
 
 @pytest.fixture(autouse=True)
 def delivered(tmp_path, monkeypatch, without_java):
@@ -158,8 +161,7 @@ def test_a_report_on_the_demo_data_has_times_examples_and_attention(course_folde
                   'device': 'GPU'}]
     run.history[0]['reward'] = .5  # a third plot
     run.scores['meteor'] = .31     # in half precision
-    run.details[3].update(caption='<b>two &', meteor=.2, boxes=[[10, 0, 20, 10], [0, 0, 5, 5]],
-                          attention=[[.75, .25], [.1, .9]])
+    run.details[3].update(caption='<b>two &', meteor=.2, **LOOKED)
     monkeypatch.setattr(make_report, 'isDemo', lambda data_dir: True)
     monkeypatch.setattr(pictures, 'openPicture', lambda *names: Image.new('RGB', (30, 20)))
     make_report.makeReport({1: untimed, 4: run}, course_folder(), str(tmp_path / 'report.pdf'))
@@ -176,15 +178,14 @@ def test_a_report_on_the_demo_data_has_times_examples_and_attention(course_folde
 
 
 def test_the_attention_is_drawn_as_boxes_or_is_a_table(tmp_path, texts):
-    boxes, attention = [[10, 0, 20, 10], [0, 0, 5, 5]], [[.75, .25], [.1, .9]]
-    picture = Image.new('RGB', (30, 20))
-    figure = pictures.attentionFigure(picture, ['$a', 'b'], np.array(attention), boxes)
+    picture, boxes = Image.new('RGB', (30, 20)), LOOKED['boxes']
+    figure = pictures.attentionFigure(picture, ['$a', 'b'], np.array(LOOKED['attention']), boxes)
     assert [axes.get_title() for axes in figure.axes] == ['$a  75\u00a0%', 'b  90\u00a0%']
     patches = figure.axes[0].patches
     assert [patch.get_bbox().extents.tolist() for patch in patches] == boxes
     assert [patch.get_alpha() for patch in patches] == pytest.approx([1, 1 / 3])
     run = write_run(str(tmp_path / 'm'))
-    run.details[0].update(caption='two birds', attention=attention, boxes=boxes)
+    run.details[0].update(caption='two birds', **LOOKED)
     pictures.attentionPage(make_report.Story(), {4: run}, str(tmp_path))  # no such picture
     assert texts[-6:] == ['two', 'birds', '75', '10', '25', '90']
 

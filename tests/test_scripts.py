@@ -7,14 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from leftovers import (
-    kill_all,
-    marked_environment,
-    needs_proc,
-    python,
-    seconds_until_gone,
-    side_by_side,
-)
+from leftovers import kill_all, marked_environment, needs_proc, python, seconds_until_gone
 from project_copies import copy_of_project, write_driver
 
 from utils import saverRestorer, validate
@@ -111,37 +104,35 @@ def test_without_an_own_model_the_delivered_one_is_validated(scripts, course_fol
 
 
 @needs_proc
-def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(course_folder, jars, tmp_path):
+@pytest.mark.parametrize('name, to_all', [('SIGINT', True), ('SIGTERM', False)])
+def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, to_all, course_folder, jars,
+                                                                 tmp_path):
     """To the script alone, as by kill, or to Java as well, as a terminal sends it.
 
-    The scripts are started from another folder, and there are spaces in their paths.
+    The script is started from another folder, and there are spaces in its path.
     """
     root = course_folder(n_train=8, n_val=4, name='my øl data')
-
-    def check(name, to_all):
-        project = tmp_path / f'my {name}'
-        copy_of_project(str(project), root)
-        write_driver(str(project), 'train.py', 'Exercise_Train_task1', SMALL, numbOfEpochs=10000,
-                     first=f'from utils import metrics; metrics.METEOR_FOLDER = {str(jars)!r}')
-        environment = marked_environment(PYTHONIOENCODING='utf-8')
-        process = subprocess.Popen([sys.executable, str(project / 'train.py')],
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8',
-                                   env=environment, start_new_session=True, cwd=str(tmp_path))
-        try:
-            for line in process.stdout:
-                if line.startswith('epoch 1/'):
-                    break
-            send = os.killpg if to_all else os.kill
-            send(process.pid, getattr(signal, name))
-            _, errors = process.communicate(timeout=60)
-            assert process.returncode == 1 and 'Traceback' not in errors
-            assert errors.strip().endswith(f'Stopped. {KEPT}')
-            seconds_until_gone(environment, 5)
-        finally:
-            kill_all(environment)
-        assert list(project.glob('storedModels/task1_rnn_my øl data-*/last_epoch*.pt'))
-
-    side_by_side(check, [('SIGINT', True), ('SIGTERM', False)])
+    project = tmp_path / 'my project'
+    copy_of_project(str(project), root)
+    write_driver(str(project), 'train.py', 'Exercise_Train_task1', SMALL, numbOfEpochs=10000,
+                 first=f'from utils import metrics; metrics.METEOR_FOLDER = {str(jars)!r}')
+    environment = marked_environment(PYTHONIOENCODING='utf-8')
+    process = subprocess.Popen([sys.executable, str(project / 'train.py')],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8',
+                               env=environment, start_new_session=True, cwd=str(tmp_path))
+    try:
+        for line in process.stdout:
+            if line.startswith('epoch 1/'):
+                break
+        send = os.killpg if to_all else os.kill
+        send(process.pid, getattr(signal, name))
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1 and 'Traceback' not in errors
+        assert errors.strip().endswith(f'Stopped. {KEPT}')
+        seconds_until_gone(environment, 5)
+    finally:
+        kill_all(environment)
+    assert list(project.glob('storedModels/task1_rnn_my øl data-*/last_epoch*.pt'))
 
 
 def test_a_missing_data_folder_ends_in_a_sentence(scripts, tmp_path):
