@@ -63,7 +63,7 @@ def course_folder(tmp_path):
         vocabulary = ['eeee', 'ssss', 'UNK', *sorted(words)]
         tokens = np.arange(len(vocabulary))
         word_to_token = dict(zip(vocabulary, tokens))
-        root = os.path.join(str(tmp_path), name, '')
+        root = os.path.join(tmp_path, name, '')
         makeFolders(root)
         writePickle(vocabularyFile(root), {'wordToToken': word_to_token,
                                            'TokenToWord': dict(zip(tokens, vocabulary))})
@@ -104,7 +104,7 @@ def config():
 
 @pytest.fixture
 def model_param(tmp_path):
-    data_dir, img_dir, models_dir = (os.path.join(str(tmp_path), name, '')
+    data_dir, img_dir, models_dir = (os.path.join(tmp_path, name, '')
                                      for name in ('data', 'plots', 'models'))
     return {'batch_size': 4, 'cuda': {'use_cuda': False, 'device_idx': 0},
             'numbOfCPUThreadsUsed': 0, 'numbOfEpochs': 3, 'data_dir': data_dir, 'img_dir': img_dir,

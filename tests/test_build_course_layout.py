@@ -82,7 +82,7 @@ def write_npz(name, **keys):
             features, boxes, scores = detections(image_id)
             values = {'features': features, 'turned': features.T, 'boxes': boxes, 'scores': scores}
             arrays = {key: values[value] for key, value in keys.items()}
-            np.savez(str(folder / name.format(image_id)), **arrays)
+            np.savez(folder / name.format(image_id), **arrays)
         return folder
 
     return write
@@ -90,7 +90,7 @@ def write_npz(name, **keys):
 
 def write_npy(folder):
     for image_id in NAMES:
-        np.save(str(folder / f'{image_id}.jpg.npy'), detections(image_id)[0])
+        np.save(folder / f'{image_id}.jpg.npy', detections(image_id)[0])
     return folder
 
 
@@ -118,8 +118,8 @@ def image(out, name, stub=''):
 
 def build(captions, features, tmp_path, **settings):
     out = str(tmp_path / 'out')
-    captions = [captions] if isinstance(captions, str) else captions
-    buildCourseLayout(captions, list(map(str, features)), out, **settings)
+    captions = captions if isinstance(captions, list) else [captions]
+    buildCourseLayout(list(map(str, captions)), list(map(str, features)), out, **settings)
     return out
 
 
@@ -216,9 +216,9 @@ def test_features_of_an_image_that_cannot_be_used(features, scores, reason):
     ({}, 'BadZipFile')])
 def test_a_file_that_cannot_be_used(arrays, reason, captions, folder, tmp_path):
     write_npz('{}.npz', feat='features')(folder)
-    np.savez(str(folder / '9.npz'), **arrays)
+    np.savez(folder / '9.npz', **arrays)
     if not arrays:
-        os.truncate(str(folder / '9.npz'), 5)
+        os.truncate(folder / '9.npz', 5)
     (why, names), = skipped_in(build(captions, [folder], tmp_path)).items()
     assert reason in why and names == ['000000000009.jpg']
 
@@ -284,7 +284,7 @@ def test_features_of_another_network_are_not_mixed(captions, folder, tmp_path):
         build(captions, [tmp_path], tmp_path)
     build(captions, [folder, tmp_path], tmp_path)
     os.rename(out, out + '.partial')
-    np.save(str(folder / '30.jpg.npy'), detections(1)[0])
+    np.save(folder / '30.jpg.npy', detections(1)[0])
     with pytest.raises(UserError, match='begun with other FEATURES[.]'):
         build(captions, [folder], tmp_path)
 
@@ -295,8 +295,8 @@ def test_several_sources_become_one_folder(captions, folder, tmp_path):
     table.write_text(''.join(f'own{number}.jpg,a zebra {number}\n' for number in range(20)))
     write_npy(folder)
     for number in range(20):
-        np.save(str(folder / f'own{number}.npy'), detections(number)[0])
-    out = build([captions, str(table)], [folder], tmp_path)
+        np.save(folder / f'own{number}.npy', detections(number)[0])
+    out = build([captions, table], [folder], tmp_path)
     vocabulary = loadPickle(os.path.join(out, 'vocabulary', 'vocabulary.pickle'))
     assert {'zebra', 'boat'} <= set(vocabulary['wordToToken'])
     about = read(out, 'about.txt')
@@ -305,7 +305,7 @@ def test_several_sources_become_one_folder(captions, folder, tmp_path):
     assert len(list(pathlib.Path(out).glob('Train*max*/own*'))) == 18
     table.write_text(f'{NAMES[9]}.jpg,a zebra\nb.jpg,a cat\n')
     with pytest.raises(UserError, match='own.csv cannot be used: .* count as the same photo'):
-        build([captions, str(table)], [folder], tmp_path / 'other')
+        build([captions, table], [folder], tmp_path / 'other')
 
 
 def test_a_broken_file_may_be_replaced(captions, folder, tmp_path):
@@ -341,7 +341,7 @@ def test_what_training_would_refuse_is_left_out(captions, tmp_path, config, mode
                for name, texts in odd.items()]
     images[0]['sentences'] = [{'raw': '.'}, {'raw': ' '}]
     (tmp_path / 'dataset_coco.json').write_text(json.dumps({'images': images}))
-    out = build(str(tmp_path / 'dataset_coco.json'), [tmp_path / 'a.tsv'], tmp_path)
+    out = build(tmp_path / 'dataset_coco.json', [tmp_path / 'a.tsv'], tmp_path)
     assert {name for names in skipped_in(out).values() for name in names} == {
         images[0]['filename'], *odd} - {'\ud800.jpg'} | {'?.jpg'}
     for stub in ('', 'max'):
@@ -373,7 +373,7 @@ def test_two_builds_of_one_folder(captions, tmp_path, monkeypatch):
     code = ('import sys; from utils.files.runLock import lockFolder\n'
             'lockFolder(sys.argv[1]); print(flush=True); sys.stdin.read()')
     (tmp_path / 'out.partial').mkdir()
-    with subprocess.Popen([sys.executable, '-c', code, str(tmp_path / 'out.partial')], cwd=PROJECT,
+    with subprocess.Popen([sys.executable, '-c', code, tmp_path / 'out.partial'], cwd=PROJECT,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         with pytest.raises(UserError, match='Another run works in .*out.partial.* another OUT'):
@@ -414,7 +414,7 @@ def make_fifo(path):
     """A pipe, which nobody ever writes to."""
     if not hasattr(os, 'mkfifo'):
         pytest.skip('the system has no named pipes')
-    os.mkfifo(str(path))
+    os.mkfifo(path)
 
 
 def write_fifo(folder):

@@ -58,7 +58,7 @@ FLICKR8K = write_tokens('Flickr8k.token.txt', 'Flickr_8k.trainImages.txt',
 
 def write_kaggle(folder):
     FLICKR8K(folder)
-    os.remove(str(folder / 'Flickr8k.token.txt'))
+    os.remove(folder / 'Flickr8k.token.txt')
     (folder / 'captions.txt').write_text('\n'.join(['image,caption'] + CSV))
 
 
@@ -76,7 +76,7 @@ def folder(tmp_path):
     (tmp_path / 'download' / 'Images').mkdir(parents=True)
     for number, (name, colour) in enumerate(COLOURS.items()):
         photo = Image.new('RGB', (30 + number, 20), colour)
-        photo.save(str(tmp_path / 'download' / 'Images' / name))
+        photo.save(tmp_path / 'download' / 'Images' / name)
     return tmp_path / 'download'
 
 
@@ -145,7 +145,7 @@ def test_names_lead_nowhere_else(folder, capsys):
 
 def test_without_lists_a_share_is_drawn(folder):
     FLICKR8K(folder)
-    os.remove(str(folder / 'Flickr_8k.devImages.txt'))
+    os.remove(folder / 'Flickr_8k.devImages.txt')
     make_fifo(folder / 'Flickr_8k.valImages.txt')  # no list, nor waited for
     images, about = readCaptions(str(folder))
     assert sorted(image.mode for image in images.values()) == ['train'] * 3 + ['val']
@@ -176,7 +176,7 @@ def two_forms(folder):
 
 def only_training(folder):
     write_coco(folder)
-    os.remove(str(folder / 'annotations' / 'captions_val2017.json'))
+    os.remove(folder / 'annotations' / 'captions_val2017.json')
 
 
 def file(name, content):
@@ -223,13 +223,13 @@ def test_captions_that_cannot_be_used(write, sentence, folder):
 
 
 def built(folder, **settings):
-    return build(str(folder), [folder], folder.parent, **settings)
+    return build(folder, [folder], folder.parent, **settings)
 
 
 def test_a_data_folder_from_photos(folder, capsys):
     FLICKR8K(folder)
     (folder / 'other').mkdir()
-    Image.new('RGB', (9, 9)).save(str(folder / 'other' / '3_c.jpg'))  # the first one is taken
+    Image.new('RGB', (9, 9)).save(folder / 'other' / '3_c.jpg')  # the first one is taken
     out = built(folder)
     training = np.array([COLOURS['1_a.jpg'], COLOURS['2_b.jpg']])
     for name, split in (('1_a', 'train'), ('3_c', 'val')):
@@ -248,9 +248,9 @@ def test_the_photo_that_is_named_is_taken(folder):
     (folder / 'a.csv').write_text('dogs/1_a.jpg,a dog\n2_b.png,a cat\n')
     (folder / 'dogs').mkdir()
     for name in ('dogs/1_a.jpg', '2_b.png'):
-        Image.new('RGB', (9, 9)).save(str(folder / name))
+        Image.new('RGB', (9, 9)).save(folder / name)
     out = built(folder)
-    links = [os.readlink(str(path)) for path in sorted(pathlib.Path(out).glob('*2017/*'))]
+    links = map(os.readlink, pathlib.Path(out).glob('*2017/*'))
     assert sorted(links) == [str(folder / '2_b.png'), str(folder / 'dogs' / '1_a.jpg')]
 
 
@@ -261,7 +261,7 @@ def test_coco_photos_and_captions_of_another_year(folder):
     (folder / 'dataset_coco.json').write_text(json.dumps({'images': images}))
     (folder / 'val2017').mkdir()  # splits of their own
     for name in ('000000000139.jpg', 'IMG_139.jpg', '000000000200.jpg'):
-        Image.new('RGB', (9, 9)).save(str(folder / 'val2017' / name))
+        Image.new('RGB', (9, 9)).save(folder / 'val2017' / name)
     name = 'COCO_val2014_000000000139'
     out = built(folder)
     assert image(out, name)['imgPath'] == f'{name}.jpg'
@@ -306,12 +306,12 @@ def test_links_that_lead_nowhere(folder):
     other.mkdir()
     (other / '1_a.jpg').symlink_to('nowhere')
     with pytest.raises(UserError, match='no photos with the name of a training image that can be'):
-        build(str(folder), [other], folder.parent)
+        build(folder, [other], folder.parent)
 
 
 def test_rare_words_are_unknown_and_marks_are_no_words(folder):
     FLICKR8K(folder)
-    with open(str(folder / 'Flickr8k.token.txt'), 'a') as f:
+    with open(folder / 'Flickr8k.token.txt', 'a') as f:
         f.write('2_b.jpg#1\teeee A Ssss cat\n')
     out = built(folder, minimumCount=2)
     vocabulary = loadVocabulary(out)

@@ -67,7 +67,7 @@ def test_every_image_with_all_that_is_known_of_it(written):
 
 def test_pictures_are_small_and_inside_and_broken_ones_left_out(written, tmp_path):
     (tmp_path / 'data' / 'val2017').mkdir(parents=True)
-    Image.new('L', (1000, 500), 100).save(str(tmp_path / 'data' / 'val2017' / '1.jpg'))  # grey
+    Image.new('L', (1000, 500), 100).save(tmp_path / 'data' / 'val2017' / '1.jpg')  # grey
     (tmp_path / 'data' / 'val2017' / '2.jpg').write_bytes(b'no picture')
     _, data = written([detail(1, 0.5), detail(2, 0.4)])
     image, broken = data['images']
@@ -184,7 +184,7 @@ def test_how_sure_a_model_is(tmp_path):
 @in_a_browser
 def test_the_page_in_a_browser(written, tmp_path):
     (tmp_path / 'data' / 'val2017').mkdir(parents=True)
-    Image.new('RGB', (20, 10)).save(str(tmp_path / 'data' / 'val2017' / '1.jpg'))
+    Image.new('RGB', (20, 10)).save(tmp_path / 'data' / 'val2017' / '1.jpg')
     evil = '<img src=x onerror="window.acted = 1"></script><script>window.acted = 1</script>'
     page, _ = written([
         {**detail(1, 0.3), 'caption': 'a dog', 'references': ['A dog.', evil],

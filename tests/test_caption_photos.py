@@ -73,7 +73,7 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
     checkpoint(network, learnedFrom='7 & 3 photos')
     (photos / 'trip').mkdir()
     for number, name in enumerate(('b.jpg', 'trip/a.png', '000000000139.jpg')):
-        drawn(number, 90, 60).save(str(photos / name))
+        drawn(number, 90, 60).save(photos / name)
     script.main()
     results = results_in(photos)
     assert ids_in(photos) == [139, 'b', 'a']
@@ -164,7 +164,7 @@ def test_no_photos_end_in_a_sentence(photos, checkpoint):
         (photos / name).write_text('no photo')
         with pytest.raises(SystemExit, match=r'no photos in .* Put some there \(JPEG, .*PHOTOS'):
             runScript(script.main)
-    assert sorted(os.listdir(str(photos))) == ['broken.jpg', 'notes.txt']
+    assert sorted(os.listdir(photos)) == ['broken.jpg', 'notes.txt']
 
 
 def test_a_broken_photo_among_many_is_named(photos, checkpoint, capsys, monkeypatch, tmp_path):
@@ -177,7 +177,7 @@ def test_a_broken_photo_among_many_is_named(photos, checkpoint, capsys, monkeypa
     for name in ('captions_2.html', 'captions_3.html', 'captions_4.html', 'captions_mine.html'):
         (results / name).write_text('an older run')
     for name in ('0.png', '1.png', '2.png', '4.png', 'x/1.png'):
-        Image.new('RGB', (20, 20)).save(str(photos / name))
+        Image.new('RGB', (20, 20)).save(photos / name)
     (photos / '3.png').write_text('no photo')
     script.main()
     assert "Left out: '3.png', no photo of a known kind" in capsys.readouterr().out
@@ -190,8 +190,8 @@ def test_a_broken_photo_among_many_is_named(photos, checkpoint, capsys, monkeypa
                      [('captions.html', ''), ('', 'page 2 of 2')]]
     assert [[image['imgPath'] for image in page['images']] for page in pages] == [
         ['0.png', '1.png', '2.png'], ['4.png', 'x/1.png']]
-    assert len(os.listdir(str(photos))) == 6  # nothing is written there
-    assert sorted(os.listdir(str(results))) == [
+    assert len(os.listdir(photos)) == 6  # nothing is written there
+    assert sorted(os.listdir(results)) == [
         'captions.html', 'captions.json', 'captions_2.html', 'captions_mine.html']
 
 
@@ -199,7 +199,7 @@ def test_names_of_all_kinds(photos, checkpoint, capsys):
     checkpoint()
     names = [b'caf\xe9.png', b'new\nline\x1b[31m.png', 'ø².png'.encode(), b'7' * 240 + b'.png']
     for name in names + [b'broken\n\xe9.png']:
-        path = os.path.join(os.fsencode(str(photos)), name)
+        path = os.path.join(os.fsencode(photos), name)
         with open(path, 'wb') as f:
             if name in names:
                 drawn(1, 20, 20).save(f, 'PNG')
@@ -231,7 +231,7 @@ def test_what_is_captioned_before_ctrl_c_is_written(photos, checkpoint, monkeypa
     monkeypatch.setattr(script, 'BATCH', 4)
     monkeypatch.setattr(script, 'SHOWN', 10)
     for number in range(30):
-        Image.new('RGB', (20, 20)).save(str(photos / f'{number:02}.png'))
+        Image.new('RGB', (20, 20)).save(photos / f'{number:02}.png')
     with pytest.raises(UserError, match='Stopped. 16 of 30 photos are captioned; the next start'):
         script.main()
     assert len(results_in(photos)) == 16
@@ -243,7 +243,7 @@ def test_a_photo_is_opened_once(photos, checkpoint, monkeypatch):
     """It may be gone afterwards."""
     checkpoint()
     for name in ('1.png', '2.png'):
-        drawn(1, 30, 20).save(str(photos / name))
+        drawn(1, 30, 20).save(photos / name)
     made = script.featuresOfPhotos
 
     def removed(*args):

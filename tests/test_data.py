@@ -359,7 +359,7 @@ def test_the_data_root(tmp_path, monkeypatch):
     monkeypatch.setattr(dataFolder, 'UNIVERSITY_ROOT', str(tmp_path / 'none'))
     assert dataFolder.isDemo(dataFolder.dataDir())
     monkeypatch.setattr(dataFolder, 'UNIVERSITY_ROOT', str(tmp_path))
-    assert dataFolder.dataDir() == os.path.join(str(tmp_path), '')
+    assert dataFolder.dataDir() == os.path.join(tmp_path, '')
 
 
 @pytest.mark.parametrize('module', [None, SimpleNamespace(DATA_ROOT=5)])

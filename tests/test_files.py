@@ -28,7 +28,7 @@ def test_an_interrupted_write_keeps_the_old_file(step, tmp_path, monkeypatch):
     monkeypatch.setattr(os, step, raising(errno.ENOSPC))
     with pytest.raises(UserError, match=r'file.json cannot be written: .* 1,200,000 bytes'):
         writeAtomically(str(path), b'x' * 1200000)
-    assert path.read_bytes() == b'old' and os.listdir(str(tmp_path)) == ['file.json']
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['file.json']
 
 
 def test_what_a_killed_process_leaves(tmp_path):
@@ -38,10 +38,10 @@ def test_what_a_killed_process_leaves(tmp_path):
     code = ('import os, signal, sys; from utils.files.atomic import writeAtomically\n'
             'os.fsync = lambda f: os.kill(os.getpid(), signal.SIGKILL)\n'
             'writeAtomically(sys.argv[1], b"new")')
-    assert python('-c', code, str(path)).returncode != 0
-    assert path.read_bytes() == b'old' and len(os.listdir(str(tmp_path))) == 2
+    assert python('-c', code, path).returncode != 0
+    assert path.read_bytes() == b'old' and len(os.listdir(tmp_path)) == 2
     removePartialFiles(str(tmp_path))
-    assert os.listdir(str(tmp_path)) == ['last_epoch1.pt']
+    assert os.listdir(tmp_path) == ['last_epoch1.pt']
 
 
 @pytest.mark.parametrize('data', [b'', b'{"a": 1', b'\xff\xfe'])
@@ -100,13 +100,13 @@ def test_a_lock_ends_with_its_process(tmp_path):
             'sys.stdin.read()')
 
     def start():
-        return subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], cwd=PROJECT,
+        return subprocess.Popen([sys.executable, '-c', code, tmp_path], cwd=PROJECT,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                 stderr=subprocess.DEVNULL)
 
     first = start()
     programs = [int(first.stdout.readline())]
-    second = python('-c', code, str(tmp_path), stdin=subprocess.DEVNULL)
+    second = python('-c', code, tmp_path, stdin=subprocess.DEVNULL)
     assert second.returncode == 1 and "modelParam['modelName']" in second.stderr
     first.kill()
     first.communicate()

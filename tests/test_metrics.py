@@ -70,7 +70,7 @@ def quick(jars, monkeypatch):
 @pytest.fixture
 def theirs(jars, tmp_path, monkeypatch):
     """pycocoevalcap's METEOR and tokenizer, with our Java and jars in a folder without a space."""
-    shutil.copytree(str(jars), str(tmp_path / 'jars'))
+    shutil.copytree(jars, tmp_path / 'jars')
     for module in (meteor_module, ptbtokenizer):
         monkeypatch.setattr(module, '__file__', str(tmp_path / 'jars' / 'module.py'))
     monkeypatch.setenv('PATH', os.path.dirname(findJava()) + os.pathsep + os.environ['PATH'])

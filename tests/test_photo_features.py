@@ -83,7 +83,7 @@ def test_features_are_those_of_the_reference(maker):
 
 @pytest.mark.parametrize('width, height', [(300, 200), (20, 900), (1, 1)])
 def test_boxes_are_in_pixels_of_the_photo(width, height, tmp_path):
-    Image.new('RGB', (width, height)).save(str(tmp_path / 'a.png'))
+    Image.new('RGB', (width, height)).save(tmp_path / 'a.png')
     square, boxes = squareOf(str(tmp_path / 'a.png'))
     assert square.shape == (PIXELS, PIXELS, 3) and boxes.shape == (10, 4)
     ninths = boxes * 9 / np.tile((width, height), 2)
@@ -134,7 +134,7 @@ def test_what_is_transparent_is_white(tmp_path):
 @pytest.mark.parametrize('kind', ['GIF', 'WEBP', 'MPO'])  # the last: JPEGs, as phones make them
 def test_an_animation_is_its_first_frame(kind, tmp_path):
     red, *others = (Image.new('RGB', (8, 8), colour) for colour in ('red', 'blue', 'lime'))
-    red.save(str(tmp_path / 'a.jpg'), kind, save_all=True, append_images=others)
+    red.save(tmp_path / 'a.jpg', kind, save_all=True, append_images=others)
     seen = opened(str(tmp_path / 'a.jpg'))[0].getpixel((4, 4))
     assert np.abs(np.subtract(seen, (255, 0, 0))).max() < 8
 
@@ -162,7 +162,7 @@ def test_a_photo_is_turned_though_its_make_is_a_number(tmp_path):
     make = b'\x0f\x01\x0b\0\x01\0\0\0\x05\0\0\0'
     turned = b'\x12\x01\x03\0\x01\0\0\0\x06\0\0\0'
     exif = b'Exif\0\0II*\0\x08\0\0\0\x02\0' + make + turned + bytes(4)
-    drawn(1, 90, 60).save(str(tmp_path / 'a.jpg'), exif=exif)
+    drawn(1, 90, 60).save(tmp_path / 'a.jpg', exif=exif)
     photo, size = opened(str(tmp_path / 'a.jpg'))
     assert photo.size == size == (60, 90)
 
@@ -292,7 +292,7 @@ def test_photos_of_a_folder_and_its_folders(tmp_path):
     (top / 'b').symlink_to(tmp_path / 'elsewhere')
     for name in ('loop', 'again', 'x.jpg/up'):  # each would double what there is to walk
         (top / name).symlink_to(top)
-    names = [os.path.relpath(path, str(top)) for path in photosIn(str(top))]
+    names = [os.path.relpath(path, top) for path in photosIn(str(top))]
     assert names == ['A.JPG', 'b/c.Png']
     assert photosIn(str(tmp_path / 'missing')) == []
 

@@ -215,7 +215,7 @@ def test_the_zip_holds_what_is_handed_in_and_nothing_else(tmp_path):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(name, encoding='utf-8')
     make_zip.writeZip(str(project), str(tmp_path / 'hand_in.zip'))
-    with zipfile.ZipFile(str(tmp_path / 'hand_in.zip')) as packed:
+    with zipfile.ZipFile(tmp_path / 'hand_in.zip') as packed:
         assert sorted(packed.namelist()) == sorted(f'hand_in/{name}' for name in wanted)
 
 

@@ -113,13 +113,13 @@ def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, to_all, c
     """
     root = course_folder(n_train=8, n_val=4, name='my øl data')
     project = tmp_path / 'my project'
-    copy_of_project(str(project), root)
-    write_driver(str(project), 'train.py', 'Exercise_Train_task1', SMALL, numbOfEpochs=10000,
+    copy_of_project(project, root)
+    write_driver(project, 'train.py', 'Exercise_Train_task1', SMALL, numbOfEpochs=10000,
                  first=f'from utils import metrics; metrics.METEOR_FOLDER = {str(jars)!r}')
     environment = marked_environment(PYTHONIOENCODING='utf-8')
-    process = subprocess.Popen([sys.executable, str(project / 'train.py')],
+    process = subprocess.Popen([sys.executable, project / 'train.py'],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8',
-                               env=environment, start_new_session=True, cwd=str(tmp_path))
+                               env=environment, start_new_session=True, cwd=tmp_path)
     try:
         for line in process.stdout:
             if line.startswith('epoch 1/'):
