@@ -123,9 +123,7 @@ def test_they_learn_the_same(setting, monkeypatch, capsys):
         words = float(batch['yWeights'].sum())
         losses, recorded = (torch.stack(model.learn(batch, words)).sum() for model in models)
         torch.testing.assert_close(recorded, losses)
-    plain, recorded = (model.net.state_dict() for model in models)
-    for name in plain:
-        torch.testing.assert_close(recorded[name], plain[name], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*(model.net.state_dict() for model in models), rtol=1e-4, atol=1e-4)
     steps = models[1].graphs
     assert steps.possible
     assert [key[2:] for key in steps.graphs] == [(1, LONGEST), (1, 10), (1, 8), (2, LONGEST),
@@ -221,9 +219,7 @@ def test_what_differs_is_not_used(capsys, monkeypatch):
             torch.manual_seed(1)
             captions.append(captions_of(model, batch, *DECODERS[1]))
         assert captions[0] == captions[1]
-    plain, recorded = (model.net.state_dict() for model in models)
-    for name in plain:
-        assert torch.equal(recorded[name], plain[name])
+    torch.testing.assert_close(*(model.net.state_dict() for model in models), rtol=0, atol=0)
     sentences = capsys.readouterr().out.splitlines()
     assert len(sentences) == 2
     for sentence in sentences:
@@ -248,6 +244,5 @@ def test_a_graph_is_its_function(setting, precision, monkeypatch):
             assert model.graphs.possible and model.captionGraphs.possible
         weights.append(model.net.state_dict())
         captions.append(found)
-    for name, values in weights[0].items():
-        assert torch.equal(weights[1][name], values)
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
     assert captions[0] == captions[1]
