@@ -17,6 +17,8 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
+from utils.files.atomic import writeJson
+from utils.files.project import runFolder
 from utils.pages import captionPage, examplePictures
 from utils.pages.captionPage import writeCaptionPage
 from utils.plotter import curvesFigure
@@ -36,9 +38,7 @@ def scriptsOf(page):
 def written(model_param):
     """A function that writes the page of some details; returns its text and the data in it."""
     def write(details):
-        os.makedirs(os.path.join(model_param['modelsDir'], 'm'), exist_ok=True)
-        with open(os.path.join(model_param['modelsDir'], 'm', 'details_validation.json'), 'w') as f:
-            json.dump(details, f)
+        writeJson(os.path.join(runFolder(model_param), 'details_validation.json'), details)
         path = writeCaptionPage(SCORES, model_param)
         assert path == os.path.join(model_param['img_dir'], 'm', 'captions.html')
         with open(path, encoding='utf-8') as f:

@@ -27,7 +27,7 @@ def test_gradients_are_the_same_again(task, captions_per_image, changes):
     model = Model(config, {**script.modelParam, 'inference': False}, script.ImageCaptionModel)
     model.net.train(captions_per_image == 1)
     seedEverything(1)
-    features = torch.randn(IMAGES, *[10, 2048] if task == 4 else [2048])
+    features = torch.randn([IMAGES, 10, 2048] if task == 4 else [IMAGES, 2048])
     lengths = torch.randint(5, 24, (IMAGES * captions_per_image,)).tolist()
     batch = batch_of(features, lengths, 25, V)
     if captions_per_image > 1:  # as in self-critical epochs

@@ -2,6 +2,7 @@
 import errno
 import functools
 import os
+import pathlib
 import pickle
 import pickletools
 import shutil
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.usefixtures('shared_meteor')
 
 
 def fileOf(trainer, name):
-    return os.path.join(runFolder(trainer.modelParam), name)
+    return pathlib.Path(runFolder(trainer.modelParam), name)
 
 
 def read(trainer, name):
@@ -128,11 +129,11 @@ def test_a_run_leaves_what_the_readme_says_and_is_kept(new_trainer, capsys):
     assert 'Beyond' not in out and 'Milestone' not in out and 'self-critical' not in out
 
     path = fileOf(trainer, 'last_epoch3.pt')
-    written = os.path.getmtime(path)
+    written = path.stat().st_mtime_ns
     for again in (trainer, make()):
         again.train()
         assert 'All 3 epochs are done.' in capsys.readouterr().out
-    assert os.path.getmtime(path) == written
+    assert path.stat().st_mtime_ns == written
 
 
 def test_a_checkpoint_is_read_by_every_torch(new_trainer):
@@ -210,8 +211,7 @@ def test_a_checkpoint_that_cannot_be_used_ends_in_a_sentence(new_trainer, valida
     check("cannot be used: it has no 'optimizer_state_dict'", ['train'], optimizer_state_dict=None)
     check("cannot be used: TypeError: 'int' object is not iterable", ['train'], history=5)
     for data in (b'', pickle.dumps({'epoch': 1}, 2)):
-        with open(path, 'wb') as f:
-            f.write(data)
+        path.write_bytes(data)
         with pytest.raises(UserError, match=r'last_epoch1\.pt cannot be used'):
             make()
 
@@ -353,8 +353,7 @@ def test_two_files_of_one_image_are_named(new_trainer, model_param):
 
 
 def test_broken_times_are_named_before_an_epoch_is_lost(new_trainer, model_param):
-    with open(os.path.join(runFolder(model_param), 'times.json'), 'w') as f:
-        f.write('[')
+    pathlib.Path(runFolder(model_param), 'times.json').write_text('[')
     with pytest.raises(UserError, match='times.json cannot be used: .* Move it away'):
         new_trainer()
 
