@@ -41,21 +41,6 @@ def inWords(captions):
     return [' '.join(map(str, tokens)) for tokens in captions]
 
 
-def test_equal_ngrams_have_one_code_and_others_another():
-    rng = random.Random(1)
-    captions = [randomCaption(rng) for _ in range(50)]
-    expected = set()
-    for row, caption in enumerate(captions):
-        for n in range(1, 5):
-            expected.update((row, n, tuple(caption[place:place + n]))
-                            for place in range(len(caption) - n + 1))
-    rows, codes, orders = ngrams(captions, V).tolist()
-    assert len({ngram for _, _, ngram in expected}) == len(set(codes))
-    assert len(expected) == len(set(zip(rows, codes)))
-    assert {(row, n) for row, n, _ in expected} == {
-        (row, order + 1) for row, order in zip(rows, orders)}
-
-
 def test_cider_is_pycocoevalcaps():
     rng = random.Random(2)
     images = [[randomCaption(rng) for _ in range(rng.randint(1, 6))] for _ in range(60)]
