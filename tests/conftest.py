@@ -129,7 +129,7 @@ def new_trainer(course_folder, config, model_param):
     course_folder()
 
     def make(network=GruModel, curves=False, **changes):
-        if network is AttentionModel:
+        if network is AttentionModel:  # the only one of task 4's settings
             changes = {'cellType': 'LSTM', 'featurepathstub': UNPOOLED, **changes}
         param = {key: changes.pop(key, value) for key, value in model_param.items()}
         loader = DataLoaderWrapper({**config, **changes}, param)

@@ -1,6 +1,7 @@
 """Networks as other students write them: `input_layer`, step by step, `.view` in the loss.
 
-They train, go on after a kill, are validated, greedily and by beam, and their checkpoints are read.
+They train, go on where they were left, and are validated, greedily and by beam; their checkpoints
+are read.
 """
 import functools
 
@@ -108,8 +109,8 @@ class AttentionModel(ImageCaptionModel):
 @pytest.mark.parametrize('model, changes', [
     (ImageCaptionModel, {'learningRecipe': 'regularised'}),
     (AttentionModel, {'featurepathstub': 'detectron2_lim10features'})])
-def test_trained_killed_resumed_and_validated(model, changes, new_trainer, config,
-                                              validation_param):
+def test_trained_left_resumed_and_validated(model, changes, new_trainer, config,
+                                            validation_param):
     """With captions that come in parts."""
     del config['seed']                                                # which the hand-out lacks
     settings = {'cellType': 'LSTM', 'truncated_backprop_length': 4, **changes}

@@ -133,7 +133,7 @@ def test_the_gradient_of_three_words_by_hand(new_trainer):
 
 
 @pytest.mark.usefixtures('without_java')
-def test_a_run_that_is_killed_goes_on_to_the_same(new_trainer):
+def test_a_run_that_is_left_goes_on_to_the_same(new_trainer):
     make = functools.partial(new_trainer, curves=True, numbOfEpochs=2, selfCriticalEpochs=2)
     whole = check_resumed(make, epoch=3)
     assert make().model.start_epoch == 4
