@@ -94,7 +94,7 @@ def test_the_caption_drawn_depends_on_the_epoch_alone(course_folder, load):
 
     def drawn(epoch):
         """Dict imgPath → caption, in the order of the epoch."""
-        loader.batch_sampler.sampler.set_epoch(epoch)
+        loader.batch_sampler.epoch = epoch
         return {path: ' '.join(words) for batch in loader
                 for path, words in zip(batch['imgPaths'], batch['captions'])}
 

@@ -1,9 +1,9 @@
 """Batches of image features and captions, from one pickle per image."""
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import BatchSampler
 
-from utils.data.captionDataset import CaptionDataset, Collate, EpochSampler
+from utils.data.captionDataset import CaptionDataset, Collate
 from utils.data.checkedFiles import checkFiles
 from utils.data.dataFolder import POOLED, featureFiles
 from utils.data.imageFiles import shapeOfFeatures
@@ -50,10 +50,9 @@ class DataLoaderWrapper:
             dataset = CaptionDataset(paths[mode], shape, self.config['vocabulary_size'],
                                      empty_tokens, config['seed'])
             if mode == 'train':
-                sampler = EpochSampler(len(dataset), config['seed'])
-                batches = ShareOfBatches(sampler, batch_size, drop_last=False)
+                batches = ShareOfBatches(len(dataset), batch_size, config['seed'])
             else:
-                batches = BatchSampler(SequentialSampler(dataset), batch_size, drop_last=False)
+                batches = BatchSampler(range(len(dataset)), batch_size, drop_last=False)
             self.myDataDicts[mode] = ImageLoader(dataset, collate, batches,
                                                  modelParam['numbOfCPUThreadsUsed'])
 
@@ -75,8 +74,8 @@ class DataLoaderWrapper:
             token is to be learned in all of their captions, integers [V].
         """
         loader = self.myDataDicts['train']
-        dataset, size = loader.dataset, self.modelParam['batch_size']
-        in_order = BatchSampler(SequentialSampler(dataset), size, drop_last=False)
+        dataset = loader.dataset
+        in_order = BatchSampler(range(len(dataset)), self.modelParam['batch_size'], drop_last=False)
         batches = ImageLoader(dataset, loader.collate_fn, in_order, loader.threads)
         sums = 0
         for batch in progressBar(batches, 'statistics', self.modelParam):

@@ -205,7 +205,7 @@ class Trainer:
         model.net.train(not selfCritical)  # captions are sampled and learned without dropout
         if selfCritical:
             batches = RewardedBatches(batches, model, loader, self.rewards)
-        loader.batch_sampler.sampler.set_epoch(cur_epoch)
+        loader.batch_sampler.epoch = cur_epoch
         total, words = torch.zeros((), dtype=torch.float64, device=model.device), 0.0
         for number, batch in enumerate(batches, start=1):
             # per process, as gradients are averaged

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from utils.data.captionWords import END, START, UNKNOWN
 from utils.data.imageFiles import loadImage, readRaw
@@ -98,30 +98,6 @@ class CaptionDataset(Dataset):
 def fullKey(key):
     """The tuple (index, epoch, learned) of a key of a `CaptionDataset`."""
     return key if isinstance(key, tuple) else (key, None, True)
-
-
-class EpochSampler(Sampler):
-    """Every index of a data set once, in an order that (seed, epoch) alone decides.
-
-    Yields (index, epoch).
-    """
-
-    def __init__(self, length, seed):
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch):
-        """Chooses the order of the next pass."""
-        self.epoch = epoch
-
-    def __len__(self):
-        return self.length
-
-    def __iter__(self):
-        order = list(range(self.length))
-        random.Random(f'{self.seed} {self.epoch}').shuffle(order)
-        return ((index, self.epoch) for index in order)
 
 
 class Collate:
