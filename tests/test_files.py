@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from utils.files.atomic import readJson, removePartialFiles, writeAtomically, writeJson
-from utils.files.errors import UserError
-from utils.files.foreign import foreignFile, openRegular
+from utils.files.errors import UserError, foreignFile, openRegular
 from utils.files.project import PROJECT
 from utils.files.safePickle import loadCheckpoint, loadPickle
 
@@ -92,7 +91,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
 
     A process gets its own lock again, as for a second training in a notebook.
     """
-    code = ('import subprocess, sys; from utils.files.runLock import lockFolder\n'
+    code = ('import subprocess, sys; from utils.files.project import lockFolder\n'
             'lockFolder(sys.argv[1])\n'
             'lockFolder(sys.argv[1])\n'
             'print(subprocess.Popen(["sleep", "60"], stdout=2).pid, flush=True)\n'

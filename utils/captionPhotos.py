@@ -36,8 +36,7 @@ from utils.data.photoFeatures import (
 )
 from utils.data.pictures import FORMATS
 from utils.files.atomic import writeJson
-from utils.files.errors import UserError
-from utils.files.foreign import foreignFile
+from utils.files.errors import UserError, foreignFile
 from utils.files.project import inProject
 from utils.model import Model, chooseDevice, describeDevice
 from utils.pages.captionPage import SHOWN, embedded, writePage

@@ -9,8 +9,7 @@ import torch
 
 from utils.data.photoFeatures import readStandard
 from utils.files.atomic import writeAtomically
-from utils.files.errors import UserError
-from utils.files.foreign import foreignFile
+from utils.files.errors import UserError, foreignFile
 from utils.files.project import inProject, runFolder
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from utils.data.captionWords import START
-from utils.files.foreign import foreignFile, openRegular
+from utils.files.errors import foreignFile, openRegular
 from utils.files.safePickle import RestrictedUnpickler, loadPickle
 
 DETECTIONS = 10         # of an image, in the layout of the course

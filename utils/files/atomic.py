@@ -6,8 +6,7 @@ import os
 import pickle
 import time
 
-from utils.files.errors import UserError
-from utils.files.foreign import foreignFile, jsonIn
+from utils.files.errors import UserError, foreignFile, jsonIn
 
 PARTIAL = 'partial_'  # what the names of unfinished files begin with
 
