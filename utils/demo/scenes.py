@@ -364,7 +364,9 @@ class Scene:
     def captions(self):
         """Five or six different sentences that are true of the picture."""
         rng = self.rng
-        sentences = [self._seen, self._doing, self._there, self._placed]
+        sentences = [lambda group: f'{group.phrase()} {self._where(group)}', self._doing,
+                     lambda group: f'{self._thereIs(group)} {self._where(group)}',
+                     lambda group: f'{self._where(group)} {self._thereIs(group)}']
         if len(self.groups) == 1:
             sentences += [self._alone]
         else:
@@ -385,9 +387,6 @@ class Scene:
         on_ground, in_air = GROUNDS[self.ground][2:]
         return self.rng.choice(in_air + ['in the sky'] if group.inSky else on_ground)
 
-    def _seen(self, group):
-        return f'{group.phrase()} {self._where(group)}'
-
     def _doing(self, group):
         they = self.rng.choice(group.kind.verbs)
         it, doing = VERBS[they]
@@ -398,12 +397,6 @@ class Scene:
     def _thereIs(self, group):
         phrase = group.phrase()
         return f'there is {phrase}' if phrase.startswith('a') else f'there are {phrase}'
-
-    def _there(self, group):
-        return f'{self._thereIs(group)} {self._where(group)}'
-
-    def _placed(self, group):
-        return f'{self._where(group)} {self._thereIs(group)}'
 
     def _alone(self, group):
         third = int(3 * group.middle() / WIDTH)
