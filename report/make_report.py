@@ -26,8 +26,7 @@ from utils.data.dataFolder import (
     featureNames,
     isDemo,
 )
-from utils.files.atomic import writeAtomically
-from utils.files.project import inProject
+from utils.files.ownFiles import inProject, writeAtomically
 from utils.networks.captionRewards import METEOR_SHARE
 from utils.plotter import curvesFigure, overEpochs
 from utils.scripts.endings import runScript

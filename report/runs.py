@@ -4,8 +4,8 @@ import os
 
 from report import submitter
 from utils.data.dataFolder import dataDir
-from utils.files.atomic import readJson
 from utils.files.errors import UserError
+from utils.files.ownFiles import readJson
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 from utils.scripts.start import prepare
 

@@ -16,7 +16,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # n
 from utils import metrics  # noqa: E402
 from utils.data.captionWords import wordsOfCaption  # noqa: E402
 from utils.data.dataFolder import makeFolders, vocabularyFile, writeImage  # noqa: E402
-from utils.files.atomic import writePickle  # noqa: E402
+from utils.files.ownFiles import writePickle  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
 from utils.scripts.endings import STOPPING  # noqa: E402
 

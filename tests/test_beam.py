@@ -13,8 +13,7 @@ import cocoSource_task2_gru
 from utils.data.captionDataset import Collate
 from utils.data.captionWords import END, START, UNKNOWN
 from utils.dataLoader import DataLoaderWrapper
-from utils.files.atomic import readJson
-from utils.files.project import runFolder
+from utils.files.ownFiles import readJson, runFolder
 from utils.model import Model
 from utils.networks import decoding
 from utils.networks.decoding import beamSearch, greedyTokens, sampledTokens

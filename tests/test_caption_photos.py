@@ -15,7 +15,7 @@ from utils import captionPhotos as script
 from utils.captionPhotos import captionsOf, loadModel
 from utils.data.photoFeatures import MAKER, N_FEATURES
 from utils.files.errors import UserError
-from utils.files.project import inProject
+from utils.files.ownFiles import inProject
 from utils.scripts.endings import runScript
 
 WORDS = ['eeee', 'ssss', 'UNK', 'a', 'dog', '<b>cat</b>', 'runs']

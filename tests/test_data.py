@@ -20,8 +20,8 @@ from utils.data.captionWords import captionOf, wordPositions
 from utils.data.dataFolder import dataName, featureFiles, vocabularyFile
 from utils.data.imageFiles import loadImage
 from utils.dataLoader import DataLoaderWrapper
-from utils.files.atomic import writePickle
 from utils.files.errors import UserError
+from utils.files.ownFiles import writePickle
 from utils.files.safePickle import loadPickle
 from utils.generateVocabulary import loadVocabulary
 

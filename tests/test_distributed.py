@@ -18,7 +18,7 @@ import torch
 from leftovers import kill_all, marked_environment, needs_proc, seconds_until_gone
 
 from utils import metrics, model, trainer
-from utils.files.project import PROJECT
+from utils.files.ownFiles import PROJECT
 from utils.plotter import Plotter
 from utils.processes import distributed
 from utils.processes.distributed import ShareOfBatches

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from utils.files.project import PROJECT
+from utils.files.ownFiles import PROJECT
 from utils.processes import progress
 from utils.scripts.endings import KEPT, runScript
 

@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from utils.files.atomic import readJson, removePartialFiles, writeAtomically, writeJson
 from utils.files.errors import UserError, foreignFile, openRegular
-from utils.files.project import PROJECT
+from utils.files.ownFiles import PROJECT, readJson, removePartialFiles, writeAtomically, writeJson
 from utils.files.safePickle import loadCheckpoint, loadPickle
 
 
@@ -33,7 +32,7 @@ def test_what_a_killed_process_leaves(tmp_path):
     """The old checkpoint, and a part of the new one, which the next training removes."""
     path = tmp_path / 'last_epoch1.pt'
     writeAtomically(str(path), b'old')
-    code = ('import os, signal, sys; from utils.files.atomic import writeAtomically\n'
+    code = ('import os, signal, sys; from utils.files.ownFiles import writeAtomically\n'
             'os.fsync = lambda f: os.kill(os.getpid(), signal.SIGKILL)\n'
             'writeAtomically(sys.argv[1], b"new")')
     assert subprocess.run([sys.executable, '-c', code, str(path)], cwd=PROJECT).returncode != 0
@@ -91,7 +90,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
 
     A process gets its own lock again, as for a second training in a notebook.
     """
-    code = ('import subprocess, sys; from utils.files.project import lockFolder\n'
+    code = ('import subprocess, sys; from utils.files.ownFiles import lockFolder\n'
             'lockFolder(sys.argv[1])\n'
             'lockFolder(sys.argv[1])\n'
             'print(subprocess.Popen(["sleep", "60"], stdout=2).pid, flush=True)\n'

@@ -19,7 +19,7 @@ from project_copies import copy_of_project, write_driver
 from utils import saverRestorer, validate
 from utils.data import dataFolder
 from utils.files.errors import UserError
-from utils.files.project import PROJECT
+from utils.files.ownFiles import PROJECT
 from utils.scripts.endings import KEPT, runScript
 
 SMALL = {'number_of_cnn_features': 16, 'embedding_size': 8, 'hidden_state_sizes': 12}

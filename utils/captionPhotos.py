@@ -35,9 +35,8 @@ from utils.data.photoFeatures import (
     photosIn,
 )
 from utils.data.pictures import FORMATS
-from utils.files.atomic import writeJson
 from utils.files.errors import UserError, foreignFile
-from utils.files.project import inProject
+from utils.files.ownFiles import inProject, writeJson
 from utils.model import Model, chooseDevice, describeDevice
 from utils.pages.captionPage import SHOWN, embedded, writePage
 from utils.saverRestorer import loadWeights, newestCheckpoint, readCheckpoint

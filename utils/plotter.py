@@ -5,8 +5,7 @@ import os
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from utils.files.atomic import writeAtomically
-from utils.files.project import runFolder
+from utils.files.ownFiles import runFolder, writeAtomically
 
 # for each axes its label, the factor for its values, and its curves by their keys in the history
 AXES = [('loss per word [nats]', 1, {'train_loss': 'training',

@@ -8,8 +8,7 @@ import torch
 
 from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoSettings import fitToDemo
-from utils.files.atomic import readJson, writeJson
-from utils.files.project import runFolder
+from utils.files.ownFiles import readJson, runFolder, writeJson
 from utils.model import Model, describeDevice, seedEverything
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches

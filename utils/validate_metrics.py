@@ -8,9 +8,8 @@ import torch
 from utils import metrics
 from utils.data.captionForms import keyOf
 from utils.data.captionWords import captionOf, wordPositions
-from utils.files.atomic import writeJson
 from utils.files.errors import UserError
-from utils.files.project import runFolder
+from utils.files.ownFiles import runFolder, writeJson
 from utils.processes.progress import progressBar
 
 

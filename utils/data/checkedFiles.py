@@ -9,8 +9,8 @@ import os
 from multiprocessing.pool import ThreadPool
 
 from utils.data.imageFiles import loadImage
-from utils.files.atomic import writePickle
 from utils.files.errors import UserError
+from utils.files.ownFiles import writePickle
 from utils.files.safePickle import loadPickle
 from utils.processes.progress import progressBar
 

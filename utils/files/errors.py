@@ -1,5 +1,5 @@
-"""Errors that end a script in a sentence, and files that others have written: whatever is wrong with
-one ends in a sentence with its name."""
+"""Errors that end a script in a sentence, also those of files that others have written: whatever is
+wrong with one ends in a sentence with its name."""
 import contextlib
 import errno
 import io

@@ -74,23 +74,23 @@ def _drawn(logits):
     return torch.searchsorted(up_to, drawn).squeeze(1)
 
 
-def withoutRepetitions(log_p_of_words, captions, may_repeat):
+def withoutRepetitions(log_p, captions, may_repeat):
     """Log-probabilities of next words, -inf for those that would repeat something.
 
     A caption says no word twice but small ones, no three words in a row twice, and no `UNK`.
 
     Args:
-        log_p_of_words: [n, V].
+        log_p: [n, V].
         captions: [n, t] integers, the words so far, end tokens from each caption's end on.
         may_repeat: [V] booleans, True for the small words.
     """
-    said = torch.zeros_like(log_p_of_words, dtype=torch.bool).scatter_(1, captions, True) & ~may_repeat
+    said = torch.zeros_like(log_p, dtype=torch.bool).scatter_(1, captions, True) & ~may_repeat
     if captions.shape[1] > 2:
         again = (captions.unfold(1, 2, 1)[:, :-1] == captions[:, -2:].unsqueeze(1)).all(2)
         said.scatter_(1, captions[:, 2:].masked_fill(~again, END), True)
     said[:, UNKNOWN] = True
     said[:, END] = False
-    return log_p_of_words.masked_fill(said, -math.inf)
+    return log_p.masked_fill(said, -math.inf)
 
 
 def _wordByWord(net, processed, start_tokens, choose):

@@ -9,8 +9,7 @@ from tqdm.auto import tqdm
 
 from utils.data.dataFolder import isDemo
 from utils.data.pictures import openPicture
-from utils.files.atomic import readJson, writeAtomically
-from utils.files.project import runFolder
+from utils.files.ownFiles import readJson, runFolder, writeAtomically
 
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
 PIXELS = 320   # of the longer side of a picture on a page

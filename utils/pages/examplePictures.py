@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from utils.data.captionWords import captionOf
 from utils.data.pictures import openPicture
-from utils.files.project import runFolder
+from utils.files.ownFiles import runFolder
 from utils.plotter import saveFigure
 
 EXAMPLES = 5

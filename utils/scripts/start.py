@@ -3,9 +3,8 @@ import os
 
 from utils.data.dataFolder import DEMO_ROOT, MODES, SET_ROOT, dataName, isDemo
 from utils.demo.demoData import makeDemoData
-from utils.files.atomic import removePartialFiles
 from utils.files.errors import UserError
-from utils.files.project import inProject, lockFolder, runFolder
+from utils.files.ownFiles import inProject, lockFolder, removePartialFiles, runFolder
 from utils.model import describeDevice
 from utils.processes.distributed import isMain, mainFirst, worldSize
 from utils.processes.java import findJava
