@@ -9,7 +9,7 @@ from utils.data.dataFolder import POOLED, featureFiles
 from utils.data.imageFiles import shapeOfFeatures
 from utils.data.imageLoader import ImageLoader
 from utils.generateVocabulary import loadVocabulary
-from utils.networks.captionRewards import CaptionRewards, learnedWords, ngrams
+from utils.networks.captionRewards import CaptionRewards, ngrams
 from utils.processes.distributed import ShareOfBatches, mainFirst
 from utils.processes.progress import progressBar
 from utils.scripts.settings import withDefaults
@@ -92,7 +92,7 @@ class DataLoaderWrapper:
         dataset = self.myDataDicts['train'].dataset
         of_images = []  # the n-grams in each image's captions, once
         for index in progressBar(range(len(dataset)), 'n-grams', self.modelParam):
-            captions = learnedWords(dataset, dataset.captions(index))
-            of_images.append(np.unique(ngrams(captions, dataset.vocabulary_size)[1]))
+            codes = ngrams(dataset.references(index), dataset.vocabulary_size)[1]
+            of_images.append(np.unique(codes))
         codes, frequencies = np.unique(np.concatenate(of_images), return_counts=True)
         return CaptionRewards(codes, frequencies, len(dataset), dataset.vocabulary_size)

@@ -62,6 +62,12 @@ class CaptionDataset(Dataset):
             return self.load(index)['captionsAsTokens']
         return [list(map(int, line.split())) for line in self.checked[index][-1].split('\n')]
 
+    def references(self, index):
+        """What samples of an image are compared with: of each of its captions the tokens up to the
+        end token; unknown words become V, which no sample has."""
+        return [[self.vocabulary_size if token == UNKNOWN else token
+                 for token in self.tokensToLearn(caption)[1:]] for caption in self.captions(index)]
+
     def readInto(self, key, features):
         """Reads an image's features into a float32 array of their shape.
 

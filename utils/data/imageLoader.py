@@ -47,8 +47,8 @@ class Batch(collections.UserDict):
         return key in self.data
 
     def references(self):
-        """The tokens of all captions of each image, as `CaptionDataset.captions` returns them."""
-        return [self.dataset.captions(fullKey(key)[0]) for key in self.dataset_keys]
+        """All captions of each image, as `CaptionDataset.references` returns them."""
+        return [self.dataset.references(fullKey(key)[0]) for key in self.dataset_keys]
 
 
 class ImageLoader:
