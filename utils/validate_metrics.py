@@ -3,6 +3,7 @@ import contextlib
 import math
 import os
 
+import numpy as np
 import torch
 
 from utils import metrics
@@ -170,9 +171,9 @@ def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
                          'references': batch['orig_captions'][row]}
                 if attention is not None:
                     words = wordPositions(dataLoader.vocabulary, captions[row])
-                    image['attention'] = _rounded(attention[row, words], 3)
+                    image['attention'] = attention[row, words].double().numpy().round(3).tolist()
                 if 'boxes' in batch and batch['boxes'][row] is not None:
-                    image['boxes'] = _rounded(batch['boxes'][row], 1)
+                    image['boxes'] = np.float64(batch['boxes'][row]).round(1).tolist()
                 details.append(image)
             if beamSize > 1:
                 beam_results += validator.results(batch, model.beamTokens(batch, beamSize))
@@ -189,11 +190,6 @@ def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
     for name, content in files.items():
         writeJson(os.path.join(runFolder(modelParam), name), content)
     return scores
-
-
-def _rounded(matrix, digits):
-    """A matrix as lists of floats for a JSON file."""
-    return [[round(value, digits) for value in row] for row in matrix.tolist()]
 
 
 def scoreTable(scores, beamSize):

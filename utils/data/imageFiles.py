@@ -3,6 +3,7 @@ import contextlib
 import io
 import operator
 import os
+from functools import partial
 
 import numpy as np
 import torch
@@ -93,10 +94,10 @@ def checked(image, shape):
     """
     found = {'cnn_features': torch.from_numpy(floats(image['cnn_features'], shape, 'features')),
              'imgPath': _text(image['imgPath']),
-             'original_captions': list(map(_text, _list(image['original_captions']))),
-             'captions': [list(map(_text, _list(words))) for words in _list(image['captions'])],
-             'captionsAsTokens': [list(map(operator.index, _list(tokens)))
-                                  for tokens in _list(image['captionsAsTokens'])]}
+             'original_captions': _listOf(_text, image['original_captions']),
+             'captions': _listOf(partial(_listOf, _text), image['captions']),
+             'captionsAsTokens': _listOf(partial(_listOf, operator.index),
+                                         image['captionsAsTokens'])}
     captions = found['captionsAsTokens']
     if not len(captions) == len(found['captions']) == len(found['original_captions']) > 0:
         raise ValueError('its lists original_captions, captions and captionsAsTokens are empty or '
@@ -128,10 +129,10 @@ def floats(value, shape, what):
     return value
 
 
-def _list(value):
+def _listOf(make, value):
     if not isinstance(value, (list, tuple, np.ndarray)):
         raise ValueError(f'a {type(value).__name__} stands where a list is expected')
-    return value
+    return list(map(make, value))
 
 
 def _text(value):
