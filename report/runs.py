@@ -70,7 +70,7 @@ def validationScript(task):
         UserError: the data folder does not exist.
     """
     script = importlib.import_module(f'Validate_task{task}')
-    return script, prepare(script.modelParam)
+    return script, prepare(script.modelParam)[0]
 
 
 def ownAndDelivered(modelParam):

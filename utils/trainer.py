@@ -17,7 +17,7 @@ from utils.processes.distributed import averaged, fromMain, isMain, startAlike, 
 from utils.processes.java import JavaError
 from utils.processes.progress import progressBar
 from utils.saverRestorer import SaverRestorer
-from utils.scripts.settings import CONFIG, allEpochs, withDefaults
+from utils.scripts.settings import CONFIG, allEpochs
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
@@ -36,14 +36,14 @@ def train(config, modelParam, imageCaptionModel):
         UserError: settings, data, or what an earlier run has left cannot be used.
         JavaError: there is no Java, which the scores need.
     """
-    modelParam = prepare(modelParam, config)                          # settings, data and Java
-    config, modelParam = fitToDemo(withDefaults(config), modelParam)  # for the demo data
-    dataLoader = DataLoaderWrapper(config, modelParam)                # batches
-    config = dataLoader.config                                        # with the vocabulary's size
-    model = Model(config, modelParam, imageCaptionModel)              # network and optimizer
+    modelParam, config = prepare(modelParam, config)      # settings, data and Java
+    config, modelParam = fitToDemo(config, modelParam)    # for the demo data
+    dataLoader = DataLoaderWrapper(config, modelParam)    # batches
+    config = dataLoader.config                            # with the vocabulary's size
+    model = Model(config, modelParam, imageCaptionModel)  # network and optimizer
     announce(modelParam, dataLoader, model)
     dataLoader.checkFiles()
-    saveRestorer = SaverRestorer(config, modelParam)                  # checkpoints
+    saveRestorer = SaverRestorer(config, modelParam)      # checkpoints
     saveRestorer.restore(model)
     Trainer(model, modelParam, config, dataLoader, saveRestorer).train()
 
