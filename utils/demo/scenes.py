@@ -57,8 +57,8 @@ class Pen:
         width = max(1, round(thickness * self.height))
         self.canvas.line(self.points(coordinates), fill=colour, width=width)
 
-    def thing(self, name, colour):
-        """Draws a thing of `DRAWINGS` in a colour of its own."""
+    def draw(self, name, colour):
+        """Draws what `DRAWINGS` has under this name, in a colour of its own."""
         middle = '#f0be28' if colour[1] < 190 else '#965a1e'
         for line in DRAWINGS[name].strip().split('\n'):
             shape, paint, *numbers = line.split()
@@ -69,9 +69,9 @@ class Pen:
             getattr(self, shape)(fill, *map(float, numbers))
 
 
-# How things are drawn, a shape a line: its colour and its coordinates, x and y in turn from 0 to 1
-# over the thing's box; a line's thickness comes first. `own` is the thing's colour, `own*.8` a
-# darker one, `middle` one that is told apart from it.
+# How things, clouds and roads are drawn, a shape a line: its colour and its coordinates, x and y in
+# turn, from 0 to 1 over a box; a line's thickness comes first. `own` is the thing's own colour,
+# `own*.8` a darker one, `middle` one that can be told from it.
 DRAWINGS = {
     'house': '''
         rectangle own .1 .42 .9 1
@@ -173,6 +173,15 @@ DRAWINGS = {
         ellipse own .13 .34 .53 .58
         ellipse own .05 .12 .45 .36
         ellipse middle .34 .19 .66 .4''',
+    'cloud': '''
+        ellipse own 0 .3 .5 1
+        ellipse own .22 0 .72 .7
+        ellipse own .5 .25 1 .95''',
+    'road marks': '''
+        rectangle own .02 .84 .16 .87
+        rectangle own .28 .84 .42 .87
+        rectangle own .54 .84 .68 .87
+        rectangle own .8 .84 .94 .87''',
 }
 # What can be in a scene: its usual size in pixels, its possible colours, other nouns for it than
 # its name, and keys of VERBS.
@@ -324,7 +333,7 @@ class Scene:
         things = [(box, group) for group in self.groups for box in group.boxes]
         for box, group in sorted(things, key=lambda thing: thing[0][3]):  # the nearest last
             tone = self.rng.uniform(.88, 1.08)
-            Pen(canvas, box).thing(group.name, shaded(COLOURS[group.colour], tone))
+            Pen(canvas, box).draw(group.name, shaded(COLOURS[group.colour], tone))
         return picture.reduce(FINER)
 
     def _drawSky(self, pen):
@@ -337,8 +346,7 @@ class Scene:
             for shift in (0, 85, 170):
                 middle, y = (x + shift) % WIDTH, 8 + shift % 3 * 9
                 cloud = Pen(pen.canvas, (middle - 30, y, middle + 30, y + 22))
-                for left, up in ((0, .3), (.22, 0), (.5, .25)):
-                    cloud.ellipse((240, 243, 246), left, up, left + .5, up + .7)
+                cloud.draw('cloud', (240, 243, 246))
             return
         y, colour = disc
         pen = Pen(pen.canvas, (x - 13, y - 13, x + 13, y + 13))
@@ -354,8 +362,7 @@ class Scene:
         if self.ground == 'beach':
             pen.rectangle(shaded((70, 140, 200), light), 0, SKYLINE, 1, SKYLINE + .08)
         elif self.ground == 'street':
-            for x in (.02, .28, .54, .8):
-                pen.rectangle(shaded((245, 245, 240), light), x, .84, x + .14, .87)
+            pen.draw('road marks', shaded((245, 245, 240), light))
         elif self.ground == 'snow':
             for _ in range(25):
                 x, y = rng.random(), rng.random()
