@@ -2,7 +2,7 @@
 import collections
 import random
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 WIDTH, HEIGHT = 240, 180  # of an image, in pixels
 FINER = 2                 # scenes are drawn this much larger and reduced, for smooth edges
@@ -10,17 +10,18 @@ HORIZON = 82              # y of the line between sky and ground, in pixels
 SKYLINE = HORIZON / HEIGHT  # the same from 0 to 1
 
 COLOURS = {
-    'red': (214, 40, 40), 'orange': (245, 135, 20), 'yellow': (250, 215, 40),
-    'green': (40, 150, 60), 'blue': (40, 90, 215), 'purple': (130, 55, 165),
-    'pink': (250, 140, 190), 'brown': (125, 75, 40), 'black': (35, 35, 40),
-    'white': (245, 245, 245)}
+    'red': '#d62828', 'orange': '#f58714', 'yellow': '#fad728', 'green': '#28963c',
+    'blue': '#285ad7', 'purple': '#8237a5', 'pink': '#fa8cbe', 'brown': '#7d4b28',
+    'black': '#232328', 'white': '#f5f5f5'}
 PAINTS = [name for name in COLOURS if name != 'brown']
 FURS = ['brown', 'black', 'white', 'orange']
 MATERIALS = {'dark': '#2d2d32', 'skin': '#f0c3a0', 'glass': '#bee1f5', 'wood': '#6e4628'}
 
 
 def shaded(colour, factor):
-    """The colour darker (factor < 1) or lighter."""
+    """The colour, such as '#d62828' or (214, 40, 40), darker (factor < 1) or lighter: a tuple."""
+    if isinstance(colour, str):
+        colour = ImageColor.getrgb(colour)
     return tuple(min(255, int(value * factor)) for value in colour)
 
 
@@ -58,7 +59,7 @@ class Pen:
         self.canvas.line(self.points(coordinates), fill=colour, width=width)
 
     def draw(self, name, colour):
-        """Draws what `DRAWINGS` has under this name, in a colour of its own."""
+        """Draws what `DRAWINGS` has under this name; its own colour is a tuple."""
         middle = '#f0be28' if colour[1] < 190 else '#965a1e'
         for line in DRAWINGS[name].strip().split('\n'):
             shape, paint, *numbers = line.split()
@@ -213,29 +214,29 @@ KINDS = {
 SKY_KINDS = ['balloon', 'kite', 'bird']
 # Grounds: colour, what stands there, words for places on it, words for places in the air above.
 GROUNDS = {
-    'meadow': ((120, 190, 90), ['house', 'tree', 'flower', 'person', 'dog', 'cat'],
+    'meadow': ('#78be5a', ['house', 'tree', 'flower', 'person', 'dog', 'cat'],
                ['on the grass', 'in a green field', 'on a meadow'],
                ['over the grass', 'above a green field']),
-    'beach': ((235, 210, 150), ['person', 'dog', 'umbrella', 'cat'],
+    'beach': ('#ebd296', ['person', 'dog', 'umbrella', 'cat'],
               ['on the beach', 'on the sand', 'by the sea'], ['over the beach', 'above the sand']),
-    'snow': ((228, 236, 244), ['house', 'tree', 'person', 'dog', 'car'],
+    'snow': ('#e4ecf4', ['house', 'tree', 'person', 'dog', 'car'],
              ['in the snow', 'on a snowy field'], ['over the snow', 'above a snowy field']),
-    'street': ((150, 150, 155), ['car', 'bus', 'house', 'person', 'dog', 'cat'],
+    'street': ('#96969b', ['car', 'bus', 'house', 'person', 'dog', 'cat'],
                ['on the street', 'on the road'], ['over the street', 'above the road']),
-    'lake': ((80, 150, 200), ['boat'],
+    'lake': ('#5096c8', ['boat'],
              ['on the lake', 'on the water'], ['over the lake', 'above the water']),
 }
 # Skies: colours at the top and at the horizon, brightness of the ground, words for them, and the
 # y and colour of the sun or moon.
 SKIES = {
-    'sunny': ((95, 170, 235), (200, 228, 250), 1,
-              ['on a sunny day', 'in the sunshine', 'under the sun'], (20, (255, 225, 70))),
-    'cloudy': ((160, 175, 190), (205, 212, 220), 1,
+    'sunny': ('#5faaeb', '#c8e4fa', 1,
+              ['on a sunny day', 'in the sunshine', 'under the sun'], (20, '#ffe146')),
+    'cloudy': ('#a0afbe', '#cdd4dc', 1,
                ['under a cloudy sky', 'on a cloudy day', 'under the clouds'], None),
-    'sunset': ((120, 90, 150), (255, 170, 90), .85,
-               ['at sunset', 'in the evening'], (HORIZON - 6, (255, 110, 50))),
-    'night': ((12, 18, 50), (40, 50, 100), .55,
-              ['at night', 'under the moon', 'in the dark'], (22, (235, 235, 215))),
+    'sunset': ('#785a96', '#ffaa5a', .85,
+               ['at sunset', 'in the evening'], (HORIZON - 6, '#ff6e32')),
+    'night': ('#0c1232', '#283264', .55,
+              ['at night', 'under the moon', 'in the dark'], (22, '#ebebd7')),
 }
 
 
@@ -338,15 +339,16 @@ class Scene:
 
     def _drawSky(self, pen):
         top, low, _, _, disc = SKIES[self.sky]
+        sky = list(zip(ImageColor.getrgb(top), ImageColor.getrgb(low)))
         for band in range(12):
-            mixed = tuple(round(a + (b - a) * band / 11) for a, b in zip(top, low))
+            mixed = tuple(round(a + (b - a) * band / 11) for a, b in sky)
             pen.rectangle(mixed, 0, SKYLINE * band / 12, 1, SKYLINE * (band + 1) / 12)
         x = self.rng.uniform(25, WIDTH - 25)
         if disc is None:
             for shift in (0, 85, 170):
                 middle, y = (x + shift) % WIDTH, 8 + shift % 3 * 9
                 cloud = Pen(pen.canvas, (middle - 30, y, middle + 30, y + 22))
-                cloud.draw('cloud', (240, 243, 246))
+                cloud.draw('cloud', shaded('#f0f3f6', 1))
             return
         y, colour = disc
         pen = Pen(pen.canvas, (x - 13, y - 13, x + 13, y + 13))
@@ -360,13 +362,13 @@ class Scene:
         ground = shaded(GROUNDS[self.ground][0], light)
         pen.rectangle(ground, 0, SKYLINE, 1, 1)
         if self.ground == 'beach':
-            pen.rectangle(shaded((70, 140, 200), light), 0, SKYLINE, 1, SKYLINE + .08)
+            pen.rectangle(shaded('#468cc8', light), 0, SKYLINE, 1, SKYLINE + .08)
         elif self.ground == 'street':
-            pen.draw('road marks', shaded((245, 245, 240), light))
+            pen.draw('road marks', shaded('#f5f5f0', light))
         elif self.ground == 'snow':
             for _ in range(25):
                 x, y = rng.random(), rng.random()
-                pen.ellipse((250, 250, 255), x, y, x + .01, y + .013)
+                pen.ellipse('#fafaff', x, y, x + .01, y + .013)
         else:
             length, tone = (.03, 1.18) if self.ground == 'lake' else (.008, .8)
             for _ in range(25):  # waves, or tufts of grass
