@@ -4,9 +4,8 @@ import torch
 from torch.utils.data import BatchSampler
 
 from utils.data.captionDataset import CaptionDataset, Collate
-from utils.data.checkedFiles import checkFiles
 from utils.data.dataFolder import POOLED, featureFiles
-from utils.data.imageFiles import shapeOfFeatures
+from utils.data.imageFiles import checkFiles, shapeOfFeatures
 from utils.data.imageLoader import ImageLoader
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.captionRewards import CaptionRewards, ngrams
