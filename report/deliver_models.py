@@ -10,8 +10,7 @@ import torch
 
 from report import submitter
 from report.runs import TASKS, isUpToDate, ownAndDelivered, validationScript
-from utils.files.atomic import PARTIAL, writeJson
-from utils.files.project import runFolder
+from utils.files.ownFiles import PARTIAL, runFolder, writeJson
 from utils.saverRestorer import DELIVERED
 from utils.validate import restoredModel
 from utils.validate_metrics import validateCaptions

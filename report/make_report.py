@@ -9,7 +9,7 @@ import os
 import sys
 
 from matplotlib import rc_context
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..'))
 
@@ -26,10 +26,9 @@ from utils.data.dataFolder import (
     featureNames,
     isDemo,
 )
-from utils.files.atomic import writeAtomically
-from utils.files.project import inProject
+from utils.files.ownFiles import inProject, writeAtomically
 from utils.networks.captionRewards import METEOR_SHARE
-from utils.plotter import curvesFigure
+from utils.plotter import curvesFigure, overEpochs
 from utils.scripts.endings import runScript
 
 NAME = 'Image captioning with RNN, GRU, LSTM and attention'
@@ -132,15 +131,13 @@ def meteorFigure(runs):
     """METEOR over the epochs, a line for each task."""
     figure = newFigure(2.8)
     axes = figure.subplots()
+    overEpochs(axes, 'METEOR')
     for (task, run), style in zip(runs.items(), ('-', '--', '-.', ':')):  # told apart in grey too
         epochs, meteors = ([entry.get(key, float('nan')) for entry in run.history]
                            for key in ('epoch', 'meteor'))
         axes.plot(epochs, meteors, f'.{style}', label=f'task {task}, {NAMES[task]}')
         axes.legend()
-    axes.set(xlabel='epoch', ylabel='METEOR')
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=.3)
     return figure
 
 

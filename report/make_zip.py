@@ -20,9 +20,8 @@ import utils  # noqa: F401 (before torch)
 from report import deliver_models, make_report, submitter
 from report.runs import SAME, UNNAMED, runsOfTasks
 from utils.data.dataFolder import dataDir, isDemo
-from utils.files.atomic import readJson, writeAtomically
 from utils.files.errors import UserError
-from utils.files.project import PROJECT, inProject
+from utils.files.ownFiles import PROJECT, inProject, readJson, writeAtomically
 from utils.scripts.endings import runScript
 
 # What is packed, and nothing else: no data, no caches, nothing that lies there by chance.

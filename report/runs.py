@@ -4,8 +4,8 @@ import os
 
 from report import submitter
 from utils.data.dataFolder import dataDir
-from utils.files.atomic import readJson
 from utils.files.errors import UserError
+from utils.files.ownFiles import readJson
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 from utils.scripts.start import prepare
 
@@ -70,7 +70,7 @@ def validationScript(task):
         UserError: the data folder does not exist.
     """
     script = importlib.import_module(f'Validate_task{task}')
-    return script, prepare(script.modelParam)
+    return script, prepare(script.modelParam)[0]
 
 
 def ownAndDelivered(modelParam):

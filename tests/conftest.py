@@ -25,7 +25,7 @@ from utils.data.dataFolder import (  # noqa: E402
     writeImage,
 )
 from utils.dataLoader import DataLoaderWrapper  # noqa: E402
-from utils.files.atomic import writePickle  # noqa: E402
+from utils.files.ownFiles import writePickle  # noqa: E402
 from utils.metrics import METEOR  # noqa: E402
 from utils.model import Model  # noqa: E402
 from utils.saverRestorer import SaverRestorer  # noqa: E402

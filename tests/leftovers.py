@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from utils.files.project import PROJECT
+from utils.files.ownFiles import PROJECT
 from utils.scripts.endings import STOPPING
 
 MARK = 'CAPTIONING_STARTED_BY'  # an environment variable, which all descendants inherit

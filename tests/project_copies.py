@@ -2,7 +2,7 @@
 import os
 import shutil
 
-from utils.files.project import PROJECT
+from utils.files.ownFiles import PROJECT
 
 DRIVER = '''{first}
 import {script} as script

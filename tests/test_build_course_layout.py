@@ -17,7 +17,7 @@ from utils.data import dataFolder
 from utils.data.regionFeatures import readFeatures
 from utils.dataLoader import DataLoaderWrapper
 from utils.files.errors import UserError
-from utils.files.project import PROJECT
+from utils.files.ownFiles import PROJECT
 from utils.files.safePickle import loadPickle
 from utils.scripts.endings import runScript
 
@@ -370,7 +370,7 @@ def test_a_place_that_cannot_be_written_is_named_at_once(block, captions, tmp_pa
 
 
 def test_two_builds_of_one_folder(captions, tmp_path, monkeypatch):
-    code = ('import sys; from utils.files.runLock import lockFolder\n'
+    code = ('import sys; from utils.files.ownFiles import lockFolder\n'
             'lockFolder(sys.argv[1]); print(flush=True); sys.stdin.read()')
     (tmp_path / 'out.partial').mkdir()
     with subprocess.Popen([sys.executable, '-c', code, tmp_path / 'out.partial'], cwd=PROJECT,

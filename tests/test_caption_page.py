@@ -17,8 +17,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
-from utils.files.atomic import writeJson
-from utils.files.project import runFolder
+from utils.files.ownFiles import runFolder, writeJson
 from utils.pages import captionPage, examplePictures
 from utils.pages.captionPage import writeCaptionPage
 from utils.plotter import curvesFigure

@@ -14,7 +14,7 @@ from conftest import CAPTIONS, D, marked
 from test_build_course_layout import make_fifo
 
 from utils import dataRoot
-from utils.data import checkedFiles, dataFolder, imageLoader
+from utils.data import dataFolder, imageFiles, imageLoader
 from utils.data.captionDataset import Collate
 from utils.data.captionWords import captionOf, wordPositions
 from utils.data.dataFolder import (
@@ -28,8 +28,8 @@ from utils.data.dataFolder import (
 )
 from utils.data.imageFiles import loadImage
 from utils.dataLoader import DataLoaderWrapper
-from utils.files.atomic import writePickle
 from utils.files.errors import UserError
+from utils.files.ownFiles import writePickle
 from utils.files.safePickle import loadPickle
 from utils.generateVocabulary import loadVocabulary
 
@@ -103,7 +103,7 @@ def test_the_caption_drawn_depends_on_the_epoch_alone(course_folder, load):
 
     def drawn(epoch):
         """Dict imgPath → caption, in the order of the epoch."""
-        loader.batch_sampler.sampler.set_epoch(epoch)
+        loader.batch_sampler.epoch = epoch
         return {path: ' '.join(words) for batch in loader
                 for path, words in zip(batch['imgPaths'], batch['captions'])}
 
@@ -276,7 +276,7 @@ def test_a_pipe_among_the_features_is_named(root, load):
 
 
 def test_all_unusable_files_are_counted_before_training(course_folder, load, monkeypatch):
-    monkeypatch.setattr(checkedFiles, 'FILES_AT_ONCE', 5)
+    monkeypatch.setattr(imageFiles, 'FILES_AT_ONCE', 5)
     root = course_folder(n_train=12)
     paths = [feature_file(root, number) for number in (0, 3, 6, 9)]
     for path in paths:
@@ -298,7 +298,7 @@ def test_captions_without_words_are_refused_before_training(root, load):
 def test_only_new_and_changed_files_are_checked_again(course_folder, load, monkeypatch):
     root = course_folder(n_train=5, n_val=1)
     read = []
-    monkeypatch.setattr(checkedFiles, 'loadImage', lambda path, shape: (
+    monkeypatch.setattr(imageFiles, 'loadImage', lambda path, shape: (
         read.append(os.path.basename(path)[11:12]) or loadImage(path, shape)))
     load(check=True)
     assert sorted(read) == ['0', '1', '2', '3', '4', '5']

@@ -90,7 +90,7 @@ def test_shape_and_colour_have_channels_of_their_own(extractor):
     def featuresOf(name, colour):
         kind, scene = KINDS[name], Scene('one')
         group, = scene.groups = scene.groups[:1]
-        group.kind, group.colour = kind, colour
+        group.name, group.colour = name, colour
         group.boxes = [(80, 100, 80 + kind.width, 100 + kind.height)]
         return extractor(cropsOf(scene.draw(), np.array(group.boxes)))[0]
 

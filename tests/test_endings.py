@@ -8,7 +8,7 @@ import pytest
 import torch
 from leftovers import python
 
-from utils.files.project import PROJECT
+from utils.files.ownFiles import PROJECT
 from utils.processes import progress
 from utils.scripts.endings import KEPT, runScript
 

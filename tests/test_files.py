@@ -7,10 +7,8 @@ import sys
 import pytest
 from leftovers import python
 
-from utils.files.atomic import readJson, removePartialFiles, writeAtomically, writeJson
-from utils.files.errors import UserError
-from utils.files.foreign import foreignFile, openRegular
-from utils.files.project import PROJECT
+from utils.files.errors import UserError, foreignFile, openRegular
+from utils.files.ownFiles import PROJECT, readJson, removePartialFiles, writeAtomically, writeJson
 from utils.files.safePickle import loadCheckpoint, loadPickle
 
 
@@ -35,7 +33,7 @@ def test_what_a_killed_process_leaves(tmp_path):
     """The old checkpoint, and a part of the new one, which the next training removes."""
     path = tmp_path / 'last_epoch1.pt'
     writeAtomically(str(path), b'old')
-    code = ('import os, signal, sys; from utils.files.atomic import writeAtomically\n'
+    code = ('import os, signal, sys; from utils.files.ownFiles import writeAtomically\n'
             'os.fsync = lambda f: os.kill(os.getpid(), signal.SIGKILL)\n'
             'writeAtomically(sys.argv[1], b"new")')
     assert python('-c', code, path).returncode != 0
@@ -93,7 +91,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
 
     A process gets its own lock again, as for a second training in a notebook.
     """
-    code = ('import subprocess, sys; from utils.files.runLock import lockFolder\n'
+    code = ('import subprocess, sys; from utils.files.ownFiles import lockFolder\n'
             'lockFolder(sys.argv[1])\n'
             'lockFolder(sys.argv[1])\n'
             'print(subprocess.Popen(["sleep", "60"], stdout=2).pid, flush=True)\n'

@@ -13,9 +13,8 @@ from PIL import Image
 from cocoSource_task4_attention import ImageCaptionModel as AttentionModel
 from report import deliver_models, make_report, make_zip, pictures, runs, story, submitter
 from utils import saverRestorer
-from utils.files.atomic import readJson, writeJson
 from utils.files.errors import UserError
-from utils.files.project import PROJECT, inProject
+from utils.files.ownFiles import PROJECT, inProject, readJson, writeJson
 from utils.saverRestorer import loadForValidation, newestCheckpoint, readCheckpoint
 from utils.validate import restoredModel
 from utils.validate_metrics import validateCaptions

@@ -15,7 +15,7 @@ from cocoSource_task4_attention import ImageCaptionModel as AttentionModel
 from utils.data.captionWords import END
 from utils.dataLoader import DataLoaderWrapper
 from utils.networks import selfCritical
-from utils.networks.captionRewards import METEOR_SHARE, CaptionRewards, learnedWords, ngrams
+from utils.networks.captionRewards import METEOR_SHARE, CaptionRewards, ngrams
 from utils.networks.decoding import sampledTokens
 from utils.networks.selfCritical import CAPTIONS, LEARNING_RATE, upToEnd
 
@@ -77,12 +77,21 @@ def test_meteor_by_hand():
     assert np.allclose(rewards([samples] * 2, references), expected)
 
 
+def learned_words(dataset, captions):
+    """What is learned of captions, from their second token on; unknown words are V."""
+    V = dataset.vocabulary_size
+    return [[V if token == 2 else token for token in dataset.tokensToLearn(caption)[1:]]
+            for caption in captions]
+
+
 def test_rewards_by_the_data_folder_are_those_of_its_captions(course_folder, config, model_param):
     course_folder(n_train=12)
     config = {**config, 'vocabulary_size': 9}                            # so that some are unknown
     loader = DataLoaderWrapper(config, model_param)
     dataset = loader.myDataDicts['train'].dataset
-    images = [learnedWords(dataset, dataset.load(index)['captionsAsTokens']) for index in range(12)]
+    images = list(map(dataset.references, range(12)))
+    assert images == [learned_words(dataset, dataset.load(index)['captionsAsTokens'])
+                      for index in range(12)]
     tokens = {token for captions in images for caption in captions for token in caption}
     assert 9 in tokens and 2 not in tokens
     codes, frequencies = frequenciesIn(images, 9)
@@ -173,7 +182,7 @@ def test_a_batch_of_rewarded_captions(new_trainer):
     assert rewarded['cnn_features'] is batch['cnn_features']
     lengths = torch.tensor([list(map(len, samples_of_image)) for samples_of_image in samples])
     assert torch.equal(rewarded['yWeights'].sum((1, 2)).view(-1, CAPTIONS).long(), lengths)
-    references = [learnedWords(loader.dataset, captions)
+    references = [learned_words(loader.dataset, captions)
                   for captions in batch['allcaptionsAsTokens']]
     rewards = captionRewards(samples, references)
     mean_of_others = (rewards.sum(1, keepdims=True) - rewards) / (CAPTIONS - 1)

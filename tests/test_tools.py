@@ -6,7 +6,7 @@ import pytest
 from leftovers import needs_proc
 
 from utils import model
-from utils.files.project import PROJECT
+from utils.files.ownFiles import PROJECT
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ from utils import metrics
 from utils.data import imageFiles
 from utils.data.captionWords import captionOf
 from utils.data.dataFolder import POOLED, UNPOOLED, featureFile
-from utils.files.atomic import readJson, writePickle
 from utils.files.errors import UserError
-from utils.files.project import runFolder
+from utils.files.ownFiles import readJson, runFolder, writePickle
 from utils.files.safePickle import loadPickle
 from utils.model import Model, chooseDevice
 from utils.processes.java import JavaError

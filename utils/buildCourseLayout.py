@@ -64,11 +64,16 @@ from utils.data.photoFeatures import (
     readStandard,
 )
 from utils.data.regionFeatures import KNOWN_FORMS, filesOfFeatures, readFeatures
-from utils.files.atomic import PARTIAL, readJson, writeAtomically, writeJson, writePickle
-from utils.files.errors import UserError
-from utils.files.foreign import faultIn, foreignFile, printable
-from utils.files.project import inProject
-from utils.files.runLock import lockFolder
+from utils.files.errors import UserError, faultIn, foreignFile, printable
+from utils.files.ownFiles import (
+    PARTIAL,
+    inProject,
+    lockFolder,
+    readJson,
+    writeAtomically,
+    writeJson,
+    writePickle,
+)
 from utils.generateVocabulary import generateVocabulary
 from utils.processes.progress import progressBar
 from utils.scripts.endings import runScript

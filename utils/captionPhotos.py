@@ -35,10 +35,8 @@ from utils.data.photoFeatures import (
     photosIn,
 )
 from utils.data.pictures import FORMATS
-from utils.files.atomic import writeJson
-from utils.files.errors import UserError
-from utils.files.foreign import foreignFile
-from utils.files.project import inProject
+from utils.files.errors import UserError, foreignFile
+from utils.files.ownFiles import inProject, writeJson
 from utils.model import Model, chooseDevice, describeDevice
 from utils.pages.captionPage import SHOWN, embedded, writePage
 from utils.saverRestorer import loadWeights, newestCheckpoint, readCheckpoint
@@ -106,10 +104,9 @@ def captionsOf(features, model, checkpoint):
     if checkpoint['config']['featurepathstub'] == POOLED:
         features = features.max(dim=1).values                                   # [B, 2048]
     batch = {'cnn_features': features, 'xTokens': torch.full((len(features), 1, 1), START)}
-    words = enumerate(map(str, checkpoint['words']))
-    vocabulary = {'TokenToWord': collections.defaultdict(lambda: 'UNK', words)}
-    may_repeat = torch.tensor([vocabulary['TokenToWord'][token] in SMALL_WORDS
-                               for token in range(model.net.vocabulary_size)], device=model.device)
+    words = list(map(str, checkpoint['words']))
+    vocabulary = {'TokenToWord': words}
+    may_repeat = torch.tensor([word in SMALL_WORDS for word in words], device=model.device)
     tokens, log_p = model.beamSearch(batch, BEST, may_repeat)             # [B, 3, T], [B, 3]
     if not log_p[:, 0].isfinite().all():
         raise ValueError('its weights or its photoStandard hold values that are not finite')
@@ -174,17 +171,13 @@ def main():
     about = f'by the model {os.path.basename(os.path.dirname(checkpoint["path"]))}'
     if 'learnedFrom' in checkpoint:
         about += f', which has learned from {checkpoint["learnedFrom"]}'
-
-    def pagePath(number):
-        return os.path.join(results_folder, pageName(number))
-
     page, ahead = 0, list(itertools.islice(made, 1))
     while ahead:
         page += 1
         images = ahead + list(itertools.islice(made, SHOWN - 1))
         ahead = list(itertools.islice(made, 1))
         left = len(photos) - len(broken) - len(results) - len(images) if ahead else 0
-        writePage(pagePath(page),
+        writePage(os.path.join(results_folder, pageName(page)),
                   {'images': images, 'ownCaptions': f'The {BEST} best', 'region': 'region',
                    'unsure': UNSURE},
                   title='Captions of your photos',
@@ -204,7 +197,8 @@ def main():
         if len(lines) > PRINTED:
             print(f'… and {len(lines) - PRINTED:,} more')
         print(f'Captions for programs: {json_path}')
-        further = (pagePath(number) for number in itertools.count(page + 1))
+        further = (os.path.join(results_folder, pageName(number))
+                   for number in itertools.count(page + 1))
         for page_of_longer_run in itertools.takewhile(os.path.isfile, further):
             os.remove(page_of_longer_run)
     if len(results) + len(broken) < len(photos):

@@ -1,15 +1,14 @@
 """Batches of image features and captions, from one pickle per image."""
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import BatchSampler
 
-from utils.data.captionDataset import CaptionDataset, Collate, EpochSampler
-from utils.data.checkedFiles import checkFiles
+from utils.data.captionDataset import CaptionDataset, Collate
 from utils.data.dataFolder import POOLED, featureFiles
-from utils.data.imageFiles import shapeOfFeatures
+from utils.data.imageFiles import checkFiles, shapeOfFeatures
 from utils.data.imageLoader import ImageLoader
 from utils.generateVocabulary import loadVocabulary
-from utils.networks.captionRewards import CaptionRewards, learnedWords, ngrams
+from utils.networks.captionRewards import CaptionRewards, ngrams
 from utils.processes.distributed import ShareOfBatches, mainFirst
 from utils.processes.progress import progressBar
 from utils.scripts.settings import withDefaults
@@ -50,10 +49,9 @@ class DataLoaderWrapper:
             dataset = CaptionDataset(paths[mode], shape, self.config['vocabulary_size'],
                                      empty_tokens, config['seed'])
             if mode == 'train':
-                sampler = EpochSampler(len(dataset), config['seed'])
-                batches = ShareOfBatches(sampler, batch_size, drop_last=False)
+                batches = ShareOfBatches(len(dataset), batch_size, config['seed'])
             else:
-                batches = BatchSampler(SequentialSampler(dataset), batch_size, drop_last=False)
+                batches = BatchSampler(range(len(dataset)), batch_size, drop_last=False)
             self.myDataDicts[mode] = ImageLoader(dataset, collate, batches,
                                                  modelParam['numbOfCPUThreadsUsed'])
 
@@ -75,8 +73,8 @@ class DataLoaderWrapper:
             token is to be learned in all of their captions, integers [V].
         """
         loader = self.myDataDicts['train']
-        dataset, size = loader.dataset, self.modelParam['batch_size']
-        in_order = BatchSampler(SequentialSampler(dataset), size, drop_last=False)
+        dataset = loader.dataset
+        in_order = BatchSampler(range(len(dataset)), self.modelParam['batch_size'], drop_last=False)
         batches = ImageLoader(dataset, loader.collate_fn, in_order, loader.threads)
         sums = 0
         for batch in progressBar(batches, 'statistics', self.modelParam):
@@ -93,7 +91,7 @@ class DataLoaderWrapper:
         dataset = self.myDataDicts['train'].dataset
         of_images = []  # the n-grams in each image's captions, once
         for index in progressBar(range(len(dataset)), 'n-grams', self.modelParam):
-            captions = learnedWords(dataset, dataset.captions(index))
-            of_images.append(np.unique(ngrams(captions, dataset.vocabulary_size)[1]))
+            codes = ngrams(dataset.references(index), dataset.vocabulary_size)[1]
+            of_images.append(np.unique(codes))
         codes, frequencies = np.unique(np.concatenate(of_images), return_counts=True)
         return CaptionRewards(codes, frequencies, len(dataset), dataset.vocabulary_size)

@@ -6,8 +6,7 @@ import numpy as np
 
 from utils.data.captionWords import MARKS
 from utils.data.dataFolder import SET_ROOT, vocabularyFile
-from utils.files.errors import UserError
-from utils.files.foreign import foreignFile
+from utils.files.errors import UserError, foreignFile
 from utils.files.safePickle import loadPickle
 
 

@@ -1,10 +1,11 @@
-"""The curves of a run: losses and scores over the epochs."""
+"""The curves of a run: losses and scores over the epochs; figures need no display."""
+import io
 import os
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from utils.pages.figures import plotFolder, saveFigure
+from utils.files.ownFiles import runFolder, writeAtomically
 
 # for each axes its label, the factor for its values, and its curves by their keys in the history
 AXES = [('loss per word [nats]', 1, {'train_loss': 'training',
@@ -28,16 +29,28 @@ def curvesFigure(history):
     rows = 2 if any('reward' in entry for entry in history) else 1
     figure = Figure(figsize=(7.5, 3 * rows), layout='constrained')
     for axes, (label, factor, curves) in zip(figure.subplots(rows, 2).flat, AXES):
+        overEpochs(axes, label)
         for (key, name), style in zip(curves.items(), STYLES):
             values = [factor * entry.get(key, float('nan')) for entry in history]
             axes.plot(epochs, values, style, markersize=2.5, label=name)
         axes.axvline(kept, color='.3', linewidth=1, linestyle=':')
         axes.set_title(f'kept: epoch {kept}', loc='right', size='small')
-        axes.set(xlabel='epoch', ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
         axes.legend()
     return figure
+
+
+def overEpochs(axes, label):
+    """Has axes show values of this name over the epochs."""
+    axes.set(xlabel='epoch', ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+
+
+def saveFigure(figure, path):
+    """Writes a matplotlib figure as a PNG that is replaced as a whole."""
+    png = io.BytesIO()
+    figure.savefig(png, format='png', dpi=120)
+    writeAtomically(path, png.getvalue())
 
 
 class Plotter:
@@ -45,7 +58,7 @@ class Plotter:
 
     def __init__(self, modelParam, config):
         self.modelParam = modelParam
-        self.path = os.path.join(plotFolder(modelParam), 'curves.png')
+        self.path = os.path.join(runFolder(modelParam, 'img_dir'), 'curves.png')
 
     def plot(self, history):
         """Draws the history, a list of one dict per epoch; a notebook shows the picture, too."""

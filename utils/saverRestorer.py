@@ -8,10 +8,8 @@ import re
 import torch
 
 from utils.data.photoFeatures import readStandard
-from utils.files.atomic import writeAtomically
-from utils.files.errors import UserError
-from utils.files.foreign import foreignFile
-from utils.files.project import inProject, runFolder
+from utils.files.errors import UserError, foreignFile
+from utils.files.ownFiles import inProject, runFolder, writeAtomically
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import loadVocabulary
 from utils.networks.otherCheckpoints import ORDER_OF_ROWS, asOurs, spelledAs

@@ -8,8 +8,7 @@ import torch
 
 from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoSettings import fitToDemo
-from utils.files.atomic import readJson, writeJson
-from utils.files.project import runFolder
+from utils.files.ownFiles import readJson, runFolder, writeJson
 from utils.model import Model, describeDevice, seedEverything
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
@@ -18,7 +17,7 @@ from utils.processes.distributed import averaged, fromMain, isMain, startAlike, 
 from utils.processes.java import JavaError
 from utils.processes.progress import progressBar
 from utils.saverRestorer import SaverRestorer
-from utils.scripts.settings import CONFIG, allEpochs, withDefaults
+from utils.scripts.settings import CONFIG, allEpochs
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
@@ -37,14 +36,14 @@ def train(config, modelParam, imageCaptionModel):
         UserError: settings, data, or what an earlier run has left cannot be used.
         JavaError: there is no Java, which the scores need.
     """
-    modelParam = prepare(modelParam, config)                          # settings, data and Java
-    config, modelParam = fitToDemo(withDefaults(config), modelParam)  # for the demo data
-    dataLoader = DataLoaderWrapper(config, modelParam)                # batches
-    config = dataLoader.config                                        # with the vocabulary's size
-    model = Model(config, modelParam, imageCaptionModel)              # network and optimizer
+    modelParam, config = prepare(modelParam, config)      # settings, data and Java
+    config, modelParam = fitToDemo(config, modelParam)    # for the demo data
+    dataLoader = DataLoaderWrapper(config, modelParam)    # batches
+    config = dataLoader.config                            # with the vocabulary's size
+    model = Model(config, modelParam, imageCaptionModel)  # network and optimizer
     announce(modelParam, dataLoader, model)
     dataLoader.checkFiles()
-    saveRestorer = SaverRestorer(config, modelParam)                  # checkpoints
+    saveRestorer = SaverRestorer(config, modelParam)      # checkpoints
     saveRestorer.restore(model)
     Trainer(model, modelParam, config, dataLoader, saveRestorer).train()
 
@@ -205,7 +204,7 @@ class Trainer:
         model.net.train(not selfCritical)  # captions are sampled and learned without dropout
         if selfCritical:
             batches = RewardedBatches(batches, model, loader, self.rewards)
-        loader.batch_sampler.sampler.set_epoch(cur_epoch)
+        loader.batch_sampler.epoch = cur_epoch
         total, words = torch.zeros((), dtype=torch.float64, device=model.device), 0.0
         for number, batch in enumerate(batches, start=1):
             # per process, as gradients are averaged

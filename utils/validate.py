@@ -5,7 +5,6 @@ from utils.model import Model
 from utils.pages.captionPage import writeCaptionPage
 from utils.pages.examplePictures import plotImagesAndCaptions
 from utils.saverRestorer import SaverRestorer, findForValidation, loadForValidation
-from utils.scripts.settings import checkSettings
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import scoreTable, validateCaptions
 
@@ -25,8 +24,7 @@ def validate(config, modelParam, imageCaptionModel):
         UserError: settings, data or checkpoint cannot be used, or there is no checkpoint.
         JavaError: there is no Java, which the scores need.
     """
-    modelParam, config = checkSettings(modelParam, config)
-    modelParam = prepareForModel(modelParam)                          # folders, data and Java
+    modelParam, config = prepareForModel(modelParam, config)          # settings, data and Java
     model, dataLoader = restoredModel(modelParam, imageCaptionModel)  # as the checkpoint has it
     scores = validateCaptions(model, modelParam, model.config, dataLoader, config['beamSize'])
     print(scoreTable(scores, config['beamSize']))
@@ -35,20 +33,20 @@ def validate(config, modelParam, imageCaptionModel):
     return scores
 
 
-def prepareForModel(modelParam):
+def prepareForModel(modelParam, config):
     """What `prepare` returns, for the data that the script chooses.
 
     If there is no model of these data, but one of the demo data, as comes with the project, it is
     for the demo data.
     """
-    prepared = prepare(modelParam)
+    prepared, config = prepare(modelParam, config)
     if not findForValidation(prepared):
-        demo = prepare({**modelParam, 'data_dir': DEMO_ROOT})
+        demo, _ = prepare({**modelParam, 'data_dir': DEMO_ROOT})
         if findForValidation(demo):
             print(f"No model has been trained on the data in {prepared['data_dir']} yet. That of "
                   'the demo data is validated instead, on the demo data.', flush=True)
-            return demo
-    return prepared
+            return demo, config
+    return prepared, config
 
 
 def restoredModel(modelParam, imageCaptionModel):

@@ -3,14 +3,14 @@ import contextlib
 import math
 import os
 
+import numpy as np
 import torch
 
 from utils import metrics
 from utils.data.captionForms import keyOf
 from utils.data.captionWords import captionOf, wordPositions
-from utils.files.atomic import writeJson
 from utils.files.errors import UserError
-from utils.files.project import runFolder
+from utils.files.ownFiles import runFolder, writeJson
 from utils.processes.progress import progressBar
 
 
@@ -171,9 +171,9 @@ def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
                          'references': batch['orig_captions'][row]}
                 if attention is not None:
                     words = wordPositions(dataLoader.vocabulary, captions[row])
-                    image['attention'] = _rounded(attention[row, words], 3)
+                    image['attention'] = attention[row, words].double().numpy().round(3).tolist()
                 if 'boxes' in batch and batch['boxes'][row] is not None:
-                    image['boxes'] = _rounded(batch['boxes'][row], 1)
+                    image['boxes'] = np.float64(batch['boxes'][row]).round(1).tolist()
                 details.append(image)
             if beamSize > 1:
                 beam_results += validator.results(batch, model.beamTokens(batch, beamSize))
@@ -190,11 +190,6 @@ def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
     for name, content in files.items():
         writeJson(os.path.join(runFolder(modelParam), name), content)
     return scores
-
-
-def _rounded(matrix, digits):
-    """A matrix as lists of floats for a JSON file."""
-    return [[round(value, digits) for value in row] for row in matrix.tolist()]
 
 
 def scoreTable(scores, beamSize):

@@ -26,7 +26,7 @@ from project_copies import copy_of_project, write_driver
 
 from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.dataFolder import makeFolders, vocabularyFile, writeImage
-from utils.files.atomic import readJson, writePickle
+from utils.files.ownFiles import readJson, writePickle
 from utils.files.safePickle import loadCheckpoint
 from utils.generateVocabulary import generateVocabulary
 from utils.saverRestorer import checkpointEpochs

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from utils.data.captionWords import END, START, UNKNOWN
 from utils.data.imageFiles import loadImage, readRaw
@@ -62,6 +62,12 @@ class CaptionDataset(Dataset):
             return self.load(index)['captionsAsTokens']
         return [list(map(int, line.split())) for line in self.checked[index][-1].split('\n')]
 
+    def references(self, index):
+        """What samples of an image are compared with: of each of its captions the tokens up to the
+        end token; unknown words become V, which no sample has."""
+        return [[self.vocabulary_size if token == UNKNOWN else token
+                 for token in self.tokensToLearn(caption)[1:]] for caption in self.captions(index)]
+
     def readInto(self, key, features):
         """Reads an image's features into a float32 array of their shape.
 
@@ -98,30 +104,6 @@ class CaptionDataset(Dataset):
 def fullKey(key):
     """The tuple (index, epoch, learned) of a key of a `CaptionDataset`."""
     return key if isinstance(key, tuple) else (key, None, True)
-
-
-class EpochSampler(Sampler):
-    """Every index of a data set once, in an order that (seed, epoch) alone decides.
-
-    Yields (index, epoch).
-    """
-
-    def __init__(self, length, seed):
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch):
-        """Chooses the order of the next pass."""
-        self.epoch = epoch
-
-    def __len__(self):
-        return self.length
-
-    def __iter__(self):
-        order = list(range(self.length))
-        random.Random(f'{self.seed} {self.epoch}').shuffle(order)
-        return ((index, self.epoch) for index in order)
 
 
 class Collate:

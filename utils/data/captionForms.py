@@ -22,8 +22,7 @@ import random
 import re
 
 from utils.data.photoFeatures import ENDINGS
-from utils.files.errors import UserError
-from utils.files.foreign import foreignFile, jsonIn, linesIn
+from utils.files.errors import UserError, foreignFile, jsonIn, linesIn
 
 SHARE_FOR_VALIDATION = .1  # of the photos, where there are no lists
 SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'val'}  # Karpathy's

@@ -3,9 +3,8 @@ import hashlib
 import os
 import sys
 
-from utils.files.atomic import writePickle
 from utils.files.errors import UserError
-from utils.files.project import inProject
+from utils.files.ownFiles import inProject, writePickle
 
 UNIVERSITY_ROOT = '/itf-fi-ml/shared/IN5400/dataforall/mandatory2/data/coco/'
 DEMO_ROOT = inProject('demoData')

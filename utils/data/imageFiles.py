@@ -1,20 +1,33 @@
-"""Reading one image's file: its features and captions."""
+"""Reading the images' files, their features and captions, and the check of a folder of them.
+
+The check reads each file once and remembers what was found. So files are checked again only where
+they are new or have changed, and training never unpickles the others: it knows where the features
+lie in a file, and the captions.
+"""
 import contextlib
+import hashlib
 import io
 import operator
 import os
+from functools import partial
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import torch
 
 from utils.data.captionWords import START
-from utils.files.foreign import foreignFile, openRegular
+from utils.files.errors import UserError, foreignFile, openRegular
+from utils.files.ownFiles import writePickle
 from utils.files.safePickle import RestrictedUnpickler, loadPickle
+from utils.processes.progress import progressBar
 
 DETECTIONS = 10         # of an image, in the layout of the course
 FILES_LOOKED_AT = 5     # for the shape of the features
 BYTES_LOOKED_FOR = 1024
 MOST_TOKENS = 1000      # of a caption; people's captions have up to 50 words
+FAULTS_NAMED = 3        # of many unusable files
+CHECK = 2               # to be raised when `loadImage` begins to refuse what it read before
+FILES_AT_ONCE = 50      # of a thread
 
 
 def shapeOfFeatures(paths, expected):
@@ -85,6 +98,66 @@ def readRaw(path, stamp, features):
         os.close(descriptor)
 
 
+def checkFiles(dataset, modelParam):
+    """Reads every file that is new or has changed since the last check; sets `dataset.checked`.
+
+    What was found is kept in `modelsDir`, for all runs. Whatever is wrong with that file only costs
+    a new check.
+
+    Args:
+        dataset: a `CaptionDataset`.
+        modelParam: dict.
+
+    Raises:
+        UserError: files cannot be used, and it says how many and names some; or no caption has
+            words.
+    """
+    folder = os.path.dirname(dataset.paths[0])
+    valid_for = [CHECK, folder, dataset.features_shape]
+    code = hashlib.sha1(repr(valid_for).encode()).hexdigest()[:6]
+    memory = os.path.join(modelParam['modelsDir'], f'checkedFiles_{code}.pickle')
+    known = {}
+    with contextlib.suppress(Exception):  # it may be missing or broken
+        known = dict(loadPickle(memory))
+
+    def isKnown(name):
+        with contextlib.suppress(Exception):  # the file may be new, or gone
+            status = os.stat(os.path.join(folder, name))
+            return known[name][:2] == (status.st_size, status.st_mtime_ns)
+
+    def check(index):
+        try:
+            image, stamp = loadImage(dataset.paths[index], dataset.features_shape)
+        except UserError as error:
+            return error
+        captions = '\n'.join(' '.join(map(str, tokens)) for tokens in image['captionsAsTokens'])
+        return (*stamp, image['imgPath'], captions)
+
+    faults = []
+    with ThreadPool(max(1, modelParam['numbOfCPUThreadsUsed'])) as pool:
+        same = pool.map(isKnown, dataset.names, FILES_AT_ONCE)
+        unknown = [index for index, is_known in enumerate(same) if not is_known]
+        if unknown:
+            found = pool.imap(check, unknown, FILES_AT_ONCE)
+            for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
+                if isinstance(entry, UserError):
+                    faults.append(str(entry))
+                else:
+                    known[dataset.names[index]] = entry
+            with contextlib.suppress(UserError, OSError):
+                os.makedirs(modelParam['modelsDir'], exist_ok=True)
+                writePickle(memory, known)
+    if faults:
+        more = '\n…' if len(faults) > FAULTS_NAMED else ''
+        raise UserError(f'{len(faults):,} of the {len(dataset):,} feature files in {folder} cannot '
+                        'be used:\n' + '\n'.join(faults[:FAULTS_NAMED]) + more)
+    dataset.checked = [known[name] for name in dataset.names]
+    captions = (caption for *_, lines in dataset.checked for caption in lines.split('\n'))
+    if not any(len(caption.split()) > 2 for caption in captions):  # more than start and end
+        raise UserError(f'No caption of the feature files in {folder} has words. Copy them again '
+                        'from where the data came from.')
+
+
 def checked(image, shape):
     """What a file holds, as `loadImage` returns it.
 
@@ -93,10 +166,10 @@ def checked(image, shape):
     """
     found = {'cnn_features': torch.from_numpy(floats(image['cnn_features'], shape, 'features')),
              'imgPath': _text(image['imgPath']),
-             'original_captions': list(map(_text, _list(image['original_captions']))),
-             'captions': [list(map(_text, _list(words))) for words in _list(image['captions'])],
-             'captionsAsTokens': [list(map(operator.index, _list(tokens)))
-                                  for tokens in _list(image['captionsAsTokens'])]}
+             'original_captions': _listOf(_text, image['original_captions']),
+             'captions': _listOf(partial(_listOf, _text), image['captions']),
+             'captionsAsTokens': _listOf(partial(_listOf, operator.index),
+                                         image['captionsAsTokens'])}
     captions = found['captionsAsTokens']
     if not len(captions) == len(found['captions']) == len(found['original_captions']) > 0:
         raise ValueError('its lists original_captions, captions and captionsAsTokens are empty or '
@@ -128,10 +201,10 @@ def floats(value, shape, what):
     return value
 
 
-def _list(value):
+def _listOf(make, value):
     if not isinstance(value, (list, tuple, np.ndarray)):
         raise ValueError(f'a {type(value).__name__} stands where a list is expected')
-    return value
+    return list(map(make, value))
 
 
 def _text(value):

@@ -1,8 +1,10 @@
 """Batches of images, read by threads a few batches ahead of the step that learns from them."""
 import collections
 import functools
+import itertools
+import math
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -47,8 +49,8 @@ class Batch(collections.UserDict):
         return key in self.data
 
     def references(self):
-        """The tokens of all captions of each image, as `CaptionDataset.captions` returns them."""
-        return [self.dataset.captions(fullKey(key)[0]) for key in self.dataset_keys]
+        """All captions of each image, as `CaptionDataset.references` returns them."""
+        return [self.dataset.references(fullKey(key)[0]) for key in self.dataset_keys]
 
 
 class ImageLoader:
@@ -83,10 +85,9 @@ class ImageLoader:
         ahead = collections.deque()
         with ThreadPoolExecutor(threads) as pool:
             for keys in batches:
-                features = self._newFeatures(keys)
-                parts = [pool.submit(self._read, keys[part::threads], features[part::threads])
-                         for part in range(threads)]
-                ahead.append((keys, features, parts))
+                features, size = self._newFeatures(keys), math.ceil(len(keys) / threads)
+                parts = [keys[start:start + size] for start in range(0, len(keys), size)]
+                ahead.append((keys, features, pool.map(self._read, parts, features.split(size))))
                 if len(ahead) == BATCHES_AHEAD:
                     yield first
                     first = self._batch(*ahead.popleft())
@@ -95,9 +96,8 @@ class ImageLoader:
                 yield self._batch(*ahead.popleft())
 
     def _readHere(self, keys):
-        features, done = self._newFeatures(keys), Future()
-        done.set_result(self._read(keys, features))
-        return self._batch(keys, features, [done])
+        features = self._newFeatures(keys)
+        return self._batch(keys, features, [self._read(keys, features)])
 
     def _newFeatures(self, keys):
         # a GPU, if one is used, copies from pinned memory while it computes
@@ -108,10 +108,7 @@ class ImageLoader:
         return list(map(self.dataset.readInto, keys, features.numpy()))
 
     def _batch(self, keys, features, parts):
-        images = [None] * len(keys)
-        for number, part in enumerate(parts):
-            images[number::len(parts)] = part.result()
-        imgPaths, captions = zip(*images)
+        imgPaths, captions = zip(*itertools.chain(*parts))
         at_hand = {'cnn_features': features, **self.collate_fn.captionTensors(captions),
                    'imgPaths': list(imgPaths)}
         return Batch(at_hand, self.dataset, self.collate_fn, keys)

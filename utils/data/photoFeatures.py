@@ -23,8 +23,8 @@ from PIL import Image
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from utils.data.pictures import openPhoto
-from utils.files.atomic import readJson
 from utils.files.errors import UserError
+from utils.files.ownFiles import readJson
 from utils.files.safePickle import loadCheckpoint
 from utils.processes.cores import availableCores
 from utils.processes.progress import progressBar

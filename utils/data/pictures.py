@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.data.dataFolder import imageFile
-from utils.files.foreign import faultIn, openRegular
+from utils.files.errors import faultIn, openRegular
 
 # No others: some of Pillow's formats start programs on the file's content (EPS: Ghostscript).
 FORMATS = ['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF']

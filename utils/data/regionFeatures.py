@@ -16,7 +16,7 @@ import re
 
 import numpy as np
 
-from utils.files.foreign import foreignFile
+from utils.files.errors import foreignFile
 
 TSV_COLUMNS = {len(columns.split()): columns.split() for columns in (
     'image_id image_w image_h num_boxes boxes features',  # as published

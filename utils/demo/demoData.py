@@ -11,7 +11,7 @@ from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.dataFolder import imageFile, makeFolders, vocabularyFile, writeImage
 from utils.data.imageFiles import DETECTIONS
 from utils.demo.scenes import HEIGHT, HORIZON, WIDTH, Scene
-from utils.files.atomic import writePickle
+from utils.files.ownFiles import writePickle
 from utils.generateVocabulary import generateVocabulary
 
 N_TRAIN, N_VAL = 2000, 500

@@ -2,7 +2,7 @@
 import collections
 import random
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 WIDTH, HEIGHT = 240, 180  # of an image, in pixels
 FINER = 2                 # scenes are drawn this much larger and reduced, for smooth edges
@@ -10,17 +10,18 @@ HORIZON = 82              # y of the line between sky and ground, in pixels
 SKYLINE = HORIZON / HEIGHT  # the same from 0 to 1
 
 COLOURS = {
-    'red': (214, 40, 40), 'orange': (245, 135, 20), 'yellow': (250, 215, 40),
-    'green': (40, 150, 60), 'blue': (40, 90, 215), 'purple': (130, 55, 165),
-    'pink': (250, 140, 190), 'brown': (125, 75, 40), 'black': (35, 35, 40),
-    'white': (245, 245, 245)}
+    'red': '#d62828', 'orange': '#f58714', 'yellow': '#fad728', 'green': '#28963c',
+    'blue': '#285ad7', 'purple': '#8237a5', 'pink': '#fa8cbe', 'brown': '#7d4b28',
+    'black': '#232328', 'white': '#f5f5f5'}
 PAINTS = [name for name in COLOURS if name != 'brown']
 FURS = ['brown', 'black', 'white', 'orange']
-DARK, SKIN, GLASS, WOOD = (45, 45, 50), (240, 195, 160), (190, 225, 245), (110, 70, 40)
+MATERIALS = {'dark': '#2d2d32', 'skin': '#f0c3a0', 'glass': '#bee1f5', 'wood': '#6e4628'}
 
 
 def shaded(colour, factor):
-    """The colour darker (factor < 1) or lighter."""
+    """The colour, such as '#d62828' or (214, 40, 40), darker (factor < 1) or lighter: a tuple."""
+    if isinstance(colour, str):
+        colour = ImageColor.getrgb(colour)
     return tuple(min(255, int(value * factor)) for value in colour)
 
 
@@ -50,128 +51,142 @@ class Pen:
     def ellipse(self, colour, *coordinates):
         self.canvas.ellipse(self.points(coordinates), fill=colour)
 
+    def dome(self, colour, *coordinates):
+        self.canvas.pieslice(self.points(coordinates), 180, 360, fill=colour)
+
     def line(self, colour, thickness, *coordinates):
         width = max(1, round(thickness * self.height))
         self.canvas.line(self.points(coordinates), fill=colour, width=width)
 
-
-def house(pen, colour):
-    pen.rectangle(colour, .1, .42, .9, 1)
-    pen.polygon((120, 60, 50), 0, .45, .5, 0, 1, .45)
-    pen.rectangle(WOOD, .42, .65, .58, 1)
-    for x in (.18, .66):
-        pen.rectangle(DARK, x, .53, x + .17, .74)
-        pen.rectangle(GLASS, x + .02, .55, x + .15, .72)
-
-
-def tree(pen, colour):
-    pen.rectangle(WOOD, .42, .55, .58, 1)
-    for x, y in ((.0, .2), (.4, .2), (.2, .0), (.2, .3)):
-        pen.ellipse(shaded(colour, .85 + .2 * x), x, y, x + .6, y + .42)
+    def draw(self, name, colour):
+        """Draws what `DRAWINGS` has under this name; its own colour is a tuple."""
+        middle = '#f0be28' if colour[1] < 190 else '#965a1e'
+        for line in DRAWINGS[name].strip().split('\n'):
+            shape, paint, *numbers = line.split()
+            if paint.startswith('own'):
+                fill = shaded(colour, float(paint[4:] or 1))
+            else:
+                fill = {**MATERIALS, 'middle': middle}.get(paint, paint)
+            getattr(self, shape)(fill, *map(float, numbers))
 
 
-def car(pen, colour):
-    pen.polygon(colour, .18, .5, .3, .08, .7, .08, .84, .5)
-    pen.polygon(GLASS, .25, .46, .34, .16, .48, .16, .48, .46)
-    pen.polygon(GLASS, .52, .46, .52, .16, .66, .16, .76, .46)
-    pen.rectangle(colour, .02, .46, .98, .8)
-    for x in (.14, .64):
-        pen.ellipse(DARK, x, .58, x + .22, 1)
-        pen.ellipse((170, 170, 170), x + .07, .71, x + .15, .87)
-
-
-def bus(pen, colour):
-    pen.rectangle(colour, 0, 0, 1, .86)
-    for x in (.05, .24, .43, .62, .81):
-        pen.rectangle(GLASS, x, .14, x + .14, .46)
-    for x in (.14, .66):
-        pen.ellipse(DARK, x, .7, x + .18, 1)
-
-
-def boat(pen, colour):
-    pen.rectangle(WOOD, .48, 0, .52, .74)
-    pen.polygon((250, 250, 245), .55, .05, .55, .66, .95, .66)
-    pen.polygon((225, 225, 220), .45, .12, .45, .66, .12, .66)
-    pen.polygon(colour, 0, .72, 1, .72, .82, 1, .18, 1)
-
-
-def person(pen, colour):
-    pen.line(DARK, .09, .38, .6, .34, .98)
-    pen.line(DARK, .09, .62, .6, .66, .98)
-    pen.line(SKIN, .06, .28, .32, .04, .56)
-    pen.line(SKIN, .06, .72, .32, .96, .56)
-    pen.polygon(colour, .22, .26, .78, .26, .74, .64, .26, .64)
-    pen.ellipse(SKIN, .3, 0, .7, .24)
-    pen.polygon((80, 50, 30), .3, .1, .36, .0, .64, .0, .7, .1)
-
-
-def dog(pen, colour):
-    for x in (.16, .28, .58, .7):
-        pen.rectangle(shaded(colour, .85), x, .6, x + .08, 1)
-    pen.line(colour, .1, .14, .45, .02, .12)
-    pen.ellipse(colour, .1, .32, .82, .75)
-    pen.ellipse(colour, .64, .06, .94, .5)
-    pen.rectangle(colour, .84, .24, 1, .42)
-    pen.ellipse(shaded(colour, .6), .64, .08, .74, .42)
-    pen.ellipse(DARK, .95, .22, 1, .31)
-    pen.ellipse((250, 250, 250), .8, .15, .86, .25)
-    pen.ellipse((0, 0, 0), .82, .17, .86, .24)
-
-
-def cat(pen, colour):
-    pen.line(colour, .08, .8, .9, .98, .75, .94, .5)
-    pen.ellipse(colour, .15, .4, .85, 1)
-    pen.polygon(colour, .2, .3, .22, 0, .48, .16)
-    pen.polygon(colour, .8, .3, .78, 0, .52, .16)
-    pen.ellipse(colour, .18, .1, .82, .52)
-    for x in (.32, .58):
-        pen.ellipse((180, 220, 90), x, .24, x + .1, .34)
-    pen.polygon((230, 120, 130), .45, .37, .55, .37, .5, .42)
-
-
-def flower(pen, colour):
-    pen.line((50, 130, 50), .05, .5, .4, .5, 1)
-    pen.polygon((60, 150, 60), .5, .85, .85, .62, .6, .9)
-    for x, y in ((.3, .0), (.55, .12), (.47, .34), (.13, .34), (.05, .12)):
-        pen.ellipse(colour, x, y, x + .4, y + .24)
-    pen.ellipse((240, 190, 40) if colour[1] < 190 else (150, 90, 30), .34, .19, .66, .4)
-
-
-def umbrella(pen, colour):
-    pen.rectangle((230, 230, 225), .47, .1, .53, 1)
-    pen.canvas.pieslice(pen.points((0, 0, 1, 1)), 180, 360, fill=colour)
-    for x in (.22, .62):
-        pen.polygon(shaded(colour, .75), x, .5, .5, .02, x + .16, .5)
-
-
-def bird(pen, colour):
-    pen.polygon(colour, .34, .5, .06, .02, .62, .42)
-    pen.polygon(shaded(colour, .8), .46, .5, .62, 0, .7, .5)
-    pen.ellipse(colour, .2, .4, .82, .8)
-    pen.ellipse(colour, .7, .3, .94, .64)
-    pen.polygon(colour, .28, .55, 0, .5, .02, .8)
-    pen.polygon((240, 170, 30), .92, .42, 1, .5, .92, .54)
-    pen.ellipse((0, 0, 0), .82, .4, .87, .48)
-
-
-def balloon(pen, colour):
-    pen.line(DARK, .015, .3, .6, .42, .86)
-    pen.line(DARK, .015, .7, .6, .58, .86)
-    pen.ellipse(colour, 0, 0, 1, .72)
-    pen.ellipse(shaded(colour, .8), .3, 0, .7, .72)
-    pen.rectangle(WOOD, .38, .84, .62, 1)
-
-
-def kite(pen, colour):
-    pen.line(DARK, .02, .5, .6, .3, .8, .45, 1)
-    pen.polygon(colour, .5, 0, 1, .3, .5, .72, 0, .3)
-    pen.polygon(shaded(colour, .75), .5, 0, 1, .3, .5, .3)
-    pen.polygon(shaded(colour, .75), .5, .72, 0, .3, .5, .3)
-
-
-# What can be in a scene: the function that draws it, its usual size in pixels, its possible
-# colours, other nouns for it than its name, and keys of VERBS.
-Kind = collections.namedtuple('Kind', 'draw width height colours synonyms verbs')
+# How things, clouds and roads are drawn, a shape a line: its colour and its coordinates, x and y in
+# turn, from 0 to 1 over a box; a line's thickness comes first. `own` is the thing's own colour,
+# `own*.8` a darker one, `middle` one that can be told from it.
+DRAWINGS = {
+    'house': '''
+        rectangle own .1 .42 .9 1
+        polygon #783c32 0 .45 .5 0 1 .45
+        rectangle wood .42 .65 .58 1
+        rectangle dark .18 .53 .35 .74
+        rectangle glass .2 .55 .33 .72
+        rectangle dark .66 .53 .83 .74
+        rectangle glass .68 .55 .81 .72''',
+    'bus': '''
+        rectangle own 0 0 1 .86
+        rectangle glass .05 .14 .19 .46
+        rectangle glass .24 .14 .38 .46
+        rectangle glass .43 .14 .57 .46
+        rectangle glass .62 .14 .76 .46
+        rectangle glass .81 .14 .95 .46
+        ellipse dark .14 .7 .32 1
+        ellipse dark .66 .7 .84 1''',
+    'car': '''
+        polygon own .18 .5 .3 .08 .7 .08 .84 .5
+        polygon glass .25 .46 .34 .16 .48 .16 .48 .46
+        polygon glass .52 .46 .52 .16 .66 .16 .76 .46
+        rectangle own .02 .46 .98 .8
+        ellipse dark .14 .58 .36 1
+        ellipse #aaaaaa .21 .71 .29 .87
+        ellipse dark .64 .58 .86 1
+        ellipse #aaaaaa .71 .71 .79 .87''',
+    'boat': '''
+        rectangle wood .48 0 .52 .74
+        polygon #fafaf5 .55 .05 .55 .66 .95 .66
+        polygon #e1e1dc .45 .12 .45 .66 .12 .66
+        polygon own 0 .72 1 .72 .82 1 .18 1''',
+    'person': '''
+        line dark .09 .38 .6 .34 .98
+        line dark .09 .62 .6 .66 .98
+        line skin .06 .28 .32 .04 .56
+        line skin .06 .72 .32 .96 .56
+        polygon own .22 .26 .78 .26 .74 .64 .26 .64
+        ellipse skin .3 0 .7 .24
+        polygon #50321e .3 .1 .36 0 .64 0 .7 .1''',
+    'dog': '''
+        rectangle own*.85 .16 .6 .24 1
+        rectangle own*.85 .28 .6 .36 1
+        rectangle own*.85 .58 .6 .66 1
+        rectangle own*.85 .7 .6 .78 1
+        line own .1 .14 .45 .02 .12
+        ellipse own .1 .32 .82 .75
+        ellipse own .64 .06 .94 .5
+        rectangle own .84 .24 1 .42
+        ellipse own*.6 .64 .08 .74 .42
+        ellipse dark .95 .22 1 .31
+        ellipse #fafafa .8 .15 .86 .25
+        ellipse black .82 .17 .86 .24''',
+    'cat': '''
+        line own .08 .8 .9 .98 .75 .94 .5
+        ellipse own .15 .4 .85 1
+        polygon own .2 .3 .22 0 .48 .16
+        polygon own .8 .3 .78 0 .52 .16
+        ellipse own .18 .1 .82 .52
+        ellipse #b4dc5a .32 .24 .42 .34
+        ellipse #b4dc5a .58 .24 .68 .34
+        polygon #e67882 .45 .37 .55 .37 .5 .42''',
+    'umbrella': '''
+        rectangle #e6e6e1 .47 .1 .53 1
+        dome own 0 0 1 1
+        polygon own*.75 .22 .5 .5 .02 .38 .5
+        polygon own*.75 .62 .5 .5 .02 .78 .5''',
+    'balloon': '''
+        line dark .015 .3 .6 .42 .86
+        line dark .015 .7 .6 .58 .86
+        ellipse own 0 0 1 .72
+        ellipse own*.8 .3 0 .7 .72
+        rectangle wood .38 .84 .62 1''',
+    'kite': '''
+        line dark .02 .5 .6 .3 .8 .45 1
+        polygon own .5 0 1 .3 .5 .72 0 .3
+        polygon own*.75 .5 0 1 .3 .5 .3
+        polygon own*.75 .5 .72 0 .3 .5 .3''',
+    'bird': '''
+        polygon own .34 .5 .06 .02 .62 .42
+        polygon own*.8 .46 .5 .62 0 .7 .5
+        ellipse own .2 .4 .82 .8
+        ellipse own .7 .3 .94 .64
+        polygon own .28 .55 0 .5 .02 .8
+        polygon #f0aa1e .92 .42 1 .5 .92 .54
+        ellipse black .82 .4 .87 .48''',
+    'tree': '''
+        rectangle wood .42 .55 .58 1
+        ellipse own*.85 0 .2 .6 .62
+        ellipse own*.93 .4 .2 1 .62
+        ellipse own*.89 .2 0 .8 .42
+        ellipse own*.89 .2 .3 .8 .72''',
+    'flower': '''
+        line #328232 .05 .5 .4 .5 1
+        polygon #3c963c .5 .85 .85 .62 .6 .9
+        ellipse own .3 0 .7 .24
+        ellipse own .55 .12 .95 .36
+        ellipse own .47 .34 .87 .58
+        ellipse own .13 .34 .53 .58
+        ellipse own .05 .12 .45 .36
+        ellipse middle .34 .19 .66 .4''',
+    'cloud': '''
+        ellipse own 0 .3 .5 1
+        ellipse own .22 0 .72 .7
+        ellipse own .5 .25 1 .95''',
+    'road marks': '''
+        rectangle own .02 .84 .16 .87
+        rectangle own .28 .84 .42 .87
+        rectangle own .54 .84 .68 .87
+        rectangle own .8 .84 .94 .87''',
+}
+# What can be in a scene: its usual size in pixels, its possible colours, other nouns for it than
+# its name, and keys of VERBS.
+Kind = collections.namedtuple('Kind', 'width height colours synonyms verbs')
 PLURALS = {'bus': 'buses', 'person': 'people'}  # the others end in s
 NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
 # What they do: what it does, and what it is seen doing.
@@ -182,46 +197,46 @@ VERBS = {
     'wait': ('waits', 'waiting')}
 # In the order in which the detector is sure of them.
 KINDS = {
-    'house': Kind(house, 62, 62, PAINTS, ['building'], ['stand']),
-    'bus': Kind(bus, 80, 40, PAINTS, [], ['stop', 'drive']),
-    'car': Kind(car, 62, 34, PAINTS, [], ['drive', 'stop']),
-    'boat': Kind(boat, 54, 58, PAINTS, ['sailboat'], ['sail', 'float']),
-    'person': Kind(person, 26, 56, PAINTS, [], ['stand', 'wait']),
-    'dog': Kind(dog, 46, 36, FURS, [], ['stand', 'run']),
-    'cat': Kind(cat, 32, 38, FURS, [], ['sit']),
-    'umbrella': Kind(umbrella, 56, 54, PAINTS, ['parasol'], ['stand']),
-    'balloon': Kind(balloon, 34, 48, PAINTS, ['hot air balloon'], ['float', 'fly']),
-    'kite': Kind(kite, 30, 44, PAINTS, [], ['fly']),
-    'bird': Kind(bird, 38, 30, PAINTS, [], ['fly']),
-    'tree': Kind(tree, 46, 66, ['green', 'orange', 'yellow', 'brown'], [], ['stand', 'grow']),
-    'flower': Kind(flower, 26, 40, PAINTS[:-2], [], ['grow']),
+    'house': Kind(62, 62, PAINTS, ['building'], ['stand']),
+    'bus': Kind(80, 40, PAINTS, [], ['stop', 'drive']),
+    'car': Kind(62, 34, PAINTS, [], ['drive', 'stop']),
+    'boat': Kind(54, 58, PAINTS, ['sailboat'], ['sail', 'float']),
+    'person': Kind(26, 56, PAINTS, [], ['stand', 'wait']),
+    'dog': Kind(46, 36, FURS, [], ['stand', 'run']),
+    'cat': Kind(32, 38, FURS, [], ['sit']),
+    'umbrella': Kind(56, 54, PAINTS, ['parasol'], ['stand']),
+    'balloon': Kind(34, 48, PAINTS, ['hot air balloon'], ['float', 'fly']),
+    'kite': Kind(30, 44, PAINTS, [], ['fly']),
+    'bird': Kind(38, 30, PAINTS, [], ['fly']),
+    'tree': Kind(46, 66, ['green', 'orange', 'yellow', 'brown'], [], ['stand', 'grow']),
+    'flower': Kind(26, 40, PAINTS[:-2], [], ['grow']),
 }
 SKY_KINDS = ['balloon', 'kite', 'bird']
 # Grounds: colour, what stands there, words for places on it, words for places in the air above.
 GROUNDS = {
-    'meadow': ((120, 190, 90), ['house', 'tree', 'flower', 'person', 'dog', 'cat'],
+    'meadow': ('#78be5a', ['house', 'tree', 'flower', 'person', 'dog', 'cat'],
                ['on the grass', 'in a green field', 'on a meadow'],
                ['over the grass', 'above a green field']),
-    'beach': ((235, 210, 150), ['person', 'dog', 'umbrella', 'cat'],
+    'beach': ('#ebd296', ['person', 'dog', 'umbrella', 'cat'],
               ['on the beach', 'on the sand', 'by the sea'], ['over the beach', 'above the sand']),
-    'snow': ((228, 236, 244), ['house', 'tree', 'person', 'dog', 'car'],
+    'snow': ('#e4ecf4', ['house', 'tree', 'person', 'dog', 'car'],
              ['in the snow', 'on a snowy field'], ['over the snow', 'above a snowy field']),
-    'street': ((150, 150, 155), ['car', 'bus', 'house', 'person', 'dog', 'cat'],
+    'street': ('#96969b', ['car', 'bus', 'house', 'person', 'dog', 'cat'],
                ['on the street', 'on the road'], ['over the street', 'above the road']),
-    'lake': ((80, 150, 200), ['boat'],
+    'lake': ('#5096c8', ['boat'],
              ['on the lake', 'on the water'], ['over the lake', 'above the water']),
 }
 # Skies: colours at the top and at the horizon, brightness of the ground, words for them, and the
 # y and colour of the sun or moon.
 SKIES = {
-    'sunny': ((95, 170, 235), (200, 228, 250), 1,
-              ['on a sunny day', 'in the sunshine', 'under the sun'], (20, (255, 225, 70))),
-    'cloudy': ((160, 175, 190), (205, 212, 220), 1,
+    'sunny': ('#5faaeb', '#c8e4fa', 1,
+              ['on a sunny day', 'in the sunshine', 'under the sun'], (20, '#ffe146')),
+    'cloudy': ('#a0afbe', '#cdd4dc', 1,
                ['under a cloudy sky', 'on a cloudy day', 'under the clouds'], None),
-    'sunset': ((120, 90, 150), (255, 170, 90), .85,
-               ['at sunset', 'in the evening'], (HORIZON - 6, (255, 110, 50))),
-    'night': ((12, 18, 50), (40, 50, 100), .55,
-              ['at night', 'under the moon', 'in the dark'], (22, (235, 235, 215))),
+    'sunset': ('#785a96', '#ffaa5a', .85,
+               ['at sunset', 'in the evening'], (HORIZON - 6, '#ff6e32')),
+    'night': ('#0c1232', '#283264', .55,
+              ['at night', 'under the moon', 'in the dark'], (22, '#ebebd7')),
 }
 
 
@@ -319,21 +334,21 @@ class Scene:
         things = [(box, group) for group in self.groups for box in group.boxes]
         for box, group in sorted(things, key=lambda thing: thing[0][3]):  # the nearest last
             tone = self.rng.uniform(.88, 1.08)
-            group.kind.draw(Pen(canvas, box), shaded(COLOURS[group.colour], tone))
+            Pen(canvas, box).draw(group.name, shaded(COLOURS[group.colour], tone))
         return picture.reduce(FINER)
 
     def _drawSky(self, pen):
         top, low, _, _, disc = SKIES[self.sky]
+        sky = list(zip(ImageColor.getrgb(top), ImageColor.getrgb(low)))
         for band in range(12):
-            mixed = tuple(round(a + (b - a) * band / 11) for a, b in zip(top, low))
+            mixed = tuple(round(a + (b - a) * band / 11) for a, b in sky)
             pen.rectangle(mixed, 0, SKYLINE * band / 12, 1, SKYLINE * (band + 1) / 12)
         x = self.rng.uniform(25, WIDTH - 25)
         if disc is None:
             for shift in (0, 85, 170):
                 middle, y = (x + shift) % WIDTH, 8 + shift % 3 * 9
                 cloud = Pen(pen.canvas, (middle - 30, y, middle + 30, y + 22))
-                for left, up in ((0, .3), (.22, 0), (.5, .25)):
-                    cloud.ellipse((240, 243, 246), left, up, left + .5, up + .7)
+                cloud.draw('cloud', shaded('#f0f3f6', 1))
             return
         y, colour = disc
         pen = Pen(pen.canvas, (x - 13, y - 13, x + 13, y + 13))
@@ -347,14 +362,13 @@ class Scene:
         ground = shaded(GROUNDS[self.ground][0], light)
         pen.rectangle(ground, 0, SKYLINE, 1, 1)
         if self.ground == 'beach':
-            pen.rectangle(shaded((70, 140, 200), light), 0, SKYLINE, 1, SKYLINE + .08)
+            pen.rectangle(shaded('#468cc8', light), 0, SKYLINE, 1, SKYLINE + .08)
         elif self.ground == 'street':
-            for x in (.02, .28, .54, .8):
-                pen.rectangle(shaded((245, 245, 240), light), x, .84, x + .14, .87)
+            pen.draw('road marks', shaded('#f5f5f0', light))
         elif self.ground == 'snow':
             for _ in range(25):
                 x, y = rng.random(), rng.random()
-                pen.ellipse((250, 250, 255), x, y, x + .01, y + .013)
+                pen.ellipse('#fafaff', x, y, x + .01, y + .013)
         else:
             length, tone = (.03, 1.18) if self.ground == 'lake' else (.008, .8)
             for _ in range(25):  # waves, or tufts of grass
@@ -364,7 +378,9 @@ class Scene:
     def captions(self):
         """Five or six different sentences that are true of the picture."""
         rng = self.rng
-        sentences = [self._seen, self._doing, self._there, self._placed]
+        sentences = [lambda group: f'{group.phrase()} {self._where(group)}', self._doing,
+                     lambda group: f'{self._thereIs(group)} {self._where(group)}',
+                     lambda group: f'{self._where(group)} {self._thereIs(group)}']
         if len(self.groups) == 1:
             sentences += [self._alone]
         else:
@@ -385,9 +401,6 @@ class Scene:
         on_ground, in_air = GROUNDS[self.ground][2:]
         return self.rng.choice(in_air + ['in the sky'] if group.inSky else on_ground)
 
-    def _seen(self, group):
-        return f'{group.phrase()} {self._where(group)}'
-
     def _doing(self, group):
         they = self.rng.choice(group.kind.verbs)
         it, doing = VERBS[they]
@@ -398,12 +411,6 @@ class Scene:
     def _thereIs(self, group):
         phrase = group.phrase()
         return f'there is {phrase}' if phrase.startswith('a') else f'there are {phrase}'
-
-    def _there(self, group):
-        return f'{self._thereIs(group)} {self._where(group)}'
-
-    def _placed(self, group):
-        return f'{self._where(group)} {self._thereIs(group)}'
 
     def _alone(self, group):
         third = int(3 * group.middle() / WIDTH)

@@ -12,7 +12,7 @@ import types
 import numpy as np
 import torch
 
-from utils.files.foreign import openRegular
+from utils.files.errors import openRegular
 
 try:
     from numpy._core import multiarray, numeric

@@ -7,7 +7,7 @@ human captions of its image; only CIDEr-D counts the end token as a word.
 """
 import numpy as np
 
-from utils.data.captionWords import END, UNKNOWN
+from utils.data.captionWords import END
 
 METEOR_SHARE = 8
 LONGEST = 4              # words of CIDEr-D's longest n-grams
@@ -112,15 +112,3 @@ class CaptionRewards:
         chunks = np.maximum(matches - bigrams, 1) / np.maximum(matches, 1)
         meteor = mean * (1 - GAMMA * chunks ** BETA)                     # [S, R]
         return cider, meteor.max(1)
-
-
-def learnedWords(dataset, captions):
-    """The words that samples of an image are compared with: lists of tokens up to the end token.
-
-    Args:
-        dataset: a `CaptionDataset`.
-        captions: lists of tokens, as its files have them. Unknown words become V, which no sample
-            has.
-    """
-    return [[dataset.vocabulary_size if token == UNKNOWN else token
-             for token in dataset.tokensToLearn(caption)[1:]] for caption in captions]

@@ -32,31 +32,29 @@ def untilAllHaveEnded(steps):
 
 
 @untilAllHaveEnded
-def greedyTokens(net, cnn_features, start_tokens, may_repeat=None):
+def greedyTokens(net, cnn_features, start_tokens):
     """The words that are most likely step after step, up to each caption's end token.
 
     Args:
         net: an `imageCaptionModel` in evaluation mode.
         cnn_features: [B, D] or [B, K, D].
         start_tokens: [B] integers.
-        may_repeat: as `withoutRepetitions` takes it, or None: captions may repeat words.
 
     Returns:
         [B, at most 40] integers, end tokens from each caption's end on.
     """
     net = wordwise(net)
     processed = net.process_features(cnn_features)
-    yield from _wordByWord(net, processed, start_tokens, may_repeat,
-                           lambda logits: logits.argmax(dim=-1))
+    yield from _wordByWord(net, processed, start_tokens, lambda logits: logits.argmax(dim=-1))
 
 
 @untilAllHaveEnded
-def sampledTokens(net, cnn_features, start_tokens, number, may_repeat=None):
+def sampledTokens(net, cnn_features, start_tokens, number):
     """Sampled captions: each word is drawn with the network's probability for it, by torch's
     global generator.
 
     Args:
-        net, cnn_features, start_tokens, may_repeat: as in `greedyTokens`.
+        net, cnn_features, start_tokens: as in `greedyTokens`.
         number: S, samples of each image.
 
     Returns:
@@ -65,7 +63,7 @@ def sampledTokens(net, cnn_features, start_tokens, number, may_repeat=None):
     net = wordwise(net)
     processed = net.process_features(cnn_features).repeat_interleave(number, dim=0)
     start_tokens = start_tokens.repeat_interleave(number)
-    for going, tokens in _wordByWord(net, processed, start_tokens, may_repeat, _drawn):
+    for going, tokens in _wordByWord(net, processed, start_tokens, _drawn):
         yield going, tokens.unflatten(0, (-1, number))
 
 
@@ -76,29 +74,26 @@ def _drawn(logits):
     return torch.searchsorted(up_to, drawn).squeeze(1)
 
 
-def withoutRepetitions(logits, captions, may_repeat):
-    """Logits, or log-probabilities, of next words, -inf for those that would repeat something.
+def withoutRepetitions(log_p, captions, may_repeat):
+    """Log-probabilities of next words, -inf for those that would repeat something.
 
     A caption says no word twice but small ones, no three words in a row twice, and no `UNK`.
 
     Args:
-        logits: [n, V].
+        log_p: [n, V].
         captions: [n, t] integers, the words so far, end tokens from each caption's end on.
-        may_repeat: [V] booleans, True for the small words; or None, with which the logits stay as
-            they are.
+        may_repeat: [V] booleans, True for the small words.
     """
-    if may_repeat is None:
-        return logits
-    said = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, captions, True) & ~may_repeat
+    said = torch.zeros_like(log_p, dtype=torch.bool).scatter_(1, captions, True) & ~may_repeat
     if captions.shape[1] > 2:
         again = (captions.unfold(1, 2, 1)[:, :-1] == captions[:, -2:].unsqueeze(1)).all(2)
         said.scatter_(1, captions[:, 2:].masked_fill(~again, END), True)
     said[:, UNKNOWN] = True
     said[:, END] = False
-    return logits.masked_fill(said, -math.inf)
+    return log_p.masked_fill(said, -math.inf)
 
 
-def _wordByWord(net, processed, start_tokens, may_repeat, choose):
+def _wordByWord(net, processed, start_tokens, choose):
     """Yields captions as `greedyTokens` returns them; `choose` makes each word of its logits."""
     prepared, word, state = net.prepare(processed), start_tokens, None
     tokens = start_tokens.new_full((len(start_tokens), CAPTION_STEPS), END)
@@ -107,7 +102,6 @@ def _wordByWord(net, processed, start_tokens, may_repeat, choose):
     for step in range(CAPTION_STEPS):
         ended = word == END
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
-        logits = withoutRepetitions(logits, tokens[rows, :step], may_repeat)
         word = choose(logits).masked_fill(ended, END)
         tokens[rows, step] = word
         going = word != END
@@ -127,8 +121,9 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
     arXiv:1409.1259): the sum alone favours short captions, the more so the wider the beam.
 
     Args:
-        net, cnn_features, start_tokens, may_repeat: as in `greedyTokens`.
+        net, cnn_features, start_tokens: as in `greedyTokens`.
         beam_size: K, at least 1 and at most V; from 2 on no caption is empty.
+        may_repeat: as `withoutRepetitions` takes it, or None: captions may repeat words.
 
     Returns:
         [B, K, at most 40] integers, each image's best caption first, end tokens from each caption's
@@ -154,8 +149,9 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
         log_p_of_words = logits.to(dtype).log_softmax(dim=-1)            # [b·K, V]
         tokens = captions[rows]                                          # [b, K, 40]
-        log_p_of_words = withoutRepetitions(
-            log_p_of_words, tokens[:, :, :step].flatten(0, 1), may_repeat)
+        if may_repeat is not None:
+            log_p_of_words = withoutRepetitions(
+                log_p_of_words, tokens[:, :, :step].flatten(0, 1), may_repeat)
         if step == 0 and K > 1:
             log_p_of_words[:, END] = -math.inf
         gains, words = (best.view(-1, K, K) for best in log_p_of_words.topk(K))

@@ -9,7 +9,6 @@ entropy times that advantage.
 import torch
 
 from utils.data.captionWords import END, START
-from utils.networks.captionRewards import learnedWords
 
 CAPTIONS = 4             # samples of each image
 LEARNING_RATE = 5e-5
@@ -42,9 +41,7 @@ class RewardedBatches:
                 continue
             samples = [[upToEnd(tokens) for tokens in samples_of_image]
                        for samples_of_image in self.model.sampledTokens(batch, CAPTIONS)]
-            references = [learnedWords(self.loader.dataset, captions)
-                          for captions in batch.references()]
-            rewards = self.rewards(samples, references)                  # [B, S]
+            rewards = self.rewards(samples, batch.references())          # [B, S]
             self.total += float(rewards.sum())
             self.number += rewards.size
             mean_of_others = (rewards.sum(1, keepdims=True) - rewards) / (CAPTIONS - 1)

@@ -9,9 +9,7 @@ from tqdm.auto import tqdm
 
 from utils.data.dataFolder import isDemo
 from utils.data.pictures import openPicture
-from utils.files.atomic import readJson, writeAtomically
-from utils.files.project import runFolder
-from utils.pages.figures import plotFolder
+from utils.files.ownFiles import readJson, runFolder, writeAtomically
 
 SHOWN = 500    # images on a page; 500 photos of 320 × 240 pixels make it 12 MB large
 PIXELS = 320   # of the longer side of a picture on a page
@@ -53,7 +51,7 @@ def writeCaptionPage(scores, modelParam):
         if picture is not None:
             image.update(size=picture.size, picture=embedded(picture))
     data = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
-    path = os.path.join(plotFolder(modelParam), 'captions.html')
+    path = os.path.join(runFolder(modelParam, 'img_dir'), 'captions.html')
     model = os.path.basename(os.path.normpath(modelParam['modelName']))
     writePage(path, {'number': len(images), 'images': shown, 'region': 'detection',
                      'ownCaptions': 'Reference captions'}, title=f'Captions of {model}',

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from utils.data.captionWords import captionOf
 from utils.data.pictures import openPicture
-from utils.pages.figures import plotFolder, saveFigure
+from utils.files.ownFiles import runFolder
+from utils.plotter import saveFigure
 
 EXAMPLES = 5
 LINES = 6  # that stand below a caption, at most
@@ -24,7 +25,7 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
     images = [loader.dataset[index] for index in range(min(EXAMPLES, len(loader.dataset)))]
     model.net.eval()
     tokens = model.greedyTokens(loader.collate_fn(images))
-    path = os.path.join(plotFolder(modelParam), 'examples.png')
+    path = os.path.join(runFolder(modelParam, 'img_dir'), 'examples.png')
     saveFigure(examplesFigure(
         (openPicture(modelParam['data_dir'], 'val', image['imgPath']),
          captionOf(dataLoader.vocabulary, caption), image['original_captions'])

@@ -10,6 +10,7 @@ import datetime
 import functools
 import io
 import os
+import random
 import sys
 
 import torch
@@ -91,16 +92,28 @@ def averaged(number):
 
 
 class ShareOfBatches(BatchSampler):
-    """This process's share of the batches that a single process would draw.
+    """This process's share of an epoch's batches: every index of a data set once, in an order that
+    (seed, epoch) alone decides.
 
-    The sampler yields (index, epoch). Yields lists of (index, epoch, learned). Where a batch has
-    too few images, a share is the batch's first one, with `learned` False.
+    Yields lists of (index, epoch, learned). Where a batch has too few images, a share is the
+    batch's first one, with `learned` False.
+
+    Attributes:
+        epoch: that of the next pass.
     """
 
+    def __init__(self, length, batch_size, seed):
+        super().__init__(range(length), batch_size, drop_last=False)
+        self.seed = seed
+        self.epoch = 0
+
     def __iter__(self):
-        for batch in super().__iter__():
-            share = [(*key, True) for key in batch[rank()::worldSize()]]
-            yield share or [(*batch[0], False)]
+        order = list(self.sampler)
+        random.Random(f'{self.seed} {self.epoch}').shuffle(order)
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start:start + self.batch_size]
+            share = [(index, self.epoch, True) for index in batch[rank()::worldSize()]]
+            yield share or [(batch[0], self.epoch, False)]
 
 
 def startAlike(net):

@@ -3,10 +3,8 @@ import os
 
 from utils.data.dataFolder import DEMO_ROOT, MODES, SET_ROOT, dataName, isDemo
 from utils.demo.demoData import makeDemoData
-from utils.files.atomic import removePartialFiles
 from utils.files.errors import UserError
-from utils.files.project import inProject, runFolder
-from utils.files.runLock import lockFolder
+from utils.files.ownFiles import inProject, lockFolder, removePartialFiles, runFolder
 from utils.model import describeDevice
 from utils.processes.distributed import isMain, mainFirst, worldSize
 from utils.processes.java import findJava
@@ -18,18 +16,19 @@ def prepare(modelParam, config=None):
 
     Args:
         modelParam: dict.
-        config: dict or None, which is only checked.
+        config: dict or None.
 
     Returns:
         modelParam with defaults filled in, absolute folders, and the data's name appended to the
         run's; in all processes of a training but the main one, with the training images alone.
+        config with defaults filled in.
 
     Raises:
         UserError: a setting is impossible, the data folder does not exist, this task is being
             trained already, or several processes are to validate.
         JavaError: there is no Java, which the scores need.
     """
-    modelParam, _ = checkSettings(modelParam, config)
+    modelParam, config = checkSettings(modelParam, config)
     if modelParam['inference'] and worldSize() > 1:
         raise UserError('Only training is shared between processes. Start this script by python '
                         'instead of torchrun.')
@@ -54,7 +53,7 @@ def prepare(modelParam, config=None):
         for folder in (runFolder(parameters), runFolder(parameters, 'img_dir'),
                        parameters['modelsDir']):
             removePartialFiles(folder)
-    return parameters
+    return parameters, config
 
 
 def announce(modelParam, dataLoader, model):
