@@ -68,6 +68,7 @@ def check_resumed(make, epoch=1, interrupt=trainUpTo):
     resumed.train()
     assert torch.equal(weights(resumed), weights(whole))
     assert read(resumed, 'history.json') == read(whole, 'history.json')
+    assert resumed.saveRestorer.best == whole.saveRestorer.best
     return whole
 
 
@@ -81,21 +82,22 @@ def test_training_opens_no_pickle_of_a_checked_file(new_trainer, monkeypatch):
 
 
 def test_what_each_epoch_learns(new_trainer, monkeypatch):
-    """Other captions in another order, with dropout; a self-critical one without, and with a new
-    optimizer."""
+    """Other captions in another order, with other dropout; a self-critical one without, and with a
+    new optimizer."""
     seen, learn = [], Model.learn
 
     def watched(model, batch, words):
-        seen.append([model.net.training, bool(model.optimizer.state), batch['imgPaths']])
+        seen.append([model.net.training, bool(model.optimizer.state), batch['imgPaths'],
+                     torch.initial_seed()])
         return learn(model, batch, words)
 
     monkeypatch.setattr(Model, 'learn', watched)
     trainer = new_trainer(numbOfEpochs=2, selfCriticalEpochs=1, weight_decay=.1)
     trainer.train()
-    training, begun, paths = zip(*seen)
+    training, begun, paths, seeds = zip(*seen)
     assert training == (True,) * 6 + (False,) * 3
     assert begun == (False,) + (True,) * 5 + (False,) + (True,) * 2
-    assert paths[:3] != paths[3:6]
+    assert paths[:3] != paths[3:6] and len(set(seeds)) == 3
     optimizer = trainer.model.optimizer
     assert type(optimizer) is torch.optim.AdamW and optimizer.defaults['weight_decay'] == .1
 
@@ -115,7 +117,10 @@ def test_a_run_leaves_what_the_readme_says_and_is_kept(new_trainer, capsys):
     assert {'train_loss', 'val_loss', 'meteor', 'bleu_4'} <= set(history[0])
     # milestones count epochs
     assert [round(entry['learning_rate'], 4) for entry in history] == [0.03, 0.03, 0.006]
-    assert [entry['epoch'] for entry in read(trainer, 'times.json')] == [1, 2, 3]
+    times = read(trainer, 'times.json')
+    assert [entry['epoch'] for entry in times] == [1, 2, 3]
+    assert set(times[0]) == {'epoch', 'training_seconds', 'validation_seconds', 'scoring_seconds',
+                             'device'}
     results = read(trainer, 'captions_epoch3.json')
     assert [result['image_id'] for result in results] == list(range(10, 15))
     best = max(history, key=lambda entry: entry['meteor'])['epoch']
