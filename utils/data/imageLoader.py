@@ -79,9 +79,9 @@ class ImageLoader:
         if self.threads == 0:
             yield from map(self._readHere, batches)
             return
-        start = time.perf_counter()
+        begun = time.perf_counter()
         first = self._readHere(next(batches))
-        threads = readers(self.threads, time.perf_counter() - start, len(first['imgPaths']))
+        threads = readers(self.threads, time.perf_counter() - begun, len(first['imgPaths']))
         ahead = collections.deque()
         with ThreadPoolExecutor(threads) as pool:
             for keys in batches:

@@ -1,5 +1,5 @@
-"""Errors that end a script in a sentence, also those of files that others have written: whatever is
-wrong with one ends in a sentence with its name."""
+"""Errors that end a script in a sentence, and files of others, where whatever is wrong is such an
+error."""
 import contextlib
 import errno
 import io
