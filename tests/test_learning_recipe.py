@@ -24,7 +24,6 @@ from utils.validate_metrics import teacherForcedLoss, validateCaptions
 pytestmark = pytest.mark.usefixtures('without_java')
 
 
-
 @pytest.fixture(params=[SimpleModel, AttentionModel])
 def new_model(request, new_trainer):
     """A function that makes a trainer of the first or the last task."""
