@@ -1,6 +1,7 @@
 """What a log shows, and how a script ends: in a sentence, or in a stack trace."""
 import errno
 import os
+import signal
 import sys
 import time
 
@@ -33,6 +34,25 @@ def test_signals_end_a_script_in_one_sentence():
     """A person's, a batch system's and a closed terminal's; all of them at once."""
     done = python('-c', STOPPED)
     assert done.stderr.strip() == f'Stopped. {KEPT}' and done.returncode == 1
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
+def test_a_script_that_misses_the_signal_ends_all_the_same():
+    code = '''
+import contextlib, signal, time
+from utils.scripts import endings
+
+def main():
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    time.sleep(20)
+
+endings.SECONDS_TO_END = 1
+endings.runScript(main)
+'''
+    assert python('-c', code).returncode == -signal.SIGALRM
+    code = code.replace('time.sleep(20)', '') + 'time.sleep(1.5)'  # one that has ended is left alone
+    assert python('-c', code).returncode == 0
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')

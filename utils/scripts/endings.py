@@ -15,9 +15,11 @@ LOST_PROCESS = ('closed by peer', 'reset by peer', 'broken pipe', 'pair closure'
                 'ncclremoteerror', 'communicator was aborted')
 STOPPING = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
             if hasattr(signal, name)]
+SECONDS_TO_END = 60  # after a signal to stop
 KEPT = 'What is finished is kept; start the same command again to go on.'
 
 _stopped = -math.inf  # when the last signal to stop came
+_alarm = getattr(signal, 'alarm', lambda seconds: None)  # Windows has none
 
 
 def runScript(main):
@@ -47,6 +49,8 @@ def runScript(main):
         if not advice:
             raise
         _end(f'{advice} {KEPT}\n({str(error) or type(error).__name__})')
+    finally:
+        _alarm(0)
 
 
 def _stop(*_):
@@ -54,6 +58,9 @@ def _stop(*_):
     global _stopped
     if time.monotonic() - _stopped > 1:
         _stopped = time.monotonic()
+        # the system ends a script that does not: Python drops exceptions within os.fork, and a lock
+        # may stay held
+        _alarm(SECONDS_TO_END)
         raise KeyboardInterrupt
 
 
