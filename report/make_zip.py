@@ -3,7 +3,7 @@
     python report/make_zip.py
 
 Then it checks the zip: it unzips it into an empty folder, validates one task there, and compares
-the scores with the report's.
+METEOR with the report's.
 """
 import glob
 import io
@@ -65,7 +65,7 @@ def writeZip(project, path):
     """Writes the zip `path`; its files lie in one folder, named like the zip."""
     folder, _ = os.path.splitext(os.path.basename(path))
     data = io.BytesIO()
-    with zipfile.ZipFile(data, 'w', zipfile.ZIP_DEFLATED) as packed:
+    with zipfile.ZipFile(data, 'w', zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
         for name in packedFiles(project):
             packed.write(os.path.join(project, name), os.path.join(folder, name))
     writeAtomically(path, data.getbuffer())
@@ -89,8 +89,7 @@ def check(path, task, run):
         # the copy's models are to be validated, not those of a folder elsewhere
         code = (f"import Validate_task{task} as script; "
                 "script.modelParam['modelsDir'] = 'storedModels'; script.runScript(script.main)")
-        done = subprocess.run([sys.executable, '-c', code], cwd=project,
-                              env={**os.environ, 'PYTHONPATH': ''}, stdout=subprocess.PIPE,
+        done = subprocess.run([sys.executable, '-c', code], cwd=project, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, universal_newlines=True)
         if done.returncode:
             raise UserError(f'{path} is written, but {script} fails in the unzipped folder:\n'

@@ -36,7 +36,7 @@ def examplesPage(story, runs, data_dir):
     for share in SHARES:
         image = ranked[int(share * len(ranked))]
         lines = [f"METEOR {100 * image['meteor']:.1f} %", *image['references']]
-        examples.append((openPicture(data_dir, 'val', image['imgPath']), image['caption'], lines))
+        examples.append((openPicture(data_dir, image['imgPath']), image['caption'], lines))
     story.figure('Bold: predicted, greedy and free running. Below: METEOR and references.',
                  examplesFigure(examples))
 
@@ -57,7 +57,7 @@ def attentionPage(story, runs, data_dir):
                {attention.shape[1]} detections. Of the validation images this is the one whose
                caption has the highest METEOR:""")
     story.text(image['caption'], STRONG)
-    picture = openPicture(data_dir, 'val', image['imgPath'])
+    picture = openPicture(data_dir, image['imgPath'])
     if picture and 'boxes' in image:
         figure = attentionFigure(picture, words, attention, image['boxes'])
         story.figure("""For each word, the detections: the larger its weight, the clearer a

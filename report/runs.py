@@ -21,7 +21,7 @@ class Run:
     Attributes:
         folder, name, checkpoint (of the best epoch), epoch, history, times: as training left them;
             the last two may be empty.
-        trainedBy: the name of whoever trained it, or 'the package'.
+        trainedBy: of a delivered model whoever trained it; 'the package' where no name is noted.
         scores, details: as validation of this checkpoint left them, else empty.
     """
 

@@ -433,6 +433,18 @@ def test_features_that_cannot_be_used(write, sentence, captions, folder, tmp_pat
         build(captions, [write(folder)], tmp_path)
 
 
+@pytest.mark.parametrize('name', ['REGIONS', 'MINIMUM_COUNT'])
+def test_numbers_at_the_top_that_are_none(name, monkeypatch):
+    monkeypatch.setattr(script, name, '10')
+    with pytest.raises(UserError, match=f"^{name} at the top .* is '10', but must be a"):
+        script.main()
+
+
+def test_a_vocabulary_without_words_is_refused(captions, tmp_path):
+    with pytest.raises(UserError, match='no word 9 times or more. Set MINIMUM_COUNT .* lower'):
+        build(captions, [write_tsv(tmp_path)], tmp_path, minimumCount=9)
+
+
 def test_the_script_started_elsewhere_ends_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', ['the folder of the script', *sys.path])

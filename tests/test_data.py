@@ -112,6 +112,8 @@ def test_the_caption_drawn_depends_on_the_epoch_alone(course_folder, load):
     assert sorted(first) == sorted(second) and list(first) != list(second) and first != second
     seen = {drawn(epoch)['000000000000.jpg'] for epoch in range(40)}
     assert seen == {' '.join(marked(caption)) for caption in CAPTIONS[0]}
+    loader.dataset.names[0] = os.fsdecode(b'caf\xe9.pickle')  # a name that is no text
+    assert loader.dataset[0, 1, True]
 
 
 def same(one, other):

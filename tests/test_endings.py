@@ -51,7 +51,7 @@ endings.SECONDS_TO_END = 1
 endings.runScript(main)
 '''
     assert python('-c', code).returncode == -signal.SIGALRM
-    code = code.replace('time.sleep(20)', '') + 'time.sleep(1.5)'  # one that has ended is left alone
+    code = code.replace('time.sleep(20)', '') + 'time.sleep(1.5)'  # it has ended
     assert python('-c', code).returncode == 0
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from leftovers import python
 from PIL import Image
 
 from cocoSource_task4_attention import ImageCaptionModel as AttentionModel
@@ -283,6 +284,15 @@ def test_the_zip_asks_for_a_name_and_for_the_missing_models(name, trainers, refu
     else:
         with pytest.raises(UserError, match=refusal):
             make_zip.checkReady(made)
+
+
+@pytest.mark.parametrize('text', ['SUBMITTER = Kari Nordmann', 'SUBMITTER = None', ''])
+def test_a_name_that_is_none_ends_the_script_by_a_sentence(text, tmp_path):
+    (tmp_path / 'report').mkdir()
+    shutil.copy(os.path.join(PROJECT, 'report', '__init__.py'), tmp_path / 'report')
+    (tmp_path / 'report' / 'submitter.py').write_text(text)
+    done = python('-c', 'import report', cwd=tmp_path)
+    assert done.stderr.startswith('report/submitter.py cannot be used: ') and done.returncode == 1
 
 
 def test_whose_the_models_are(tmp_path, monkeypatch):

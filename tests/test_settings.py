@@ -27,7 +27,8 @@ IMPOSSIBLE = {
         ('scheduler_milestones', 75), ('weight_decay', float('nan')), ('vocabulary_size', True),
         ('cellType', 3), ('learning_rate', 0.1)],
     (Exercise_Train_task3, 'modelParam'): [
-        ('batch_size', 0), ('cuda', {'use_cuda': True}), ('modelName', '../'), ('img_dir', ' '),
+        ('batch_size', 0), ('cuda', {'use_cuda': True}), ('modelName', '../'), ('modelName', 'a/b'),
+        ('img_dir', ' '),
         ('modeSetups', [['train', True], ['val', False]]), ('modeSetups', [['train', True]]),
         ('restoreModelLast', 2), ('batchsize', 8)],
     (Validate_task3, 'config'): [('beamSize', 2.5), ('seed', 1)],

@@ -216,8 +216,11 @@ def test_a_checkpoint_that_cannot_be_used_ends_in_a_sentence(new_trainer, valida
     check("cannot be used: TypeError: 'int' object is not iterable", ['train'], history=5)
     for data in (b'', pickle.dumps({'epoch': 1}, 2)):
         path.write_bytes(data)
-        with pytest.raises(UserError, match=r'last_epoch1\.pt cannot be used'):
+        with pytest.raises(UserError, match=r'last_epoch1\.pt cannot be used: .* Move it away'):
             make()
+    path.unlink()  # the best one is still there
+    trainer = make(numbOfEpochs=2, restoreModelLast=1)
+    assert (trainer.model.start_epoch, trainer.saveRestorer.best['epoch']) == (1, 1)
 
 
 def test_validation_takes_every_size_from_the_checkpoint(new_trainer, validation_param):

@@ -42,7 +42,7 @@ import numpy as np
 import torch
 
 from utils.data.captionForms import keyOf, readCaptions, stemOf
-from utils.data.captionWords import captionRecord, wordsOfCaption
+from utils.data.captionWords import MARKS, captionRecord, wordsOfCaption
 from utils.data.dataFolder import (
     POOLED,
     SPLITS,
@@ -198,7 +198,7 @@ def fromPhotos(paths, images, left_out, root):
         (path, read), as `readFeatures` does.
 
     Raises:
-        UserError: none of the photos is for training.
+        UserError: no photo of a training image can be read.
     """
     maker = PhotoFeatures(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
     standard = readStandard(root)
@@ -284,6 +284,9 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
         [list(map(sys.intern, wordsOfCaption(caption)))  # each word once in memory
          for image in images.values() if image.mode == 'train' for caption in image.captions],
         minimumCount)
+    if vocabulary['vocabulary'] == MARKS:
+        raise UserError(f'The training captions have no word {minimumCount} times or more. Set '
+                        f'MINIMUM_COUNT {AT_THE_TOP} lower.')
     writePickle(vocabularyFile(root), vocabulary)
     left_out = {key: 'no features' for key, image in images.items()
                 if not os.path.exists(featureFile(root, image.mode, POOLED, stemOf(image.name)))}
@@ -326,6 +329,10 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
 
 
 def main():
+    for name, number in (('REGIONS', REGIONS), ('MINIMUM_COUNT', MINIMUM_COUNT)):
+        if type(number) is not int or number < 1:
+            raise UserError(f'{name} {AT_THE_TOP} is {number!r}, but must be a whole number of 1 '
+                            'or more.')
     captions, features, (out,) = (
         [os.path.normpath(inProject(os.path.expanduser(path)))
          for path in ([paths] if isinstance(paths, str) else paths)]

@@ -136,7 +136,7 @@ def captioned(photos, maker, model, checkpoint, broken):
         broken: dict path → why, to which the photos that cannot be read are added.
 
     Yields:
-        dict for `writePage` of each of the others.
+        dict for `writePage` of each photo that can be read.
     """
     made = featuresOfPhotos(maker, list(photos), broken, 'photos', embedded)
     with contextlib.suppress(KeyboardInterrupt):
@@ -181,9 +181,9 @@ def main():
                   {'images': images, 'ownCaptions': f'The {BEST} best', 'region': 'region',
                    'unsure': UNSURE},
                   title='Captions of your photos',
-                  about=f'{len(images):,} photos in {folder}, {about}.', page_number=page,
-                  pages=page + math.ceil(left / SHOWN), previous=pageName(page - 1),
-                  next=pageName(page + 1))
+                  about=f'{len(images):,} of {len(photos):,} photos in {folder}, {about}.',
+                  page_number=page, pages=page + math.ceil(left / SHOWN),
+                  previous=pageName(page - 1), next=pageName(page + 1))
         for image in images:
             name, image_id = image['imgPath'], imageId(image['imgPath'])
             results.append({'image_id': image_id if photos_with_id[image_id] == 1 else name,

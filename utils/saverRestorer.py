@@ -172,7 +172,9 @@ class SaverRestorer:
                   flush=True)
             return model
         folder = runFolder(self.modelParam)
-        path = newestCheckpoint(folder, 'best' if self.modelParam['restoreModelBest'] else 'last')
+        path = newestCheckpoint(folder, 'best')
+        if not self.modelParam['restoreModelBest']:  # the best one where the last was moved away
+            path = newestCheckpoint(folder, 'last') or path
         if path:
             with foreignFile(path, MOVE_AWAY):
                 self._goOn(model, readCheckpoint(path))

@@ -90,7 +90,8 @@ class CaptionDataset(Dataset):
         """Which of an image's captions is learned in an epoch, the first where that is None."""
         if epoch is None:
             return 0
-        return random.Random(f'{self.seed} {epoch} {self.names[index]}').randrange(number)
+        key = os.fsencode(f'{self.seed} {epoch} {self.names[index]}')
+        return random.Random(key).randrange(number)
 
     def tokensToLearn(self, caption):
         """A caption's tokens from the start to the end token, which some files lack."""

@@ -162,7 +162,7 @@ def featuresOfPhotos(maker, paths, broken, doing, *looks):
 
     Yields:
         (path, features float32 [10, 2048], boxes float32 [10, 4], what each of `looks` returns)
-        of each of the others.
+        of each photo that can be read.
     """
     def attempt(path):
         try:

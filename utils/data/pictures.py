@@ -22,10 +22,10 @@ Image.core.set_block_size(2 ** 26)  # with smaller ones, threads keep what they 
 warnings.filterwarnings('ignore', module='PIL')  # what cannot be used is said in a sentence
 
 
-def openPicture(data_dir, mode, imgPath):
-    """An image of 'train' or 'val' as `openPhoto` reads it, or None if it cannot be read."""
+def openPicture(data_dir, imgPath):
+    """A validation image as `openPhoto` reads it, or None if it cannot be read."""
     try:
-        with openPhoto(imageFile(data_dir, mode, imgPath)) as (photo, _):
+        with openPhoto(imageFile(data_dir, 'val', imgPath)) as (photo, _):
             return photo
     except ValueError:
         return None

@@ -69,7 +69,7 @@ def _readTsv(path):
                 raise ValueError(f'its first line has {len(values)} columns separated by tabs; '
                                  f'known are {", ".join(map(str, TSV_COLUMNS))} columns')
             row = dict(zip(columns, values))
-            yield values[0].decode('latin1'), functools.partial(_featuresInRow, row)
+            yield os.fsdecode(values[0]), functools.partial(_featuresInRow, row)
 
 
 def _featuresInRow(row):

@@ -1,5 +1,5 @@
-"""Errors that end a script in a sentence, and files of others, where whatever is wrong is such an
-error."""
+"""Errors that end a script in a sentence. Whatever goes wrong in reading other people's files
+becomes one of them."""
 import contextlib
 import errno
 import io

@@ -47,7 +47,7 @@ def writeCaptionPage(scores, modelParam):
     data_dir = os.path.normpath(modelParam['data_dir'])
     shown = images[::math.ceil(len(images) / SHOWN)]
     for image in shown:
-        picture = openPicture(data_dir, 'val', image['imgPath'])
+        picture = openPicture(data_dir, image['imgPath'])
         if picture is not None:
             image.update(size=picture.size, picture=embedded(picture))
     data = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)

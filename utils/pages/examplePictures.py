@@ -27,7 +27,7 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
     tokens = model.greedyTokens(loader.collate_fn(images))
     path = os.path.join(runFolder(modelParam, 'img_dir'), 'examples.png')
     saveFigure(examplesFigure(
-        (openPicture(modelParam['data_dir'], 'val', image['imgPath']),
+        (openPicture(modelParam['data_dir'], image['imgPath']),
          captionOf(dataLoader.vocabulary, caption), image['original_captions'])
         for image, caption in zip(images, tokens)), path)
     print(f'Examples with captions: {path}')

@@ -4,6 +4,7 @@ A new option takes one line in a table here, one in the scripts that show it, an
 uses it.
 """
 import copy
+import re
 
 from utils.data.dataFolder import POOLED, UNPOOLED
 from utils.files.errors import UserError
@@ -70,7 +71,7 @@ MODEL_PARAM = {
     'data_dir': (REQUIRED, *FOLDER),
     'img_dir': ('lossImages/', *FOLDER),
     'modelsDir': ('storedModels/', *FOLDER),
-    'modelName': (REQUIRED, lambda value: value.strip(' /\\.') != '',
+    'modelName': (REQUIRED, re.compile(r'[^/\\]*[^/\\ .][^/\\]*[/\\]*').fullmatch,
                   "a folder's name, such as 'task1_rnn/'"),
     'modeSetups': (TRAINING, *oneOf(TRAINING)),
     'restoreModelLast': (0, *FLAG),
