@@ -59,7 +59,7 @@ class RNN(RecurrentLayers):
         cell_type: a key of `cell_types`.
 
     Raises:
-        ValueError: an unknown cell type, or less than one layer.
+        ValueError: an unknown cell type, or fewer than one layer.
     """
     cell_types = {'RNN': RNNsimpleCell, 'GRU': GRUCell}
 
@@ -85,7 +85,8 @@ class RNN(RecurrentLayers):
 class ImageCaptionModel(cocoSource_xcnnfused.ImageCaptionModel):
     """Task 1's model around `RNN`: `cellType` and `num_rnn_layers` of config are free."""
     simplifiedrnn = False
+    layers = RNN
 
     def build_rnn(self, config):
-        return RNN(self.embedding_size + self.nnmapsize, self.hidden_state_sizes,
+        return self.layers(self.embedding_size + self.nnmapsize, self.hidden_state_sizes,
                    self.num_rnn_layers, self.cell_type)

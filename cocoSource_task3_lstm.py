@@ -48,7 +48,4 @@ class RNN(cocoSource_task2_gru.RNN):
 
 class ImageCaptionModel(cocoSource_task2_gru.ImageCaptionModel):
     """Task 2's model around this task's `RNN`."""
-
-    def build_rnn(self, config):
-        return RNN(self.embedding_size + self.nnmapsize, self.hidden_state_sizes,
-                   self.num_rnn_layers, self.cell_type)
+    layers = RNN

@@ -37,22 +37,33 @@ def test_signals_end_a_script_in_one_sentence():
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
-def test_a_script_that_misses_the_signal_ends_all_the_same():
-    code = '''
-import contextlib, signal, time
+@pytest.mark.parametrize('fault', ['misses', 'hangs'])
+def test_a_script_that_does_not_stop_is_ended(fault):
+    code = f'''
+import concurrent.futures, contextlib, os, signal, time
 from utils.scripts import endings
 
-def main():
+def misses():
     with contextlib.suppress(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(20)
 
+def read():
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        yield pool.submit(time.sleep, 20)
+
+def hangs():
+    batches = read()
+    next(batches)
+    os.kill(os.getpid(), signal.SIGTERM)
+
 endings.SECONDS_TO_END = 1
-endings.runScript(main)
+endings.runScript({fault})
 '''
     assert python('-c', code).returncode == -signal.SIGALRM
-    code = code.replace('time.sleep(20)', '') + 'time.sleep(1.5)'  # it has ended
-    assert python('-c', code).returncode == 0
+    if fault == 'misses':
+        code = code.replace('time.sleep(20)', '') + 'time.sleep(1.5)'  # after its end
+        assert python('-c', code).returncode == 0
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
@@ -73,7 +84,10 @@ def test_a_terminal_without_the_letters_of_a_name():
     (OSError(errno.ENOSPC, 'No space left on device', 'x'), 'Make room'),
     (OSError(errno.EACCES, 'Permission denied', 'x'), 'copy the project'),
     (RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB'), 'batch_size'),
-    (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED'), 'CUDA_VISIBLE_DEVICES')])
+    (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED'), 'CUDA_VISIBLE_DEVICES'),
+    (RuntimeError('cuDNN error: CUDNN_STATUS_NOT_INITIALIZED'), 'CUDA_VISIBLE_DEVICES'),
+    (RuntimeError('CUDA error: all devices are busy or unavailable'), 'The GPU is full'),
+    (RuntimeError('CUDA error: no kernel image is available'), 'no code for this GPU')])
 def test_what_the_system_refuses_ends_in_a_sentence(error, advice):
     def main():
         raise error

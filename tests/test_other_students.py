@@ -4,6 +4,7 @@ They train, go on where they were left, and are validated, greedily and by beam;
 are read.
 """
 import functools
+from unittest import mock
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from test_training import check_resumed, checkpoints, fileOf, weights
 from torch import nn
 
 from cocoSource_task2_gru import ImageCaptionModel as GruModel
-from utils.saverRestorer import loadForValidation
+from utils.model import Model
+from utils.saverRestorer import SaverRestorer, loadForValidation
+from utils.trainer import Trainer
 from utils.validate import restoredModel
 from utils.validate_metrics import validateCaptions
 
@@ -134,6 +137,20 @@ def test_trained_left_resumed_and_validated(model, changes, new_trainer, config,
     critical.train()
     assert critical.model.history[-1]['reward'] > 0
     assert not torch.equal(weights(critical), weights(whole))
+
+
+def test_the_courses_config_lacks_our_keys(new_trainer, config):
+    trainer = new_trainer()
+    for key in ('seed', 'learningRecipe'):
+        del config[key]
+    config['vocabulary_size'] = trainer.config['vocabulary_size']
+    model = Model(config, trainer.modelParam, GruModel)
+    saver = SaverRestorer(config, trainer.modelParam)
+    theirs = Trainer(model, trainer.modelParam, config, trainer.dataLoader, saver)
+    for one in (theirs, trainer):
+        one.plotter = mock.Mock()
+        one.train()
+    assert model.history == trainer.model.history
 
 
 @pytest.mark.parametrize('model, changes', [

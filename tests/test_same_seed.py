@@ -24,7 +24,8 @@ def several_threads():
 def test_gradients_are_the_same_again(task, captions_per_image, changes):
     script = importlib.import_module(f'Exercise_Train_task{task}')
     config = {**script.config, 'vocabulary_size': V, 'hidden_state_sizes': 128, **changes}
-    model = Model(config, {**script.modelParam, 'inference': False}, script.ImageCaptionModel)
+    modelParam = {'cuda': {'use_cuda': False}, 'inference': False}
+    model = Model(config, modelParam, script.ImageCaptionModel)
     model.net.train(captions_per_image == 1)
     seedEverything(1)
     features = torch.randn([IMAGES, 10, 2048] if task == 4 else [IMAGES, 2048])

@@ -125,6 +125,10 @@ def test_words_are_drawn_with_their_probabilities():
     assert torch.allclose(shares, Fixed().weight.softmax(0), atol=0.02)
     ended = (tokens == END).cumsum(2) > 0
     assert (tokens[ended] == END).all() and not torch.equal(tokens[0], tokens[1])
+    diverged = Fixed()
+    diverged.weight.data[1] = float('nan')
+    tokens = sampledTokens(diverged, torch.zeros(3, 1), torch.ones(3, dtype=torch.int64), 2)
+    assert tokens.max() < 3  # the loss will say it
 
 
 def test_the_gradient_of_three_words_by_hand(new_trainer):

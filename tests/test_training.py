@@ -130,7 +130,7 @@ def test_a_run_leaves_what_the_readme_says_and_is_kept(new_trainer, capsys):
     lines = [line for line in out.splitlines() if line.startswith('epoch')]
     assert len(lines) == 3 and all('METEOR' in line and 'BLEU-4' in line for line in lines)
     assert f'The best METEOR is that of epoch {best}; ' in out
-    assert 'Beyond' not in out and 'Milestone' not in out and 'self-critical' not in out
+    assert 'Beyond' not in out and 'Never reached' not in out and 'self-critical' not in out
 
     path = fileOf(trainer, 'last_epoch3.pt')
     written = path.stat().st_mtime_ns
@@ -307,6 +307,13 @@ def test_tokens_are_scored_as_the_course_builds_them(new_trainer, model_param):
     assert 0 < validator.meteorOnTokens(results) < .9
 
 
+def test_a_key_that_the_optimizer_lacks_is_named(new_trainer):
+    rate = {'lr': .01, 'momentum': .9}
+    assert new_trainer(optimizer='SGD', learningRate=rate)
+    with pytest.raises(UserError, match=r"^config\['learningRate'\] cannot be used: .*momentum"):
+        new_trainer(learningRate=rate)
+
+
 def test_device(model_param, monkeypatch):
     param = {**model_param, 'cuda': {'use_cuda': True, 'device_idx': 5}}
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
@@ -365,18 +372,19 @@ def test_broken_times_are_named_before_an_epoch_is_lost(new_trainer, model_param
         new_trainer()
 
 
-def test_an_epoch_without_scores_is_saved_and_the_run_goes_on(new_trainer, monkeypatch, capsys):
+@pytest.mark.parametrize('error', [JavaError('It is out of paper'), OSError('It cannot fork')])
+def test_an_epoch_without_scores_is_saved_and_the_run_goes_on(error, new_trainer, monkeypatch,
+                                                              capsys):
     score = CaptionValidator.score
 
     def fail(self, results):
         monkeypatch.setattr(CaptionValidator, 'score', score)
-        raise JavaError('METEOR has ended. It said: out of paper')
+        raise error
 
     monkeypatch.setattr(CaptionValidator, 'score', fail)
     trainer = new_trainer(numbOfEpochs=2)
     trainer.train()
     first, second = read(trainer, 'history.json')
     assert 'meteor' not in first and first['val_loss'] > 0 and 'meteor' in second
-    said = 'Epoch 1 stays without scores. METEOR has ended. It said: out of paper'
-    assert said in capsys.readouterr().out
+    assert f'Epoch 1 stays without scores. {error}' in capsys.readouterr().out
     assert checkpoints(trainer) == ['best_epoch2.pt', 'last_epoch2.pt']

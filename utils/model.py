@@ -77,7 +77,8 @@ class Model:
 
     Raises:
         UserError: there is no GPU of the number asked for, the device cannot train in the precision
-            asked for, or the configuration is of another task.
+            asked for, the learning rate has keys that the optimizer lacks, or the configuration is
+            of another task.
     """
 
     def __init__(self, config, modelParam, imageCaptionModel):
@@ -87,7 +88,7 @@ class Model:
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)  # the default of all that does not name a GPU
         self.precision = self._possiblePrecision()
-        seedEverything(config['seed'])
+        seedEverything(config.get('seed', 1))  # the course's has none
         module = imageCaptionModel.__module__
         try:
             self.net = imageCaptionModel(config).to(self.device)
@@ -127,9 +128,12 @@ class Model:
         options = {**self.config['learningRate'], 'weight_decay': self.config['weight_decay']}
         # the fused kind is faster, but rounds differently
         if self.precision != FLOAT32 or self.device.type == 'cuda':
-            with contextlib.suppress(TypeError, RuntimeError):  # this torch has none
+            with contextlib.suppress(TypeError, ValueError, RuntimeError):  # there is none
                 return kind(self.net.parameters(), fused=True, **options)
-        return kind(self.net.parameters(), **options)
+        try:
+            return kind(self.net.parameters(), **options)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"config['learningRate'] cannot be used: {error}.") from error
 
     def setFeatureMean(self, mean):
         """Has `mean`, [D] of any float type or None, subtracted from the features."""

@@ -14,10 +14,9 @@ from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
 from utils.plotter import Plotter
 from utils.processes.distributed import averaged, fromMain, isMain, startAlike, worldSize
-from utils.processes.java import JavaError
 from utils.processes.progress import progressBar
 from utils.saverRestorer import SaverRestorer
-from utils.scripts.settings import CONFIG, allEpochs
+from utils.scripts.settings import CONFIG, allEpochs, withDefaults
 from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
@@ -63,7 +62,7 @@ class Trainer:
     def __init__(self, model, modelParam, config, dataLoader, saveRestorer):
         self.model = model
         self.modelParam = modelParam
-        self.config = config
+        self.config = config = withDefaults(config)
         self.dataLoader = dataLoader
         self.saveRestorer = saveRestorer
         self.epochs = allEpochs(modelParam, config)
@@ -109,8 +108,8 @@ class Trainer:
                 if milestone >= learned]
         if late:
             print("Never reached of config['scheduler_milestones']: "
-                  f"{', '.join(map(str, late))}. The rate falls between epochs, and the last one "
-                  f'that follows them is {learned}.', flush=True)
+                  f"{', '.join(map(str, late))}. The rate falls after a milestone, and the "
+                  f'schedule ends with epoch {learned}.', flush=True)
 
     def _train_epoch(self, epoch, validator):
         model = self.model
@@ -134,7 +133,7 @@ class Trainer:
         captions = validator.caption(model)
         try:
             entry.update(validator.score(captions))
-        except JavaError as error:  # training is never lost to a scorer
+        except (OSError, RuntimeError) as error:  # training is never lost to a scorer, nor to Java
             print(f'Epoch {epoch} stays without scores. {error}', flush=True)
         times['scoring_seconds'] = time.monotonic() - start
         self._save(entry, {**times, 'device': describeDevice(model.device)}, captions)

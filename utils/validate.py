@@ -36,8 +36,8 @@ def validate(config, modelParam, imageCaptionModel):
 def prepareForModel(modelParam, config):
     """What `prepare` returns, for the data that the script chooses.
 
-    If there is no model of these data, but one of the demo data, as comes with the project, it is
-    for the demo data.
+    Where there is no model of these data, but one of the demo data, such as the one that comes with
+    the project, it is for the demo data.
     """
     prepared, config = prepare(modelParam, config)
     if not findForValidation(prepared):

@@ -13,10 +13,9 @@ class UserError(Exception):
     """Something that the user can mend; the message says what is wrong, where, and what to do."""
 
 
-def isFullGpu(error):
-    """Whether an error says that a GPU has no memory left."""
-    text = str(error).lower()
-    return 'cuda' in text and ('out of memory' in text or 'alloc_failed' in text)
+def isOfGpu(error):
+    """Whether an error is one of a GPU."""
+    return isinstance(error, RuntimeError) and re.search('cuda|cudnn|cublas', str(error).lower())
 
 
 @contextlib.contextmanager
@@ -32,7 +31,7 @@ def foreignFile(path, advice):
     except UserError:
         raise
     except Exception as error:
-        if isFullGpu(error):  # no fault of the file
+        if isOfGpu(error):  # no fault of the file
             raise
         raise UserError(printable(f'{path} cannot be used: {faultIn(error)}. {advice}')) from error
 

@@ -77,9 +77,9 @@ class CaptionRewards:
 
         Returns:
             float64 arrays [S]: CIDEr-D from 0 to 10 as pycocoevalcap has it, and METEOR from 0 to
-            1, with exact matches alone, all words of one weight, any two matched words in one
-            chunk that are neighbours in both captions, and the penalty of one chunk also for a
-            caption that equals its reference, which METEOR gives 1.
+            1, simplified: only exact matches count, all words weigh the same, two matched words
+            are in one chunk if they are neighbours in both captions, and a caption that equals its
+            reference, which METEOR gives 1, gets the penalty of one chunk.
         """
         S = len(samples)
         rows, codes, orders = ngrams([*samples, *references], self.vocabulary_size)

@@ -71,7 +71,8 @@ def _drawn(logits):
     """A word [B] for each row of logits [B, V], drawn with their probabilities."""
     up_to = logits.float().softmax(dim=-1).cumsum(dim=-1)                # faster than multinomial
     drawn = torch.rand_like(up_to[:, :1]) * up_to[:, -1:]
-    return torch.searchsorted(up_to, drawn).squeeze(1)
+    # where a model has diverged, nothing is found, at any place
+    return torch.searchsorted(up_to, drawn).squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
 def withoutRepetitions(log_p, captions, may_repeat):

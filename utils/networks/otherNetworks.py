@@ -3,7 +3,8 @@ import torch
 
 
 def wordwise(net):
-    """The network itself where it has the three methods of `ThroughForward`, else one of those."""
+    """The network itself where it has the three methods of `ThroughForward`, else those around it.
+    """
     return net if hasattr(net, 'logits_of_words') else ThroughForward(net)
 
 

@@ -57,5 +57,5 @@ class RewardedBatches:
 
 
 def upToEnd(tokens):
-    """A caption's tokens up to its end token, which a caption of the greatest length lacks."""
+    """A caption's tokens up to its end token; all of them where it has none."""
     return tokens[:tokens.index(END) + 1] if END in tokens else tokens

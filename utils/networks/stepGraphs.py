@@ -1,8 +1,8 @@
 """Steps on a GPU as CUDA graphs.
 
-A training step of these networks is hundreds or thousands of small kernels, one of captions dozens.
-Launching them one by one takes the CPU longer than computing them takes the GPU. A CUDA graph
-launches all of them at once, as they were recorded
+A training step of these networks is hundreds or thousands of small kernels, a step of captioning
+dozens. Launching them one by one takes the CPU longer than computing them takes the GPU. A CUDA
+graph launches all of them at once, as they were recorded
 (https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 
 Of training steps the forward and the backward passes are recorded, once for each length of a
@@ -24,7 +24,7 @@ ROUNDING, ROUNDING_IN_MIXED_PRECISION = 1e-3, .05  # of gradients, relative to t
 
 @untilAllHaveEnded
 def replayed(graphs):
-    """What the graphs of `StepGraphs` compute, the last result of them."""
+    """Replays graphs of `StepGraphs` until all captions have ended; returns the last result."""
     for graph, going, result in graphs:
         graph.replay()
         yield going, result
@@ -162,7 +162,7 @@ class StepGraphs:
         while going is not False:
             graph = torch.cuda.CUDAGraph()
             try:
-                # other threads may use the GPU meanwhile, as for pinned memory
+                # other threads may use the GPU meanwhile, as in a notebook
                 with torch.cuda.graph(graph, self.pool, capture_error_mode='thread_local'):
                     going, result = next(steps)
             except RuntimeError as error:

@@ -1,7 +1,7 @@
 """One training by several processes on one machine, as torchrun starts them.
 
 The main process, rank 0, does all that a single process does; the others only train, each on its
-share of every batch, over which it normalises where a network has batch normalisation. Numbers and
+share of every batch. Batch normalisation, where a network has it, is over that share. Numbers and
 barriers go by gloo, gradients by gloo between CPUs and by nccl between GPUs. A process that
 torchrun has not started is the main one of one.
 """
@@ -95,8 +95,8 @@ class ShareOfBatches(BatchSampler):
     """This process's share of an epoch's batches: every index of a data set once, in an order that
     (seed, epoch) alone decides.
 
-    Yields lists of (index, epoch, learned). Where a batch has too few images, a share is the
-    batch's first one, with `learned` False.
+    Yields lists of (index, epoch, learned). Where a batch has fewer images than there are
+    processes, a share without any is the batch's first image, with `learned` False.
 
     Attributes:
         epoch: that of the next pass.

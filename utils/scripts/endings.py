@@ -5,14 +5,16 @@ import os
 import signal
 import sys
 import time
+import traceback
 
-from utils.files.errors import UserError, isFullGpu
+from utils.files.errors import UserError, isOfGpu
 from utils.processes.distributed import isFirstToEnd, joined, worldSize
 from utils.processes.java import JavaError
 
 # in what gloo and nccl say where another process of the training has ended
 LOST_PROCESS = ('closed by peer', 'reset by peer', 'broken pipe', 'pair closure',
                 'ncclremoteerror', 'communicator was aborted')
+FULL_GPU = 'out of memory', 'alloc_failed', 'not_initialized', 'busy or unavailable'
 STOPPING = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
             if hasattr(signal, name)]
 SECONDS_TO_END = 60  # after a signal to stop
@@ -42,7 +44,8 @@ def runScript(main):
             main()
     except (UserError, JavaError) as error:
         _end(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        traceback.clear_frames(error.__traceback__)  # ends the threads that read
         _end(f'Stopped. {KEPT}')
     except (OSError, RuntimeError, EOFError) as error:
         advice = _advice(error)
@@ -72,7 +75,10 @@ def _end(sentence):
 def _advice(error):
     """What to do about an error of the system or a GPU; '' where the user can do nothing."""
     text = str(error).lower()
-    if isFullGpu(error):
+    if isOfGpu(error) and 'no kernel image' in text:
+        return ('This PyTorch has no code for this GPU. Choose another by CUDA_VISIBLE_DEVICES, or '
+                "set modelParam['cuda']['use_cuda'] to False.")
+    if isOfGpu(error) and any(sign in text for sign in FULL_GPU):
         return ('The GPU is full. Choose a free one (nvidia-smi shows them) by '
                 "CUDA_VISIBLE_DEVICES, or set modelParam['batch_size'] lower.")
     if worldSize() > 1 and any(sign in text for sign in LOST_PROCESS):

@@ -63,7 +63,7 @@ VALIDATION_CONFIG = {  # the rest is the checkpoint's
 MODEL_PARAM = {
     'batch_size': (128, *SIZE),
     'cuda': ({'use_cuda': True, 'device_idx': 0},
-             lambda value: type(value['use_cuda']) is bool and value['device_idx'] >= 0,
+             lambda value: type(value['use_cuda']) is bool and COUNT[0](value['device_idx']),
              "a dictionary such as {'use_cuda': True, 'device_idx': 0}"),
     'cudaGraphs': (True, *FLAG),  # utils/networks/stepGraphs.py
     'numbOfCPUThreadsUsed': (10, *COUNT),
