@@ -44,9 +44,15 @@ def deliver(run, modelParam, imageCaptionModel):
         scores = validateCaptions(model, modelParam, model.config, dataLoader)
         writeJson(os.path.join(folder, 'history.json'), run.history)
         writeJson(os.path.join(folder, 'times.json'), run.times)
-        if os.path.exists(target):
-            os.replace(target, os.path.join(partial, 'replaced'))
-        os.replace(folder, target)
+        replaced = os.path.join(partial, 'replaced')
+        try:
+            if os.path.exists(target):
+                os.replace(target, replaced)
+            os.replace(folder, target)
+        except BaseException:
+            if os.path.exists(replaced) and not os.path.exists(target):
+                os.replace(replaced, target)
+            raise
     print(f"{target}: epoch {run.epoch}, weights in half precision, METEOR "
           f"{scores['meteor']:.4f}.", flush=True)
 

@@ -83,7 +83,7 @@ def ownAndDelivered(modelParam):
 def isUpToDate(delivered, own):
     """Whether what has been delivered, a `Run` or None, is the submitter's run on this machine."""
     return (bool(delivered) and delivered.history == own.history
-            and delivered.trainedBy == submitter.SUBMITTER)
+            and delivered.epoch == own.epoch and delivered.trainedBy == submitter.SUBMITTER)
 
 
 def runsOfTasks():

@@ -8,7 +8,15 @@ import pytest
 from leftovers import python
 
 from utils.files.errors import UserError, foreignFile, openRegular
-from utils.files.ownFiles import PROJECT, readJson, removePartialFiles, writeAtomically, writeJson
+from utils.files.ownFiles import (
+    PROJECT,
+    inProject,
+    readJson,
+    removePartialFiles,
+    runFolder,
+    writeAtomically,
+    writeJson,
+)
 from utils.files.safePickle import loadCheckpoint, loadPickle
 
 
@@ -40,6 +48,13 @@ def test_what_a_killed_process_leaves(tmp_path):
     assert path.read_bytes() == b'old' and len(os.listdir(tmp_path)) == 2
     removePartialFiles(str(tmp_path))
     assert os.listdir(tmp_path) == ['last_epoch1.pt']
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    os.symlink('not mounted', tmp_path / 'models')
+    with pytest.raises(UserError, match=r"models/m cannot be made: .* modelParam\['modelsDir'\]"):
+        runFolder({'modelsDir': str(tmp_path / 'models'), 'modelName': 'm'})
+    assert inProject('~') == os.path.expanduser('~') and inProject('a') == f'{PROJECT}/a'
 
 
 @pytest.mark.parametrize('data', [b'', b'{"a": 1', b'\xff\xfe'])

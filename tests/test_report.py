@@ -130,6 +130,9 @@ def test_deliver_then_validate_then_report(new_trainer, validation_param, delive
     assert {'epoch': own.epoch, **scores} == run.scores and scores['meteor'] > 0
 
     assert run.isOwn() and runs.isUpToDate(run, own)
+    own.epoch += 1  # delivered while this one was being saved
+    assert not runs.isUpToDate(run, own)
+    own.epoch -= 1
     monkeypatch.setattr(submitter, 'SUBMITTER', 'Bo Li')  # who has been given the project by Åse
     assert not runs.isUpToDate(run, own)
     path = str(tmp_path / 'report.pdf')
@@ -293,6 +296,24 @@ def test_a_name_that_is_none_ends_the_script_by_a_sentence(text, tmp_path):
     (tmp_path / 'report' / 'submitter.py').write_text(text)
     done = python('-c', 'import report', cwd=tmp_path)
     assert done.stderr.startswith('report/submitter.py cannot be used: ') and done.returncode == 1
+
+
+def test_a_delivery_that_fails_keeps_the_model(new_trainer, validation_param, delivered,
+                                               monkeypatch):
+    new_trainer(AttentionModel, numbOfEpochs=1).train()
+    own, _ = runs.ownAndDelivered(validation_param)
+    deliver_models.deliver(own, validation_param, AttentionModel)
+    before = os.stat(os.path.join(delivered, 'm'))
+
+    def replace(source, target, replace=os.replace):
+        if target == os.path.join(delivered, 'm') and not source.endswith('replaced'):
+            raise PermissionError
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', replace)
+    with pytest.raises(PermissionError):
+        deliver_models.deliver(own, validation_param, AttentionModel)
+    assert os.path.samestat(os.stat(os.path.join(delivered, 'm')), before)
 
 
 def test_whose_the_models_are(tmp_path, monkeypatch):

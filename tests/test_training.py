@@ -221,6 +221,13 @@ def test_a_checkpoint_that_cannot_be_used_ends_in_a_sentence(new_trainer, valida
     path.unlink()  # the best one is still there
     trainer = make(numbOfEpochs=2, restoreModelLast=1)
     assert (trainer.model.start_epoch, trainer.saveRestorer.best['epoch']) == (1, 1)
+    torch.save(good, path)
+    fileOf(trainer, 'best_epoch1.pt').unlink()  # and so is the last one
+    scores = fileOf(trainer, 'scores_validation.json')
+    scores.write_text('{"epoch": 2}')           # of another model
+    trainer = make(numbOfEpochs=2, restoreModelLast=1)
+    trainer.train()
+    assert checkpoints(trainer) == ['best_epoch2.pt', 'last_epoch2.pt'] and not scores.exists()
 
 
 def test_validation_takes_every_size_from_the_checkpoint(new_trainer, validation_param):

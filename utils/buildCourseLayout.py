@@ -334,7 +334,7 @@ def main():
             raise UserError(f'{name} {AT_THE_TOP} is {number!r}, but must be a whole number of 1 '
                             'or more.')
     captions, features, (out,) = (
-        [os.path.normpath(inProject(os.path.expanduser(path)))
+        [os.path.normpath(inProject(path))
          for path in ([paths] if isinstance(paths, str) else paths)]
         for paths in (CAPTIONS, FEATURES, OUT))
     buildCourseLayout(captions, features, out, MINIMUM_COUNT, REGIONS)

@@ -152,8 +152,7 @@ def pageName(number):
 
 
 def main():
-    folder, results_folder, model_path = (inProject(os.path.expanduser(path))
-                                          for path in (PHOTOS, RESULTS, MODEL))
+    folder, results_folder, model_path = map(inProject, (PHOTOS, RESULTS, MODEL))
     with foreignFile(results_folder, f'Set RESULTS {AT_THE_TOP} to a folder where you may write.'):
         os.makedirs(results_folder, exist_ok=True)
         tempfile.TemporaryFile(dir=results_folder).close()

@@ -63,7 +63,7 @@ class Plotter:
     def plot(self, history):
         """Draws the history, a list of one dict per epoch; a notebook shows the picture, too."""
         figure = curvesFigure(history)
-        figure.suptitle(self.modelParam['modelName'].strip(os.sep))
+        figure.suptitle(self.modelParam['modelName'].strip(os.sep), parse_math=False)
         saveFigure(figure, self.path)
         if self.modelParam['inNotebook']:
             from IPython.display import Image, display

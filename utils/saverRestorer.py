@@ -127,6 +127,8 @@ class SaverRestorer:
         """
         if self.best is None or currentLoss < self.best['loss']:
             self.best = {'epoch': epoch, 'loss': float(currentLoss)}
+            with contextlib.suppress(FileNotFoundError):  # an earlier model's, perhaps delivered
+                os.remove(os.path.join(runFolder(self.modelParam), 'scores_validation.json'))
         data = io.BytesIO()
         torch.save({
             **self.run,
@@ -147,7 +149,8 @@ class SaverRestorer:
                 writeAtomically(os.path.join(folder, f'{kind}_epoch{epoch}.pt'), data.getbuffer())
         for kind, newest in newest_epochs:
             for older in set(checkpointEpochs(folder, kind)) - {newest}:
-                os.remove(os.path.join(folder, f'{kind}_epoch{older}.pt'))
+                with contextlib.suppress(OSError):  # on Windows while another process reads it
+                    os.remove(os.path.join(folder, f'{kind}_epoch{older}.pt'))
 
     def restore(self, model):
         """Brings `model` to the state of a checkpoint, if there is one to go on from, and says so.
@@ -202,10 +205,14 @@ class SaverRestorer:
         for _ in range(model.start_epoch):
             model.scheduler.step()
         if not changes and 'scaler_state_dict' in checkpoint:
-            model.optimizer.load_state_dict(checkpoint['optimizer_state_dict'])  # with its rate
+            state = checkpoint['optimizer_state_dict']                    # with its rate
+            for group in state['param_groups']:  # which may come from another device
+                group['fused'] = model.optimizer.defaults.get('fused')
+            model.optimizer.load_state_dict(state)
             model.scaler.load_state_dict(checkpoint['scaler_state_dict'])
         model.history = list(checkpoint.get('history', []))
-        self.best = checkpoint.get('best')
+        if newestCheckpoint(os.path.dirname(checkpoint['path']), 'best'):  # it may be moved away
+            self.best = checkpoint.get('best')
         print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.", flush=True)
 
     def _loadWeights(self, model, checkpoint):

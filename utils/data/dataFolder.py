@@ -23,7 +23,7 @@ def dataDir():
     """
     try:
         from utils.dataRoot import DATA_ROOT  # here, as people write in that file
-        chosen = os.path.join(inProject(os.path.expanduser(DATA_ROOT)), '') if DATA_ROOT else ''
+        chosen = os.path.join(inProject(DATA_ROOT), '') if DATA_ROOT else ''
     except Exception as error:
         sys.exit(f'utils/dataRoot.py cannot be used: {type(error).__name__}: {error}. It must set '
                  "DATA_ROOT to a folder in quotes, such as DATA_ROOT = '/data/coco/', or to '' for "

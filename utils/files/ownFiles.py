@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import pickle
+import secrets
 import time
 
 import filelock
@@ -21,13 +22,21 @@ _locks = []  # kept, as a lock is freed when its object is deleted
 
 def inProject(path):
     """The absolute path of one that is relative to the project, wherever the script starts."""
-    return os.path.join(PROJECT, path)
+    return os.path.join(PROJECT, os.path.expanduser(path))
 
 
 def runFolder(modelParam, kind='modelsDir'):
-    """The folder of a run's models ('modelsDir') or plots ('img_dir'), created when missing."""
+    """The folder of a run's models ('modelsDir') or plots ('img_dir'), created when missing.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     folder = os.path.join(modelParam[kind], modelParam['modelName'])
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'The folder {folder} cannot be made: {error.strerror}. Set '
+                        f'modelParam[{kind!r}] to a folder where you may write.') from error
     return folder
 
 
@@ -68,7 +77,7 @@ def writeAtomically(path, data, outlive_power_failure=True):
     """
     folder, name = os.path.split(path)
     # the end of the name alone, as the whole may be as long as the system allows
-    partial_path = os.path.join(folder, f'{PARTIAL}{os.getpid()}_{name[-50:]}')
+    partial_path = os.path.join(folder, f'{PARTIAL}{secrets.token_hex(4)}_{name[-50:]}')
     try:
         with open(partial_path, 'wb') as f:
             f.write(data)
@@ -91,7 +100,7 @@ def removePartialFiles(folder):
     Checkpoints go at once, as no other process writes them; other files when an hour old.
     """
     for path in glob.glob(os.path.join(glob.escape(folder), f'{PARTIAL}*')):
-        with contextlib.suppress(FileNotFoundError):  # it is complete by now
+        with contextlib.suppress(OSError):  # it is complete by now, or not ours
             if path.endswith('.pt') or os.path.getmtime(path) < time.time() - 3600:
                 os.remove(path)
 

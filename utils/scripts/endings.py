@@ -20,6 +20,7 @@ STOPPING = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
 SECONDS_TO_END = 60  # after a signal to stop
 KEPT = 'What is finished is kept; start the same command again to go on.'
 
+_running = False      # whether a script is
 _stopped = -math.inf  # when the last signal to stop came
 _alarm = getattr(signal, 'alarm', lambda seconds: None)  # Windows has none
 
@@ -29,6 +30,8 @@ def runScript(main):
 
     So do Ctrl-C, the server's SIGTERM, SIGHUP where nohup does not ignore it, and parameters.
     """
+    global _running
+    _running = True
     if hasattr(sys.stdout, 'reconfigure'):  # names that a terminal has no letters for
         sys.stdout.reconfigure(errors='backslashreplace')
     for number in STOPPING:
@@ -53,6 +56,7 @@ def runScript(main):
             raise
         _end(f'{advice} {KEPT}\n({str(error) or type(error).__name__})')
     finally:
+        _running = False
         _alarm(0)
 
 
@@ -61,9 +65,10 @@ def _stop(*_):
     global _stopped
     if time.monotonic() - _stopped > 1:
         _stopped = time.monotonic()
-        # the system ends a script that does not: Python drops exceptions within os.fork, and a lock
-        # may stay held
-        _alarm(SECONDS_TO_END)
+        if _running:
+            # the system ends a script that does not: Python drops exceptions within os.fork, and a
+            # lock may stay held
+            _alarm(SECONDS_TO_END)
         raise KeyboardInterrupt
 
 
