@@ -1,7 +1,7 @@
 """Task 2: captions from GRU or simple cells, in any number of layers.
 
-A word's way is task 1's (`forward` → layers → `equations`). New are the cell, and that each layer
-(`RNN.over_words`) is given the hidden states of the one below.
+The order of calls is task 1's. New are the GRU cell and stacked layers (`RNN.over_words`): each
+gets the hidden states of the one below.
 """
 import torch
 
@@ -15,8 +15,8 @@ from cocoSource_xcnnfused import (  # noqa: F401 (loss_fn is offered here too)
 
 
 class GRUCell(RecurrentCell):
-    """The gated recurrent unit (Cho et al. 2014). The reset gate comes before the product; torch's
-    nn.GRUCell has it after.
+    """The gated recurrent unit (Cho et al. 2014). The reset gate acts before the product, in
+    torch's nn.GRUCell after it.
 
         u  = σ([x, h] W_u + b_u)            update gate
         r  = σ([x, h] W_r + b_r)            reset gate
@@ -83,10 +83,10 @@ class RNN(RecurrentLayers):
 
 
 class ImageCaptionModel(cocoSource_xcnnfused.ImageCaptionModel):
-    """Task 1's model around `RNN`: `cellType` and `num_rnn_layers` of config are free."""
+    """Task 1's model with `RNN` layers; config chooses `cellType` and `num_rnn_layers`."""
     simplifiedrnn = False
     layers = RNN
 
     def build_rnn(self, config):
         return self.layers(self.embedding_size + self.nnmapsize, self.hidden_state_sizes,
-                   self.num_rnn_layers, self.cell_type)
+                           self.num_rnn_layers, self.cell_type)

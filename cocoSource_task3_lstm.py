@@ -1,6 +1,6 @@
 """Task 3: captions from an LSTM, in any number of layers.
 
-A word's way is task 2's (`forward` → layers → `equations`). New is the cell.
+The order of calls is task 2's. Only the cell is new.
 """
 import torch
 
@@ -42,7 +42,7 @@ class LSTMCell(RecurrentCell):
 
 
 class RNN(cocoSource_task2_gru.RNN):
-    """Task 2's layers, with LSTM cells to choose as well."""
+    """Task 2's layers, with the LSTM as a further cell type."""
     cell_types = {**cocoSource_task2_gru.RNN.cell_types, 'LSTM': LSTMCell}
 
 

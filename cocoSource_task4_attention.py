@@ -1,8 +1,7 @@
 """Task 4: captions from an LSTM whose last layer attends to an image's regions.
 
-A word's way is task 3's (`forward` → layers → `equations`), with one thing more: before the last
-layer, the attention layer weighs the regions by the state of the layer below
-(`RNN.attended_words`).
+The order of calls is task 3's, with one addition: before the last layer, the attention layer
+weights the regions by the state of the layer below (`RNN.attended_words`).
 
 Further letters: K = regions of an image, ten in the assignment; A = the attention's hidden units.
 """
@@ -35,7 +34,7 @@ class Attention(nn.Sequential):
             projected: what `project` returns for them.
 
         Returns:
-            The sums of the regions by their weights [N, M], and the weights [N, K].
+            The weighted sums of the regions [N, M], and the weights [N, K].
         """
         # a copy, so that nothing done to it changes the layer below; gradients flow through it
         weights = self(states.clone())                                   # [N, K]
@@ -53,8 +52,7 @@ class ContentAttention(nn.Module):
         a   = softmax(e)                      weights
         r'  = Σ_k a_k r_k                     attended features
 
-    Every head has a W_s, a W_r, a b and a v of its own. The heads' attended features stand side by
-    side.
+    Every head has its own W_s, W_r, b and v. The heads' attended features are concatenated.
 
     Args:
         state_size: length of the state s.
@@ -76,7 +74,7 @@ class ContentAttention(nn.Module):
 
     def attend(self, states, batch_sizes, regions, projected):
         """As `Attention.attend`: attended features [N, heads·M], the heads' mean weights [N, K]."""
-        def at_words(of_images):  # no index: gradients of repeated ones add up in no fixed order
+        def at_words(of_images):  # slices, as an index adds gradients in no fixed order
             return torch.cat([of_images[:size] for size in batch_sizes])  # [N, ..]
 
         of_states = self.of_state(self.dropout(states))                  # [N, heads·A]
@@ -126,7 +124,7 @@ class RNN(RecurrentLayers):
         """What is the same at all steps: the cells' weights, with the max over the regions as the
         first one's image; the attention layer, the regions, and what it makes of them."""
         weights = super().constants(processed_cnn_features.max(dim=2).values)
-        if not hasattr(attention_layer, 'attend'):  # a plain nn.Sequential does as well
+        if not hasattr(attention_layer, 'attend'):  # a plain nn.Sequential is fine
             attention_layer = Attention(*attention_layer)
         projected = attention_layer.project(processed_cnn_features)
         return weights, attention_layer, processed_cnn_features, projected
@@ -154,8 +152,8 @@ class ImageCaptionModel(cocoSource_task3_lstm.ImageCaptionModel):
     """Task 3's model over K regions per image [B, K, D], with an attention layer for the last
     layer's input.
 
-    Further keys of `config`, which may be missing: `attention`, 'assignment' or 'content';
-    `attentionHeads`, of the latter; `numberOfRegions`, K.
+    Optional keys of `config`: `attention`, 'assignment' or 'content'; `attentionHeads`, for
+    'content' only; `numberOfRegions`, K.
     """
 
     def __init__(self, config):

@@ -1,8 +1,8 @@
 """Task 1: captions from a one-layer RNN, and what the later tasks build on.
 
-A word's way: `ImageCaptionModel.forward` makes one vector of the image and hands it to the layers
-with the words (`RecurrentLayers.forward`, `decode`), each layer goes through the words
-(`over_words`, `over_time`), and at each word its cell computes its `equations`.
+Order of calls: `ImageCaptionModel.forward` maps the image to one vector and passes it on with the
+words (`RecurrentLayers.forward`, `decode`). `over_words` runs the layers, `over_time` runs one cell
+over all words, and `equations` is one step of a cell.
 
 Letters in the comments: B = batch, T = time steps, V = vocabulary_size, E = embedding_size,
 D = number_of_cnn_features, M = nnmapsize, H = hidden_state_size, L = number of layers,
@@ -29,7 +29,7 @@ class RecurrentCell(nn.Module):
         hidden_state_size: H.
         input_size: length of x.
     """
-    gates = ('',)      # endings of the parameters' names, in the gates' order side by side
+    gates = ('',)      # suffixes of the parameters' names, in the order of the gates
     state_vectors = 1  # k
 
     def __init__(self, hidden_state_size, input_size):
@@ -65,7 +65,7 @@ class RecurrentCell(nn.Module):
         raise NotImplementedError
 
     def gate_weights(self, constant_input=None):
-        """The parameters of all gates side by side.
+        """The concatenated parameters of all gates.
 
         Args:
             constant_input: [B, C] or None: the last C elements of x where they are the same at
@@ -81,7 +81,7 @@ class RecurrentCell(nn.Module):
             varying_size = self.input_size - constant_input.shape[1]
             b = b + constant_input @ W_x[varying_size:]                  # [B, G·H]
             W_x = W_x[:varying_size]
-        # Mixed precision computes products in a shorter type; a product without rows tells which.
+        # Mixed precision multiplies in a type of lower precision; an empty product tells which.
         # W_h is converted to it here, once, and not at every step.
         no_rows = W_h.new_zeros(0, self.hidden_state_size) @ W_h
         return W_x, W_h.to(no_rows.dtype), b
@@ -100,7 +100,7 @@ class RecurrentCell(nn.Module):
         """
         W_x, W_h, b = weights
         sums, states, most = x @ W_x, [], batch_sizes[0]                 # [N, G·H]
-        if batch_sizes[-1] == most:  # all captions have all steps: fewer operations do
+        if batch_sizes[-1] == most:  # captions of one length take fewer operations
             state = state[:most]
             for xW in (sums.unflatten(0, (-1, most)) + b[:most]).unbind():
                 state = self.equations(xW, state, W_h)                   # [most, k·H]

@@ -34,17 +34,17 @@ from utils.scripts.endings import runScript
 NAME = 'Image captioning with RNN, GRU, LSTM and attention'
 COURSE = 'IN5400 Machine Learning for Image Analysis, University of Oslo: mandatory exercise 2'
 NAMES = {1: 'one-layer RNN', 2: 'two-layer GRU', 3: 'two-layer LSTM', 4: 'attention LSTM'}
-DEMO_DATA = """COCO was not used. The models of this report learned the built-in demo data: drawn
+DEMO_DATA = """COCO was not used. These models were trained on the built-in demo data: drawn
     scenes (houses, cars, boats, dogs, balloons … with colour, size, number and place), with five or
     six sentences each that are true of the picture, and ten detections whose features a small fixed
     network computes from the pixels. {train:,} scenes were for training, {val:,} for validation.
-    Scores on these scenes say how the models compare with each other."""
-OWN_DATA = """The models of this report learned the images in {folder}: {train:,} for training and
-    {val:,} for validation. All of COCO 2017 is 118,287 and 5,000."""
+    Scores on these scenes only compare the models with each other."""
+OWN_DATA = """The data are the images in {folder}: {train:,} for training and {val:,} for
+    validation. COCO 2017 has 118,287 and 5,000."""
 EXPECTED = """On COCO the course expects a METEOR tok. of 25.2–25.6 in task 1, 25.3–25.7 in task 2,
     25.5–25.8 in task 3 and 25.7–26.0 in task 4; on other data these do not apply."""
-PROTOCOL = """Four models say, word by word, what an image shows. Captions are greedy and free
-    running: each step gets the word that the model itself chose before, up to 40. BLEU, METEOR,
+PROTOCOL = """Four models caption images word by word. Captions are greedy and free-running: each
+    step gets the word that the model chose before, up to 40. BLEU, METEOR,
     CIDEr and ROUGE-L are those of the COCO protocol, on words. METEOR tok. is the variant of the
     course, on strings of token numbers, where stems and synonyms never match. Scores are in
     percent: 32.00 here is 0.3200 where a script prints it."""
@@ -56,16 +56,16 @@ CURVES = """Left: loss per word in training and validation, both teacher-forced;
 REWARD = f"""Below, left: the mean reward of the captions of training images that the model samples
     in self-critical epochs and learns from, CIDEr-D + {METEOR_SHARE} · METEOR of exact words.
     Right: CIDEr."""
-TIMES = """What training took. Training is the pass that learns and the loss in validation; after
-    it come captions and their scores."""
+TIMES = """Training times: the training pass with the validation loss, then greedy captions and
+    their scores."""
 
 LAYERS = (r'$x_t = [\mathrm{embedding}(w_{t-1}),\, v]$ in the first layer, '
           r'$x_t = h_t$ of the layer below in the second')
 # what is new in each task: in words, in equations
 MODELS = {
-    1: ("""A layer of simple cells reads, at each step, the word before and the image. The image is
-        the maximum over its ten detections, brought to 512 features by dropout, a linear layer and
-        a leaky ReLU.""",
+    1: ("""A layer of simple cells reads, at each step, the previous word and the image. The image
+        is the maximum over its ten detections, mapped to 512 features by dropout, a linear layer
+        and a leaky ReLU.""",
         [r'$h_t = \tanh\,([x_t, h_{t-1}]\, W + b)\qquad '
          r'x_t = [\mathrm{embedding}(w_{t-1}),\, v]$',
          r'$w_t = \mathrm{arg\,max}\,(W_o\, h_t + b_o)\qquad v$: the processed image']),
@@ -78,9 +78,9 @@ MODELS = {
         [r'$f, i, o = \sigma([x_t, h_{t-1}]\, W_{f,i,o} + b_{f,i,o})$',
          r'$c_t = f\, c_{t-1} + i\,\tanh\,([x_t, h_{t-1}]\, W + b)\qquad h_t = o\,\tanh\,(c_t)$',
          LAYERS]),
-    4: ("""The LSTM of task 3 over detections that stay apart, each brought to 512 features v. The
-        first layer sees their maximum. What the last layer sees is weighted anew for each word, by
-        an attention layer that reads the hidden state and the memory of the layer below.""",
+    4: ("""The LSTM of task 3 over separate detections, each mapped to 512 features v. The first
+        layer gets their maximum, the last their weighted sum. The weights of each word come from an
+        attention layer that reads the hidden state and the memory of the layer below.""",
         [r'$x^{(1)}_t = [\mathrm{embedding}(w_{t-1}),\, \mathrm{max}_k\, v_k]\qquad '
          r'x^{(2)}_t = [h^{(1)}_t, z_t]\qquad z_t = \Sigma_k\, a_{t,k}\, v_k$',
          r'$a_t = \mathrm{softmax}\,(e_t)\qquad e_t = \mathrm{MLP}([h^{(1)}_t, c^{(1)}_t])$',
@@ -88,9 +88,9 @@ MODELS = {
          r'$e_{t,k} = u \cdot \tanh\,(W_s\,[h^{(1)}_t, c^{(1)}_t] + W_r\, v_k + b)$']),
 }
 REPRODUCING = [
-    """All scripts are started without parameters. The one path to set is DATA_ROOT in
-    utils/dataRoot.py. Seeds are fixed: a run on the same CPU, with as many threads, gives the same
-    numbers again.""",
+    """All scripts are started without arguments. The one path to set is DATA_ROOT in
+    utils/dataRoot.py. Seeds are fixed: the same CPU and number of threads give the same numbers
+    again.""",
     """python Exercise_Train_task{1,2,3,4}.py leaves best epochs, settings and times in
     storedModels/, and curves in lossImages/.""",
     """python Validate_task{1,2,3,4}.py scores the model trained there or, where there is none, the
@@ -174,7 +174,7 @@ def taskPage(story, task, run):
 def closingPage(story, runs):
     """Times, hardware, and how to reproduce."""
     story.newPage('Time and hardware')
-    rows = [['', 'on', 'epochs', 'training\n[min]', 'captions and\nscores [min]']]
+    rows = [['', 'device', 'epochs', 'training\n[min]', 'captions and\nscores [min]']]
     for task, run in runs.items():
         training = sum(entry['training_seconds'] + entry.get('validation_seconds', 0)
                        for entry in run.times)

@@ -29,9 +29,9 @@ def examplesPage(story, runs, data_dir):
         return
     task = max(validated)
     ranked = sorted(runs[task].details, key=lambda image: image['meteor'])
-    story.text(f"""All by the model of task {task}. The images were not picked by eye: in the order
-               of the METEOR of all {len(ranked):,} validation images they stand at 90, 70, 50, 30
-               and 10\u00a0%.""")
+    story.text(f"""All by the model of task {task}. The images were not hand-picked: they are at the
+               90th, 70th, 50th, 30th and 10th percentile of METEOR among all {len(ranked):,}
+               validation images.""")
     examples = []
     for share in SHARES:
         image = ranked[int(share * len(ranked))]

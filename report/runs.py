@@ -1,4 +1,4 @@
-"""The runs that the report and the hand-in are about: for each task that on the scripts' data."""
+"""The runs to report and hand in: for each task the one on the scripts' data."""
 import importlib
 import os
 
@@ -21,7 +21,7 @@ class Run:
     Attributes:
         folder, name, checkpoint (of the best epoch), epoch, history, times: as training left them;
             the last two may be empty.
-        trainedBy: of a delivered model whoever trained it; 'the package' where no name is noted.
+        trainedBy: who trained a delivered model; 'the package' where no name is stored.
         scores, details: as validation of this checkpoint left them, else empty.
     """
 

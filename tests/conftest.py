@@ -48,7 +48,7 @@ CAPTIONS = [
 def marked(caption):
     """Words between marks.
 
-    As in the real files there is no end mark where nothing is left of the last piece.
+    As in the real files, the end mark is missing where the last piece is empty.
     """
     words = ['ssss', *wordsOfCaption(caption)]
     return words + ['eeee'] if wordsOfCaption(caption.split(' ')[-1]) else words
@@ -85,7 +85,7 @@ def course_folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _signal_handlers_as_they_were():
-    """What a script does with signals ends with the test."""
+    """Restores signal handlers after each test."""
     handlers = [(number, signal.getsignal(number)) for number in STOPPING]
     yield
     for number, handler in handlers:

@@ -177,7 +177,7 @@ def test_how_sure_a_model_is(tmp_path):
     assert seenIn(path.read_text(encoding='utf-8'), reader, tmp_path) == {
         'image': ['a ant', 'a cat', 'a dog'], 'sure': ['a dog', 'a ant', 'a cat'],
         'unsure': ['a cat', 'a ant', 'a dog'], 'marked': 1,
-        'look': 'All words together look most at region 2 (80\u00a0%)'}
+        'look': 'On average, words look most at region 2 (80\u00a0%)'}
 
 
 @in_a_browser
@@ -197,7 +197,7 @@ def test_the_page_in_a_browser(written, tmp_path):
     assert seen['CAT'] == [['two trees'], '1 of 3 images']
     assert seen['dog a'] == [['a dog'], '1 of 3 images'] and seen['bird'] == [
         [], 'No caption has these words.']
-    all_words = 'All words together look most at detection 2 (53\u00a0%)'
+    all_words = 'On average, words look most at detection 2 (53\u00a0%)'
     assert seen['none'] == seen['left'] == ['', all_words, '48,53', '0.00,0.00']
     assert seen['click'] == ['a', '“a” looks most at detection 2 (80\u00a0%)', '20,80', '0.25,1.00']
     assert seen['right'] == seen['end'] == [

@@ -245,9 +245,9 @@ def test_empty_words_are_not_learned_and_white_space_is_no_part_of_others(root, 
     ('cnn_features', np.ones(D, complex), 'complex'),
     ('cnn_features', np.full(D, np.nan), 'not finite'),
     ('cnn_features', np.ones((10, D)), r'\[10, 16\], not \[16\]. Copy'),
-    ('imgPath', ['7.jpg'], 'list stands where a text'),
+    ('imgPath', ['7.jpg'], 'expected a string, found list'),
     ('captions', [['a']], 'different lengths'),
-    ('captionsAsTokens', 5, 'int stands where a list'),
+    ('captionsAsTokens', 5, 'expected a list, found int'),
     ('captionsAsTokens', [[1, 3.5, 0]] * 7, 'float'),
     ('captionsAsTokens', [[1, -3, 0]] * 7, 'below 0'),
     ('captionsAsTokens', [[1] + [3] * 10 ** 6 + [0]] * 7, 'more than 1,000 tokens'),
@@ -273,7 +273,7 @@ def test_a_pipe_among_the_features_is_named(root, load):
     path = feature_file(root)
     os.remove(path)
     make_fifo(path)
-    with pytest.raises(UserError, match=f'{path} cannot be used: .* no regular file'):
+    with pytest.raises(UserError, match=f'{path} cannot be used: .* not a regular file'):
         load(check=True)
 
 

@@ -134,5 +134,5 @@ def test_other_processes_show_nothing(model_param, monkeypatch, capsys):
 
 def test_a_script_refuses_parameters():
     done = python('../utils/captionPhotos.py', 'photos', cwd=os.path.join(PROJECT, 'tests'))
-    assert 'takes no parameters, but was given photos' in done.stderr and done.returncode == 1
+    assert 'takes no arguments, but was given photos' in done.stderr and done.returncode == 1
     assert 'Traceback' not in done.stderr

@@ -76,9 +76,9 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     path = str(tmp_path / 'a')
     os.mkfifo(path)
     for read in (loadCheckpoint, loadPickle, openRegular):
-        with pytest.raises(OSError, match='no regular file'):
+        with pytest.raises(OSError, match='not a regular file'):
             read(path)
-    with pytest.raises(UserError, match='a cannot be used: .*no regular file'):
+    with pytest.raises(UserError, match='a cannot be used: .*not a regular file'):
         readJson(path, None)
 
 

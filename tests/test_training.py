@@ -130,7 +130,7 @@ def test_a_run_leaves_what_the_readme_says_and_is_kept(new_trainer, capsys):
     lines = [line for line in out.splitlines() if line.startswith('epoch')]
     assert len(lines) == 3 and all('METEOR' in line and 'BLEU-4' in line for line in lines)
     assert f'The best METEOR is that of epoch {best}; ' in out
-    assert 'Beyond' not in out and 'Never reached' not in out and 'self-critical' not in out
+    assert 'Beyond' not in out and 'without effect' not in out and 'self-critical' not in out
 
     path = fileOf(trainer, 'last_epoch3.pt')
     written = path.stat().st_mtime_ns
@@ -162,7 +162,7 @@ def test_a_training_says_what_is_special_about_it(best, new_trainer, capsys, mon
     out = capsys.readouterr().out
     assert ("Beyond the assignment: learningRecipe 'informedStart', epochs 2–3 of 3 "
             'self-critical (CIDEr-D + METEOR).\n') in out
-    assert "Never reached of config['scheduler_milestones']: 1, 2." in out
+    assert "config['scheduler_milestones'] without effect: 1, 2." in out
     assert f'The best METEOR is that of epoch {best};' in out
     assert ('has not learned from them' in out) == (best == 1)
 
@@ -393,5 +393,5 @@ def test_an_epoch_without_scores_is_saved_and_the_run_goes_on(error, new_trainer
     trainer.train()
     first, second = read(trainer, 'history.json')
     assert 'meteor' not in first and first['val_loss'] > 0 and 'meteor' in second
-    assert f'Epoch 1 stays without scores. {error}' in capsys.readouterr().out
+    assert f'Epoch 1 has no scores. {error}' in capsys.readouterr().out
     assert checkpoints(trainer) == ['best_epoch2.pt', 'last_epoch2.pt']

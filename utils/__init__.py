@@ -1,7 +1,7 @@
-"""What all tasks share. Imported before torch, which reads this from the environment."""
+"""What all tasks share. Import it before torch, which reads the variable below."""
 import os
 
-# How often GNU's OpenMP looks for work before a thread sleeps. By default threads look for
-# milliseconds, which takes the cores from other processes; to sleep at once costs time, too.
+# How often an idle thread of GNU's OpenMP checks for work before it sleeps. By default it spins
+# for milliseconds, which takes cores from other processes; sleeping at once costs time, too.
 if 'OMP_WAIT_POLICY' not in os.environ:
     os.environ.setdefault('GOMP_SPINCOUNT', '1000')

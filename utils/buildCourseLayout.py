@@ -3,11 +3,11 @@
     python utils/buildCourseLayout.py
 
 Set the constants below first; paths may be relative to the project's folder. Lists make one data
-folder of several sources, such as Flickr8k and COCO. The forms of captions that are understood
-stand at the top of utils/data/captionForms.py: COCO's, Flickr's, Karpathy's, and tables of your
-own. FEATURES are photos, of which features are made as utils/data/photoFeatures.py says, or
-features in a form named at the top of utils/data/regionFeatures.py. Those of COCO's 2014 images
-serve as well: the images and their ids are the same.
+folder of several sources, such as Flickr8k and COCO. The supported formats of captions are listed
+at the top of utils/data/captionForms.py: COCO's, Flickr's, Karpathy's, and tables of your own.
+FEATURES are photos, from which utils/data/photoFeatures.py makes features, or features in a format
+listed at the top of utils/data/regionFeatures.py. Features of COCO's 2014 images serve as well: the
+images and their ids are the same.
 
 - Each image is written twice: with REGIONS boxes, and with the maximum over them. If the features
   have scores, the boxes with the highest scores are taken, else the first ones. The names of the
@@ -127,12 +127,12 @@ def bestRegions(features, boxes, scores, number):
 
 
 def begin(root, madeOf, files):
-    """Makes the folders of a data folder that is new, or was begun earlier.
+    """Begins a data folder, or goes on with one.
 
     Args:
         root: its path.
         madeOf: dict setting → value, on which the images depend.
-        files: those of FEATURES, on which they depend too; more may come later.
+        files: the files of FEATURES; more may come later.
 
     Returns:
         the folder's lock.
@@ -187,12 +187,12 @@ def recordOf(image, features, boxes, wordToToken):
 def fromPhotos(paths, images, left_out, root):
     """Makes features of the photos of images that are left out so far, and links to the photos.
 
-    The folder `root` has the features' standard, or is given one.
+    The features' standard is read from the folder `root`, or made and written there.
 
     Args:
-        paths: those of the photos.
+        paths: the photos' paths.
         images: dict key → `Image`.
-        left_out: dict key → why, to which the photos are added that cannot be read.
+        left_out: dict key → why; it gets the reasons of photos that cannot be read.
 
     Yields:
         (path, read), as `readFeatures` does.
@@ -208,7 +208,7 @@ def fromPhotos(paths, images, left_out, root):
         writeJson(os.path.join(root, STANDARD_FILE), standard)
     broken = {}
     paths = [path for path in paths if keyOf(path) in left_out]
-    # of photos of one name first the one in the right folder, with the right ending
+    # of several photos with one name, the right folder and extension come first
     paths.sort(key=lambda path: not path.endswith(images[keyOf(path)].name))
     for path, features, boxes in featuresOfPhotos(maker, paths, broken, 'photos'):
         image = images[keyOf(path)]
@@ -256,8 +256,8 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
         captions: list of files and folders, as `readCaptions` takes them.
         features: list of absolute paths of files and folders.
         out: path of a folder that does not exist.
-        minimumCount: how often the training captions must have a word of the vocabulary.
-        regions: R, boxes of each image.
+        minimumCount: how often a word must occur in the training captions.
+        regions: R, boxes per image.
 
     Raises:
         UserError: something is missing or unusable, or there is nothing to train or to validate on.
@@ -273,8 +273,8 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
         files = list(map(photosIn, features))
     for path, found in zip(features, files):
         if not found:
-            raise UserError(f'There are no photos or features at {path}; all must be of one kind. '
-                            f'Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
+            raise UserError(f'There are no photos or features at {path}; all must be photos, or '
+                            f'all features. Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
     files = sum(files, [])
     images, form = readCaptions(*captions)
     lock = begin(root, {
@@ -319,8 +319,8 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
                   f'Made of {kind}: {", ".join(features)}.',
                   f'{without:,} {kind.split(",")[0]} have no captions for training or validation '
                   'and are left out.',
-                  f'Vocabulary: {len(vocabulary["tokens"]):,} words, those which the training '
-                  f'captions have {minimumCount} times or more.'], images, left_out)
+                  f'Vocabulary: {len(vocabulary["tokens"]):,} tokens: marks, and words that the '
+                  f'training captions have {minimumCount} times or more.'], images, left_out)
     lock.release(force=True)  # as some systems rename no folder with an open file
     with contextlib.suppress(OSError):
         os.remove(lock.lock_file)

@@ -4,8 +4,8 @@
 
 Put photos into the folder PHOTOS, in folders of their own if you like, start this, and open
 `photos/captions.html`: each photo with what the model says about it and where its attention looks.
-`photos/captions.json` has the captions in the form of COCO's results. MODEL may be one that you
-have trained on photos. This needs no Java, no data folder and no network: nothing leaves your
+`photos/captions.json` has the captions in COCO's results format. MODEL may be one that you have
+trained on photos. This needs no Java, no data folder and no network: nothing leaves your
 machine. If you stop it by Ctrl-C, what is captioned so far is written.
 """
 import collections
@@ -47,12 +47,12 @@ PHOTOS = 'photos/'   # relative to the project's folder
 RESULTS = 'photos/'  # captions.html and captions.json are written there
 # A run's folder or a checkpoint, trained on features of photos; relative to the project's folder
 MODEL = 'report/models/task4_attention_flickr8k_coco_photos'
-BEST = 3             # captions that the beam search keeps for each photo
+BEAM_SIZE = 3        # captions that the beam search keeps for each photo
 BATCH = 64           # photos that are captioned together
 
 PRINTED = 20         # captions
-# Probability per word below which a caption is marked. Of 1,183 photos that the delivered model has
-# not learned 150 are below, with a mean CIDEr of 33; of the others it is 71.
+# Probability per word below which a caption is marked. Of 1,183 photos that the delivered model was
+# not trained on 150 are below, with a mean CIDEr of 33; the others have 71.
 UNSURE = .45
 CUDA = {'use_cuda': True, 'device_idx': 0}
 AT_THE_TOP = 'at the top of utils/captionPhotos.py'
@@ -98,7 +98,7 @@ def captionsOf(features, model, checkpoint):
         regions for each word of the caption).
 
     Raises:
-        ValueError: the model makes no caption.
+        ValueError: a probability is not finite.
     """
     features = torch.from_numpy(applyStandard(checkpoint['photoStandard'], np.stack(features)))
     if checkpoint['config']['featurepathstub'] == POOLED:
@@ -107,7 +107,7 @@ def captionsOf(features, model, checkpoint):
     words = list(map(str, checkpoint['words']))
     vocabulary = {'TokenToWord': words}
     may_repeat = torch.tensor([word in SMALL_WORDS for word in words], device=model.device)
-    tokens, log_p = model.beamSearch(batch, BEST, may_repeat)             # [B, 3, T], [B, 3]
+    tokens, log_p = model.beamSearch(batch, BEAM_SIZE, may_repeat)        # [B, 3, T], [B, 3]
     if not log_p[:, 0].isfinite().all():
         raise ValueError('its weights or its photoStandard hold values that are not finite')
     steps = ((tokens != END).sum(dim=2) + 1).clamp(max=tokens.shape[2])   # the end is one
@@ -177,7 +177,7 @@ def main():
         ahead = list(itertools.islice(made, 1))
         left = len(photos) - len(broken) - len(results) - len(images) if ahead else 0
         writePage(os.path.join(results_folder, pageName(page)),
-                  {'images': images, 'ownCaptions': f'The {BEST} best', 'region': 'region',
+                  {'images': images, 'ownCaptions': f'The {BEAM_SIZE} best', 'region': 'region',
                    'unsure': UNSURE},
                   title='Captions of your photos',
                   about=f'{len(images):,} of {len(photos):,} photos in {folder}, {about}.',
@@ -195,7 +195,7 @@ def main():
         print(*lines[:PRINTED], sep='\n')
         if len(lines) > PRINTED:
             print(f'… and {len(lines) - PRINTED:,} more')
-        print(f'Captions for programs: {json_path}')
+        print(f'Captions as JSON: {json_path}')
         further = (os.path.join(results_folder, pageName(number))
                    for number in itertools.count(page + 1))
         for page_of_longer_run in itertools.takewhile(os.path.isfile, further):

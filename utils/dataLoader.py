@@ -66,11 +66,11 @@ class DataLoaderWrapper:
                 checkFiles(loader.dataset, self.modelParam)
 
     def trainingStatistics(self):
-        """What the training data say before any learning.
+        """Statistics of the training data.
 
         Returns:
             the mean of the images' features [D], over detections too, float64; how often each
-            token is to be learned in all of their captions, integers [V].
+            token is a target, over all captions, integers [V].
         """
         loader = self.myDataDicts['train']
         dataset = loader.dataset

@@ -15,7 +15,7 @@ def generateVocabulary(captions, minimumCount=1):
 
     Args:
         captions: list of word lists, without start and end marks.
-        minimumCount: how often a word must be there to be one of the vocabulary's.
+        minimumCount: how often a word of the vocabulary must occur.
 
     Returns:
         dict of `wordCounter` (integers [V]), `sentenceLen` (integers, one per caption),
@@ -43,7 +43,7 @@ def loadVocabulary(data_dir):
     """
     path = vocabularyFile(data_dir)
     if not os.path.exists(path):
-        raise UserError(f'{data_dir} is no data folder: it has no {path}. {SET_ROOT}')
+        raise UserError(f'{data_dir} is not a data folder: {path} is missing. {SET_ROOT}')
     with foreignFile(path, 'Copy it again from where the data came from.'):
         vocabulary = loadPickle(path)
         token_to_word = {int(token): str(word)

@@ -16,7 +16,7 @@ TOKENIZER_FOLDER = os.path.dirname(os.path.abspath(tokenizer_package.__file__))
 
 
 class BLEU(Bleu):
-    """BLEU-1 … BLEU-4: precision of n-grams with a penalty for brevity (Papineni et al. 2002).
+    """BLEU-1 … BLEU-4: n-gram precision with a brevity penalty (Papineni et al. 2002).
 
     `compute_score(gts, res)` → (list of 4 floats for all images, list of 4 lists of floats per
     image).
@@ -27,7 +27,7 @@ class BLEU(Bleu):
 
 
 class CIDEr(Cider):
-    """CIDEr-D: cosine of n-gram counts weighted by their rarity over the images' references
+    """CIDEr-D: cosine similarity of TF-IDF-weighted n-grams, the images' references as documents
     (Vedantam et al. 2015), from 0 to 10. An n-gram that every image has counts 0.
 
     `compute_score(gts, res)` → (float, array per image).
@@ -42,13 +42,13 @@ class ROUGE(Rouge):
 
 
 class METEOR:
-    """METEOR 1.5: F-measure of aligned words, stems, synonyms and paraphrases, less a penalty for
-    disorder (Banerjee & Lavie 2005; Denkowski & Lavie 2014).
+    """METEOR 1.5: F-measure of aligned words, stems, synonyms and paraphrases, with a penalty for
+    fragmentation (Banerjee & Lavie 2005; Denkowski & Lavie 2014).
 
     The scores are pycocoevalcap's, from its jar, in a Java process that is started once.
-    Captions are words with spaces between. Strings of token numbers are possible, '17 3 88', the
-    course's way. Stems and synonyms do not match there, but some unequal numbers do, as METEOR's
-    paraphrases have 103 for 105. `close()` ends Java, and the next call would start it again.
+    Captions are words separated by spaces, or, as in the course, token numbers: '17 3 88'. Stems
+    and synonyms do not match there, but some different numbers do: METEOR's paraphrase table pairs
+    103 with 105. `close()` ends Java; the next call would start it again.
 
     Raises:
         JavaError: there is no Java.
@@ -74,8 +74,8 @@ class METEOR:
                 words still count.
 
         Returns:
-            The score (of statistics summed over the images, not the mean), and a list of scores
-            per image as in `gts`.
+            The score (of statistics summed over the images, not the mean), and the list of each
+            image's score, in the order of `gts`.
 
         Raises:
             ValueError: the images differ, an image has no reference or not one caption, or there

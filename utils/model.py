@@ -36,8 +36,8 @@ def seedEverything(seed, epoch=0):
 
 
 def chooseDevice(modelParam):
-    """The torch.device that `modelParam['cuda']` asks for; the CPU where there is no CUDA. Of
-    several processes on a machine each has its own GPU, numbered from the one asked for.
+    """The torch.device that `modelParam['cuda']` asks for; the CPU where there is no CUDA. With
+    several processes, each gets its own GPU, counting up from the one asked for.
 
     Raises:
         UserError: there are GPUs, but none of that number.
@@ -136,7 +136,7 @@ class Model:
             raise UserError(f"config['learningRate'] cannot be used: {error}.") from error
 
     def setFeatureMean(self, mean):
-        """Has `mean`, [D] of any float type or None, subtracted from the features."""
+        """Sets the mean that is subtracted from the features: [D], any float type; or None."""
         self.feature_mean = None if mean is None else mean.float().to(self.device)
 
     def features(self, batch):
@@ -146,7 +146,7 @@ class Model:
 
     def lossOfParts(self, batch):
         """Yields the teacher-forced loss of each truncated part of a batch, summed over its words,
-        in nats; none of a batch without words.
+        in nats; nothing for a batch without words.
 
         The state is carried from part to part, and detached: the gradient of a part stays within
         it. The padding is left out.
@@ -170,8 +170,8 @@ class Model:
                 yield loss
 
     def wordsOfParts(self, batch, order):
-        """Yields the words of each truncated part of a batch, its captions in this order: xTokens,
-        yTokens and weights, and where there is a word, [T, B] each."""
+        """Yields xTokens, yTokens, weights and a mask of the words, [T, B] each, of each truncated
+        part of a batch; `order` indexes its captions."""
         advantages = batch['advantages'][order] if 'advantages' in batch else 1
         for x, y, w in zip(*(batch[key][order].permute(2, 1, 0)
                              for key in ('xTokens', 'yTokens', 'yWeights'))):
@@ -185,8 +185,8 @@ class Model:
         Args:
             cnn_features: what `features` returns, of the images.
             captions_per_image: integer.
-            order: the index that brings the captions of all images into the order of packing.
-            x, y, w: [N], words, words to be learned and weights.
+            order: the index that sorts the captions of all images for packing.
+            x, y, w: [N], words, target words and weights.
             batch_sizes, state: as `logits_of_words` takes them.
         """
         net = wordwise(self.net)
@@ -209,7 +209,7 @@ class Model:
                 mean of it over several processes.
 
         Returns:
-            list of the losses of the batch's parts, without their gradients.
+            list of detached losses, one per part; by a CUDA graph one sum.
         """
         recorded = self.graphs.loss(batch, words)
         losses = [recorded]
@@ -229,13 +229,13 @@ class Model:
         return products(self.precision, self.device)
 
     def _decode(self, decoder, batch, *options):
-        """What one of `utils.networks.decoding`'s functions makes of a batch."""
+        """The result of a function of `utils.networks.decoding` for a batch."""
         start_tokens = batch['xTokens'][:, 0, 0].to(self.device)         # [B]
         with torch.no_grad(), self._products():
             return decoder(self.net, self.features(batch), start_tokens, *options)
 
     def _tokens(self, decoder, batch, *options):
-        """What one of `utils.networks.decoding`'s functions makes of a batch, lists of tokens."""
+        """As `_decode`, by a CUDA graph where possible, and as lists of tokens."""
         with torch.no_grad(), self._products():
             recorded = self.captionGraphs.tokens(decoder, batch, *options)
         if recorded is None:
@@ -243,8 +243,7 @@ class Model:
         return recorded.tolist()
 
     def greedyTokens(self, batch):
-        """The free-running captions of a batch: B lists of tokens, an end token among them or not.
-        """
+        """The free-running captions of a batch: B lists of tokens, with or without an end token."""
         return self._tokens(decoding.greedyTokens, batch)
 
     def sampledTokens(self, batch, number):

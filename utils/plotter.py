@@ -40,7 +40,7 @@ def curvesFigure(history):
 
 
 def overEpochs(axes, label):
-    """Has axes show values of this name over the epochs."""
+    """Labels axes for values over the epochs."""
     axes.set(xlabel='epoch', ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)

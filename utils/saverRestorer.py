@@ -86,8 +86,8 @@ def loadWeights(model, checkpoint, advice=MOVE_AWAY):
             model.net.load_state_dict(weights)
         except RuntimeError as error:
             lastLine = str(error).split('\n')[-1].strip('\t .')
-            raise ValueError('it does not fit this network, as it is of another task or of other '
-                             f'sizes than config has: {lastLine}') from error
+            raise ValueError('it does not fit this network; its task or its sizes are not those '
+                             f'of config: {lastLine}') from error
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise ValueError('some of its weights are not finite numbers')
         model.setFeatureMean(checkpoint.get('feature_mean'))
@@ -99,8 +99,8 @@ class SaverRestorer:
 
     A checkpoint is a dict of `epoch`, `model_state_dict`, `optimizer_state_dict`,
     `scaler_state_dict`, `feature_mean` (as in `Model`), `config`, `modelParam` (the keys that shape
-    a run), `network` (the model's file), `vocabulary` (a hash of it), `words` (those of the
-    tokens), `photoStandard` (of a data folder made from photos), `history` and `best` (`epoch` and
+    a run), `network` (the model's file), `vocabulary` (a hash of it), `words` (one per
+    token), `photoStandard` (of a data folder made from photos), `history` and `best` (`epoch` and
     `loss`).
     """
 
@@ -118,7 +118,7 @@ class SaverRestorer:
         self.best = None
 
     def save(self, epoch, currentLoss, model):
-        """Writes last_epoch{n}.pt, at the lowest loss so far best_epoch{n}.pt; removes older ones.
+        """Writes last_epoch{n}.pt, and best_epoch{n}.pt at a new lowest loss; removes older ones.
 
         Args:
             epoch: the number of epochs done, n.
@@ -155,10 +155,9 @@ class SaverRestorer:
     def restore(self, model):
         """Brings `model` to the state of a checkpoint, if there is one to go on from, and says so.
 
-        For training that is the last checkpoint of an unfinished run; `restoreModelLast` or
-        `restoreModelBest` force the last or the best one, also of a finished run or after a change
-        of the configuration, when the optimizer starts anew. For inference it is
-        `loadForValidation`'s.
+        For training that is the last checkpoint, with `restoreModelBest` the best one. Changed
+        settings need that key or `restoreModelLast`; the optimizer then starts anew. For inference
+        it is `loadForValidation`'s.
 
         Returns:
             The model.
@@ -182,7 +181,7 @@ class SaverRestorer:
             with foreignFile(path, MOVE_AWAY):
                 self._goOn(model, readCheckpoint(path))
         else:
-            print(f'A new run begins, in {folder}.', flush=True)
+            print(f'A new run begins in {folder}.', flush=True)
         return model
 
     def _goOn(self, model, checkpoint):

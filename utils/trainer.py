@@ -25,7 +25,7 @@ SECONDS = {'train': 'training_seconds', 'val': 'validation_seconds'}
 
 
 def train(config, modelParam, imageCaptionModel):
-    """Trains a task's model to the end, from the last epoch where it has been begun before.
+    """Trains a task's model to the end, resuming after the last saved epoch if any.
 
     Args:
         config, modelParam: the dictionaries of a training script.
@@ -76,8 +76,8 @@ class Trainer:
         """Trains from `model.start_epoch` to the last epoch.
 
         After each epoch the run's folder holds its checkpoint, history.json, times.json and
-        captions_epoch{n}.json, and the plots' folder the curves. Of several processes the main
-        one alone validates and writes.
+        captions_epoch{n}.json, and the plots' folder the curves. Of several processes only the
+        main one validates and writes.
         """
         if self.model.start_epoch >= self.epochs:
             print(f'All {self.epochs} epochs are done. To train a new model, move '
@@ -107,7 +107,7 @@ class Trainer:
         late = [milestone for milestone in self.config['scheduler_milestones'] or []
                 if milestone >= learned]
         if late:
-            print("Never reached of config['scheduler_milestones']: "
+            print("config['scheduler_milestones'] without effect: "
                   f"{', '.join(map(str, late))}. The rate falls after a milestone, and the "
                   f'schedule ends with epoch {learned}.', flush=True)
 
@@ -134,7 +134,7 @@ class Trainer:
         try:
             entry.update(validator.score(captions))
         except (OSError, RuntimeError) as error:  # training is never lost to a scorer, nor to Java
-            print(f'Epoch {epoch} stays without scores. {error}', flush=True)
+            print(f'Epoch {epoch} has no scores. {error}', flush=True)
         times['scoring_seconds'] = time.monotonic() - start
         self._save(entry, {**times, 'device': describeDevice(model.device)}, captions)
         self._print(entry, times)
@@ -148,7 +148,7 @@ class Trainer:
         self.times = [earlier for earlier in self.times if earlier['epoch'] < epoch] + [times]
         writeJson(os.path.join(folder, 'times.json'), self.times)  # which a seed does not repeat
         self.plotter.plot(history)
-        # last: an epoch whose checkpoint is there has left everything, any other is done again
+        # last: an epoch with a checkpoint has written all its files, any other is repeated
         self.saveRestorer.save(epoch, -entry.get('meteor', -math.inf), self.model)
         self.model.start_epoch = epoch
 
@@ -186,7 +186,7 @@ class Trainer:
         Args:
             mode: 'train', with optimizer steps, or 'val', without.
             model: the `Model`.
-            is_train: not used: words are given in both modes, and running free there is no loss.
+            is_train: not used: both modes are teacher-forced, as a free run has no loss.
             cur_epoch: integer, which decides the order of the images and the captions drawn.
 
         Returns:

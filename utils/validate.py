@@ -13,7 +13,7 @@ def validate(config, modelParam, imageCaptionModel):
     """Validates a model: prints loss and scores, writes captions, a picture and a page of them.
 
     Args:
-        config: dict, what is not the checkpoint's: `beamSize`.
+        config: dict of `beamSize`; the rest is the checkpoint's.
         modelParam: the dictionary of a validation script.
         imageCaptionModel: the class of the network.
 
@@ -34,17 +34,16 @@ def validate(config, modelParam, imageCaptionModel):
 
 
 def prepareForModel(modelParam, config):
-    """What `prepare` returns, for the data that the script chooses.
+    """What `prepare` returns; for the demo data where only these have a model.
 
-    Where there is no model of these data, but one of the demo data, such as the one that comes with
-    the project, it is for the demo data.
+    The project comes with models of the demo data.
     """
     prepared, config = prepare(modelParam, config)
     if not findForValidation(prepared):
         demo, _ = prepare({**modelParam, 'data_dir': DEMO_ROOT})
         if findForValidation(demo):
-            print(f"No model has been trained on the data in {prepared['data_dir']} yet. That of "
-                  'the demo data is validated instead, on the demo data.', flush=True)
+            print(f"No model has been trained on the data in {prepared['data_dir']} yet. The "
+                  "demo data's model is validated on the demo data instead.", flush=True)
             return demo, config
     return prepared, config
 

@@ -15,7 +15,7 @@ from utils.processes.progress import progressBar
 
 
 def imageId(imgPath):
-    """COCO's image id, an int of 64 bits; the file's name without ending where it has none."""
+    """COCO's image id, a 64-bit integer; the file name without extension where it has none."""
     key = keyOf(imgPath)
     return int(key) if key.isdecimal() and len(key) < 19 else key
 

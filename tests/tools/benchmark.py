@@ -1,13 +1,13 @@
-"""How fast training, captioning and METEOR are, each beside a plain way, in turns. Run by hand:
+"""How fast training, captioning and METEOR are, against plain versions of each. Run by hand:
 
     PYTHONPATH=. python tests/tools/benchmark.py [repetitions, 7]
 
 Networks and batches have the sizes of the training scripts, and captions have COCO's lengths. The
 plain way is a loop over 25 steps (40 without given words) with one product per gate and the output
 layer at each step. Prints ratios of median times. On a GPU, where torch's layers use TF32 and
-ours do not, METEOR is left out, and one reads of the CUDA graphs what memory and seconds they need,
-whether they are used, whether every bit is that of a step without, and whether the same seed learns
-the same again. tests/test_step_graphs.py has more tests of them for a GPU.
+ours do not, METEOR is left out. For the CUDA graphs it then prints memory and seconds, whether they
+are used, whether they equal steps without them bit for bit, and whether the same seed learns the
+same again. tests/test_step_graphs.py has more tests of them for a GPU.
 """
 import gc
 import importlib

@@ -1,4 +1,4 @@
-"""Trains and validates in poor surroundings: one core, read-only folders, no home. On Linux:
+"""Trains and validates in poor environments: one core, read-only folders, no home. On Linux:
 
     PYTHONPATH=.:tests python tests/tools/environments.py
 

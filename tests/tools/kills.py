@@ -164,7 +164,7 @@ def killed(folder, script, way, longest_life, moments):
 
 
 def try_task(task, kills, folder, root, moments):
-    """Whether a training that is ended again and again becomes what one left alone does."""
+    """Whether a training that is ended again and again ends like one left alone."""
     alone, disturbed = (copy_of_project(os.path.join(folder, f'{name}{task}'), root)
                         for name in ('alone', 'disturbed'))
     for project in (alone, disturbed):

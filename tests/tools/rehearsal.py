@@ -4,7 +4,7 @@ By hand on Linux:
 
     PYTHONPATH=.:tests python tests/tools/rehearsal.py [folder] [images, 118287] [tasks, 1 4]
 
-Makes so many images to train and 5,000 to validate, pooled and unpooled, in a new folder inside
+Makes that many images to train and 5,000 to validate, pooled and unpooled, in a new folder inside
 the one named (default: the temporary folder): 12 GB, some minutes. All is removed at the end.
 Each task's training is started twice, the second time on files that have been checked, and ended
 after 100 batches; on a GPU after an epoch. The memory is that of the process and of all that it

@@ -26,9 +26,9 @@ class CaptionDataset(Dataset):
         seed: integer.
 
     Attributes:
-        checked: for each file what its check has found, a tuple of size in bytes, time of the last
-            change in ns, offset of the raw features or -1, imgPath, and its captions' tokens, a
-            line of text each; or None. With it features are read without unpickling, and
+        checked: None before `checkFiles`. Then for each file a tuple of its size in bytes, time of
+            the last change in ns, offset of the raw features or -1, imgPath, and its captions'
+            tokens, a line of text each. With it features are read without unpickling, and
             captions without opening files.
     """
 
@@ -63,8 +63,8 @@ class CaptionDataset(Dataset):
         return [list(map(int, line.split())) for line in self.checked[index][-1].split('\n')]
 
     def references(self, index):
-        """What samples of an image are compared with: of each of its captions the tokens up to the
-        end token; unknown words become V, which no sample has."""
+        """What samples of an image are compared with: its captions' tokens up to the end token,
+        with V for unknown words, which no sample has."""
         return [[self.vocabulary_size if token == UNKNOWN else token
                  for token in self.tokensToLearn(caption)[1:]] for caption in self.captions(index)]
 
@@ -87,14 +87,14 @@ class CaptionDataset(Dataset):
         return image['imgPath'], image['tokens']
 
     def drawn(self, index, epoch, number):
-        """Which of an image's captions is learned in an epoch, the first where that is None."""
+        """The index of the caption that is learned in an epoch; 0 where `epoch` is None."""
         if epoch is None:
             return 0
         key = os.fsencode(f'{self.seed} {epoch} {self.names[index]}')
         return random.Random(key).randrange(number)
 
     def tokensToLearn(self, caption):
-        """A caption's tokens from the start to the end token, which some files lack."""
+        """A caption's tokens with `UNK` for large ones, no empty words, and an end token."""
         tokens = [token if token < self.vocabulary_size else UNKNOWN
                   for token in caption if token not in self.empty_tokens]
         if tokens[-1:] != [END]:

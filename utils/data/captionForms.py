@@ -1,4 +1,4 @@
-"""Finds and reads captions in the forms in which they are published.
+"""Finds and reads captions in the formats in which they are published.
 
 - COCO's: `captions_train2017.json` and `captions_val2017.json`, or those of 2014.
 - Karpathy's: `dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json`, which say
@@ -11,7 +11,7 @@ For the last two the official lists, such as `Flickr_8k.trainImages.txt` and
 `Flickr_8k.devImages.txt`, say which photos are for training and which for validation, if both lie
 beside the captions. Otherwise a tenth of the photos is drawn for validation, always the same.
 
-The file's name tells its form. In a folder, and the folders in it, there must be only one such
+The file name tells the format. In a folder, and the folders in it, there must be only one such
 file; otherwise CAPTIONS must name the file itself.
 """
 import collections
@@ -21,16 +21,16 @@ import os
 import random
 import re
 
-from utils.data.photoFeatures import ENDINGS
+from utils.data.photoFeatures import EXTENSIONS
 from utils.files.errors import UserError, foreignFile, jsonIn, linesIn
 
 SHARE_FOR_VALIDATION = .1  # of the photos, where there are no lists
 SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'val'}  # Karpathy's
 SEPARATOR = r'[,;|\t]'
-ROW = re.compile(rf'"?(.+?(?:{"|".join(map(re.escape, ENDINGS))}))"? *({SEPARATOR})'
+ROW = re.compile(rf'"?(.+?(?:{"|".join(map(re.escape, EXTENSIONS))}))"? *({SEPARATOR})'
                  r'(?: *\d+\|)?(.*)', re.IGNORECASE)  # results.csv numbers the captions
-SET_CAPTIONS = ('Set CAPTIONS at the top of utils/buildCourseLayout.py; the forms that are '
-                'understood stand at the top of utils/data/captionForms.py.')
+SET_CAPTIONS = ('Set CAPTIONS at the top of utils/buildCourseLayout.py; the supported '
+                'formats are listed at the top of utils/data/captionForms.py.')
 
 Image = collections.namedtuple('Image', 'mode name captions')  # 'train' or 'val', file name, texts
 
@@ -73,17 +73,17 @@ def readCaptions(*paths):
 
 
 def keyOf(name):
-    """What connects an image's captions with its photo or features, all of which have a name:
-    COCO's id, as '139' for 'COCO_val2014_000000000139.jpg', or the file name without ending."""
+    """What connects an image's captions with its photo or features, from a file name of any of
+    them: COCO's id, '139' for 'COCO_val2014_000000000139.jpg', or the name without extension."""
     stem = stemOf(name)
     coco_id = re.fullmatch(r'(?:COCO_[a-z]+20\d\d_)?(\d{1,250})', stem)
     return str(int(coco_id[1])) if coco_id else stem
 
 
 def stemOf(name):
-    """A picture's file name without folder and ending."""
+    """A picture's file name without folder and extension."""
     stem, ending = os.path.splitext(os.path.basename(name))
-    return stem if ending.lower() in ENDINGS else stem + ending
+    return stem if ending.lower() in EXTENSIONS else stem + ending
 
 
 def _filesIn(path):
@@ -155,7 +155,7 @@ def _divided(captions, path):
             rf'(?<![a-z])({pattern})[a-z]*\.txt$', os.path.basename(file), re.IGNORECASE)]
         if len(lists) != 1:
             break
-        stems = {stemOf(line.strip()) for _, line in linesIn(lists[0])}  # some without endings
+        stems = {stemOf(line.strip()) for _, line in linesIn(lists[0])}  # some without extensions
         images += [Image(mode, name, captions[name]) for name in captions if stemOf(name) in stems]
     else:
         return images, f'{path}, official lists'

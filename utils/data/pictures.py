@@ -34,15 +34,14 @@ def openPicture(data_dir, imgPath):
 @contextlib.contextmanager
 def openPhoto(path, pixels=None):
     """A picture as people see it, for a `with` block: upright, in RGB, on white where it is
-    transparent. Of an animation the first frame.
+    transparent; the first frame of an animation.
 
     Args:
         path: the file's.
         pixels: how many are needed on each side; a large JPEG is read faster then.
 
-    Returns:
-        a PIL picture; the size (width, height) of the whole photo, of which it may be a smaller
-        copy.
+    Yields:
+        a PIL picture, which may be smaller than the photo; the photo's size (width, height).
 
     Raises:
         ValueError: the file cannot be read as a picture, or the block fails; the message says why.

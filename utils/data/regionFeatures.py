@@ -1,6 +1,6 @@
-"""Reads the region features of images in the forms in which people have them.
+"""Reads the region features of images in the usual formats.
 
-Understood are, beside photos themselves (utils/data/photoFeatures.py):
+Besides photos (utils/data/photoFeatures.py) these are supported:
 
 - The TSV of bottom-up attention (Anderson et al. 2018, arXiv:1707.07998), `*.tsv` or `*.tsv.0` …,
   or a folder of such files: a line per image with the columns of `TSV_COLUMNS`, told apart by
@@ -25,7 +25,7 @@ TSV_COLUMNS = {len(columns.split()): columns.split() for columns in (
 FEATURE_KEYS = 'features', 'feat', 'x', 'arr_0'
 BOX_KEYS = 'boxes', 'bbox'
 SCORE_KEYS = 'scores', 'conf', 'objects_conf'
-KNOWN_FORMS = 'The forms that are understood stand at the top of utils/data/regionFeatures.py.'
+KNOWN_FORMS = 'The supported formats are listed at the top of utils/data/regionFeatures.py.'
 
 
 def filesOfFeatures(path):

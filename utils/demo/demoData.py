@@ -15,9 +15,9 @@ from utils.files.ownFiles import writePickle
 from utils.generateVocabulary import generateVocabulary
 
 N_TRAIN, N_VAL = 2000, 500
-CROP = 32                      # a detection's pixels are brought to CROP × CROP
+CROP = 32                      # a detection is resized to CROP × CROP
 N_SHAPE, N_COLOUR = 1536, 512  # feature channels
-THRESHOLD = .4                 # a shape's channel answers from this similarity on
+THRESHOLD = .4                 # a shape's channel responds above this similarity
 
 
 class FeatureExtractor:

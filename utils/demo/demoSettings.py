@@ -1,4 +1,4 @@
-"""What the demo data need otherwise than COCO: 2,000 scenes with 130 words, not 118,287 photos."""
+"""Settings for the demo data: 2,000 scenes with 130 words, not COCO's 118,287 photos."""
 from utils.data.dataFolder import isDemo
 
 EPOCHS = 20      # the captions are learned by then
@@ -19,7 +19,7 @@ def fitToDemo(config, modelParam):
                   for milestone in config['scheduler_milestones'] or []]
     batch_size = min(modelParam['batch_size'], BATCH_SIZE)
     if (epochs, batch_size) != (modelParam['numbOfEpochs'], modelParam['batch_size']):
-        print(f'On the demo data {epochs} epochs are trained, {batch_size} images in a batch; '
-              'milestones move with them.', flush=True)
+        print(f'On the demo data, training takes {epochs} epochs with a batch size of '
+              f'{batch_size}; milestones are scaled.', flush=True)
     return ({**config, 'scheduler_milestones': milestones},
             {**modelParam, 'numbOfEpochs': epochs, 'batch_size': batch_size})

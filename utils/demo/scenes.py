@@ -189,13 +189,13 @@ DRAWINGS = {
 Kind = collections.namedtuple('Kind', 'width height colours synonyms verbs')
 PLURALS = {'bus': 'buses', 'person': 'people'}  # the others end in s
 NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
-# What they do: what it does, and what it is seen doing.
+# Plural verb → singular and participle.
 VERBS = {
     'drive': ('drives', 'driving'), 'stop': ('stops', 'parked'), 'stand': ('stands', 'standing'),
     'sit': ('sits', 'sitting'), 'fly': ('flies', 'flying'), 'float': ('floats', 'floating'),
     'sail': ('sails', 'sailing'), 'grow': ('grows', 'growing'), 'run': ('runs', 'running'),
     'wait': ('waits', 'waiting')}
-# In the order in which the detector is sure of them.
+# The detector is surest of the first.
 KINDS = {
     'house': Kind(62, 62, PAINTS, ['building'], ['stand']),
     'bus': Kind(80, 40, PAINTS, [], ['stop', 'drive']),

@@ -10,11 +10,11 @@ import stat
 
 
 class UserError(Exception):
-    """Something that the user can mend; the message says what is wrong, where, and what to do."""
+    """Something that the user can fix; the message says what is wrong, where, and what to do."""
 
 
 def isOfGpu(error):
-    """Whether an error is one of a GPU."""
+    """Whether an error comes from a GPU."""
     return isinstance(error, RuntimeError) and re.search('cuda|cudnn|cublas', str(error).lower())
 
 
@@ -44,7 +44,7 @@ def faultIn(error):
 
 
 def printable(text):
-    """The text with spaces for what steers a terminal or cannot be encoded."""
+    """The text with spaces for control characters and what cannot be encoded."""
     return re.sub('[\0-\x1f\x7f-\x9f\ud800-\udfff]', ' ', text)
 
 
@@ -55,7 +55,7 @@ def openRegular(path):
         OSError: it cannot be opened, or it is a pipe or a device, which may have no end.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, 'it is no regular file', path)
+        raise OSError(errno.EINVAL, 'it is not a regular file', path)
     return open(path, 'rb')
 
 

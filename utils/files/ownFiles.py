@@ -21,7 +21,7 @@ _locks = []  # kept, as a lock is freed when its object is deleted
 
 
 def inProject(path):
-    """The absolute path of one that is relative to the project, wherever the script starts."""
+    """The absolute path of a path relative to the project, wherever the script starts."""
     return os.path.join(PROJECT, os.path.expanduser(path))
 
 

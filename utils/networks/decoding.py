@@ -1,9 +1,9 @@
 """From features to captions: greedily, by sampling or by beam search.
 
-All ask a network for three things, which `utils.networks.otherNetworks` describes. On a CPU,
+All call three methods of a network, described in `utils.networks.otherNetworks`. On a CPU,
 captions that have ended are left out of the batch from time to time, which saves most of the work.
-A GPU would have to be waited for to know them, so they stay until all have ended, and a look after
-every few steps finds that out.
+On a GPU, finding them would mean waiting for it, so they stay, and only every few steps it is
+checked whether all have ended.
 """
 import functools
 import math
@@ -18,9 +18,8 @@ STEPS_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 8}
 
 
 def untilAllHaveEnded(steps):
-    """Makes a function of a generator that yields, from time to time, how many captions have not
-    ended (False after the last step) and the captions so far. The function returns the captions
-    once all have ended."""
+    """Turns a generator into a function that returns the captions once all have ended. The former
+    yields, from time to time, how many have not (False after the last step), and the captions."""
     @functools.wraps(steps)
     def captions_of(*arguments, **options):
         for going, captions in steps(*arguments, **options):
@@ -33,7 +32,7 @@ def untilAllHaveEnded(steps):
 
 @untilAllHaveEnded
 def greedyTokens(net, cnn_features, start_tokens):
-    """The words that are most likely step after step, up to each caption's end token.
+    """Greedy captions: the most likely word at each step, up to the end token.
 
     Args:
         net: an `imageCaptionModel` in evaluation mode.
@@ -63,22 +62,22 @@ def sampledTokens(net, cnn_features, start_tokens, number):
     net = wordwise(net)
     processed = net.process_features(cnn_features).repeat_interleave(number, dim=0)
     start_tokens = start_tokens.repeat_interleave(number)
-    for going, tokens in _wordByWord(net, processed, start_tokens, _drawn):
+    for going, tokens in _wordByWord(net, processed, start_tokens, _sampled):
         yield going, tokens.unflatten(0, (-1, number))
 
 
-def _drawn(logits):
-    """A word [B] for each row of logits [B, V], drawn with their probabilities."""
+def _sampled(logits):
+    """A word [B] for each row of logits [B, V], sampled by their softmax."""
     up_to = logits.float().softmax(dim=-1).cumsum(dim=-1)                # faster than multinomial
     drawn = torch.rand_like(up_to[:, :1]) * up_to[:, -1:]
-    # where a model has diverged, nothing is found, at any place
+    # the index may lie outside where a model has diverged
     return torch.searchsorted(up_to, drawn).squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
 def withoutRepetitions(log_p, captions, may_repeat):
     """Log-probabilities of next words, -inf for those that would repeat something.
 
-    A caption says no word twice but small ones, no three words in a row twice, and no `UNK`.
+    A caption repeats no words but small ones, no three words in a row, and has no `UNK`.
 
     Args:
         log_p: [n, V].
@@ -95,7 +94,7 @@ def withoutRepetitions(log_p, captions, may_repeat):
 
 
 def _wordByWord(net, processed, start_tokens, choose):
-    """Yields captions as `greedyTokens` returns them; `choose` makes each word of its logits."""
+    """Yields captions as `greedyTokens` returns them; `choose` picks each word from its logits."""
     prepared, word, state = net.prepare(processed), start_tokens, None
     tokens = start_tokens.new_full((len(start_tokens), CAPTION_STEPS), END)
     rows = torch.arange(len(start_tokens), device=start_tokens.device)   # captions in the batch
@@ -135,10 +134,10 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
     processed = net.process_features(cnn_features)
     B, K = len(start_tokens), beam_size
     captions = start_tokens.new_full((B, K, CAPTION_STEPS), END)
-    # shorter types would rank by their rounding
+    # in lower precision, rounding would decide
     dtype = torch.promote_types(processed.dtype, torch.float32)
     scores = processed.new_full((B, K), -math.inf, dtype=dtype)
-    scores[:, 0] = 0                                                     # all are one, empty
+    scores[:, 0] = 0                                                     # at first all are equal
     rows = torch.arange(B, device=start_tokens.device)                   # the b images in the batch
     prepared = net.prepare(processed.repeat_interleave(K, dim=0))
     word, state = start_tokens.repeat_interleave(K), None                # [b·K]

@@ -2,8 +2,8 @@
 
 'assignment' starts from random weights and the biases of the exercise's notes.
 
-'informedStart' learns more in as many epochs, by starting from what the training data tell without
-any learning:
+'informedStart' learns more in the same number of epochs, by starting from statistics of the
+training data:
 
 - How often each word follows. The output layer's bias starts at the logarithm of the words'
   relative frequencies, so that the first steps need not learn them (Karpathy 2019, "A Recipe for
@@ -16,14 +16,14 @@ any learning:
 The model stays the same: biases are learned from there on, and the mean could be taken into the
 input layer's bias.
 
-'regularised' starts like that, and makes the training captions harder to learn by heart, so that
-longer training pays. Each of these is common practice, and none changes the trained model:
+'regularised' starts like that, and makes the training captions harder to memorise, so that longer
+training pays. Each of these is common practice, and none changes the trained model:
 
 - Half of the last hidden state's elements are dropped out before the output layer (Zaremba et al.
   2014, arXiv:1409.2329).
-- A tenth of the words that the network is given become unknown ones (Bowman et al. 2016,
+- Word dropout: a tenth of the input words become `UNK` (Bowman et al. 2016,
   arXiv:1511.06349, section 3.1).
-- A tenth of the probability to be learned is spread over all words (Szegedy et al. 2016,
+- Label smoothing: a tenth of the target probability is spread over all words (Szegedy et al. 2016,
   arXiv:1512.00567, section 7).
 """
 import torch
@@ -46,12 +46,12 @@ def checkNetwork(net):
 
 
 def informStart(model, feature_mean, counts):
-    """Has a new `Model` start from what the training data tell.
+    """Initialises a new `Model` from training statistics.
 
     Args:
         model: the `Model`.
         feature_mean: [D], of the training images.
-        counts: [V], how often each word is to be learned; none counts as once.
+        counts: [V], how often each word is a target; 0 counts as 1.
 
     Raises:
         UserError: the network has no `output_layer` with a bias, or no `rnn`.
@@ -68,15 +68,15 @@ def informStart(model, feature_mean, counts):
 
 
 def dropHiddenElements(net):
-    """Has elements of the hidden states dropped out before a network's `output_layer`, in training
-    alone; errors as `informStart`'s."""
+    """Adds dropout of hidden states before a network's `output_layer`, in training alone; errors
+    as `informStart`'s."""
     checkNetwork(net)
     net.output_layer.register_forward_pre_hook(
         lambda layer, hidden: F.dropout(hidden[0], HIDDEN_DROPOUT, layer.training))
 
 
 def droppedWords(words):
-    """Words, integers of any shape, some of which have become unknown; never the start token."""
+    """Words, integers of any shape, some of them replaced by `UNK`; start and end tokens stay."""
     dropped = torch.rand(words.shape) < WORD_DROPOUT
     return words.masked_fill(dropped & (words > UNKNOWN), UNKNOWN)
 

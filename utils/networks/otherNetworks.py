@@ -3,8 +3,7 @@ import torch
 
 
 def wordwise(net):
-    """The network itself where it has the three methods of `ThroughForward`, else those around it.
-    """
+    """The network itself if it has the methods of `ThroughForward`, else one around it."""
     return net if hasattr(net, 'logits_of_words') else ThroughForward(net)
 
 

@@ -1,7 +1,7 @@
 """What `config['precision']` may be: the type in which a network's large products are computed.
 
 'bfloat16' and 'float16' are mixed precision; bfloat16 is faster on CPUs with instructions for it.
-Only the large products are computed in the shorter type. All else stays float32: weights,
+Only large matrix products have lower precision. All else stays float32: weights,
 optimizer, recurrent states, softmax, loss and checkpoints. Gradients can be too small for float16,
 so the loss is scaled up before the backward pass, and the gradients back before the step
 (Micikevicius et al. 2018, arXiv:1710.03740).
@@ -12,7 +12,7 @@ import torch
 
 FLOAT32, FLOAT16 = 'float32', 'float16'
 PRECISIONS = {FLOAT32: torch.float32, 'bfloat16': torch.bfloat16, FLOAT16: torch.float16}
-CAPABILITY = {'bfloat16': (8, 0), 'float16': (7, 0)}  # the least of a GPU with fast products
+CAPABILITY = {'bfloat16': (8, 0), 'float16': (7, 0)}  # the least that is fast
 CPU_INSTRUCTIONS = {'avx512_bf16', 'amx_bf16'}        # either makes bfloat16 fast on a CPU
 
 
@@ -43,10 +43,10 @@ def _cpuInstructions():
 
 
 def products(precision, device):
-    """A context within which products are computed in this precision."""
+    """An autocast context: matrix products are computed in this precision."""
     if precision == FLOAT32:
         return contextlib.nullcontext()
-    # no cache of shortened weights in CUDA graphs
+    # no cache of cast weights in CUDA graphs
     return torch.autocast(device.type, dtype=PRECISIONS[precision],
                           cache_enabled=device.type == 'cpu')
 

@@ -5,10 +5,10 @@ dozens. Launching them one by one takes the CPU longer than computing them takes
 graph launches all of them at once, as they were recorded
 (https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 
-Of training steps the forward and the backward passes are recorded, once for each length of a
-batch's captions, which are padded to the longest. The optimizer stays outside. The last batch of an
-epoch, which is smaller, is learned without a graph. For captions, the steps between two looks at
-whether all have ended are recorded together.
+In training, forward and backward passes are recorded, once for each length of a batch's longest
+caption, to which the others are padded. The optimizer stays outside. An epoch's last batch, which
+is smaller, is learned without a graph. In decoding, the steps between two checks whether all
+captions have ended are recorded together.
 """
 import functools
 
@@ -62,8 +62,8 @@ class StepGraphs:
         return self._result(self._pass, keys, batch['cnn_features'], torch.tensor(words), *padded)
 
     def tokens(self, decoder, batch, *options):
-        """What a function of `utils.networks.decoding` that returns tokens makes of a batch. None
-        where it is to be called without a graph."""
+        """The tokens that a function of `utils.networks.decoding` returns for a batch. None where
+        it is to be called without a graph."""
         if not self._fits(batch):
             return None
         keys = [(self.model.net.training, decoder, options)]
@@ -137,7 +137,7 @@ class StepGraphs:
             result = run().float()
             statistics = flat(net.buffers())
             gradients = flat(parameter.grad for parameter in net.parameters()
-                             if parameter.grad is not None)  # it may be used nowhere
+                             if parameter.grad is not None)  # it may be unused
             # float16 overflows until the scale of the loss has adapted
             return result, statistics, gradients.nan_to_num(0, 0, 0)
 

@@ -1,4 +1,4 @@
-"""A page of the validation images: predicted and human captions, and where attention looks."""
+"""Pages of images: their captions by the model and by people, and where attention looks."""
 import base64
 import io
 import math
@@ -67,11 +67,11 @@ def writePage(path, page, **texts):
         path: the file's.
         page: dict of `images`, a list of dicts as in `details_validation.json`, with `picture` (as
             `embedded` returns it) and `size` where the image is there, and with `rank` where they
-            have a `meteor`, or with `confidence`, from 0 to 1; `number`, that of all ranks;
-            `unsure`, the confidence below which a caption is marked; `region`, what attention
-            looks at; `ownCaptions`, a name for the `references`.
-        texts: `title`, `about` and, if there are any, `scores`, a list of pairs of texts; of one of
-            several `pages`, their number, `page_number`, and the files `previous` and `next`.
+            have a `meteor`, or with `confidence`, from 0 to 1; `number`, the last rank; `unsure`,
+            the confidence below which a caption is marked; `region`, what attention looks at;
+            `ownCaptions`, the heading of the `references`.
+        texts: `title`, `about` and, if there are any, `scores`, a list of pairs of texts; for
+            several pages their number `pages`, `page_number`, and the files `previous` and `next`.
     """
     html = TEMPLATES.get_template('captionPage.html').render(
         page=page, attention=any('attention' in image for image in page['images']), **texts)

@@ -2,8 +2,8 @@
 
 The main process, rank 0, does all that a single process does; the others only train, each on its
 share of every batch. Batch normalisation, where a network has it, is over that share. Numbers and
-barriers go by gloo, gradients by gloo between CPUs and by nccl between GPUs. A process that
-torchrun has not started is the main one of one.
+barriers go by gloo, gradients by gloo between CPUs and by nccl between GPUs. Without torchrun there
+is only the main process.
 """
 import contextlib
 import datetime
@@ -25,7 +25,7 @@ _store = None  # torchrun's key-value store
 
 @contextlib.contextmanager
 def joined():
-    """Within this, processes started by torchrun are a group, of which the main one prints."""
+    """A context: processes started by torchrun form a group, and only the main one prints."""
     global _store
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
         yield
@@ -74,7 +74,7 @@ def mainFirst():
 
 
 def fromMain(make):
-    """What `make()` returns in the main process, which all processes get; it must be picklable."""
+    """Calls `make()` in the main process; all get its result, which must be picklable."""
     if worldSize() == 1:
         return make()
     values = [make() if isMain() else None]
@@ -92,11 +92,11 @@ def averaged(number):
 
 
 class ShareOfBatches(BatchSampler):
-    """This process's share of an epoch's batches: every index of a data set once, in an order that
-    (seed, epoch) alone decides.
+    """The sampler of training batches: every index of a data set once, in an order that (seed,
+    epoch) alone decides. Several processes share each batch.
 
-    Yields lists of (index, epoch, learned). Where a batch has fewer images than there are
-    processes, a share without any is the batch's first image, with `learned` False.
+    Yields lists of (index, epoch, learned). If a batch has fewer images than there are processes,
+    an empty share becomes the batch's first image, with `learned` False.
 
     Attributes:
         epoch: that of the next pass.
@@ -117,7 +117,7 @@ class ShareOfBatches(BatchSampler):
 
 
 def startAlike(net):
-    """Gives a network the main process's parameters and running statistics, in every process."""
+    """Copies the main process's parameters and running statistics to every process."""
     for tensor in net.state_dict().values():
         dist.broadcast(tensor, 0, _group(tensor.device.type))
 
@@ -133,6 +133,6 @@ def averageGradients(net):
 
 @functools.lru_cache(maxsize=None)
 def _group(device_type):
-    """The processes as they exchange a device's tensors: gloo is slow for those of GPUs."""
+    """The group that exchanges tensors of a device; gloo is slow between GPUs."""
     return dist.new_group(timeout=LONGEST_WAIT,
                           backend='nccl' if device_type == 'cuda' else 'gloo')

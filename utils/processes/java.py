@@ -14,7 +14,7 @@ import weakref
 PATIENCE = 600  # seconds; METEOR scores COCO's 5,000 validation images in half a minute
 
 OPTIONS = (
-    # Where decimals have a comma METEOR waits for ever. Java has a language for numbers ('format').
+    # With a decimal comma METEOR waits for ever. Java's numbers have their own locale ('format').
     '-Duser.language=en', '-Duser.country=US',
     '-Duser.language.format=en', '-Duser.country.format=US',
     '-Dfile.encoding=UTF-8',
@@ -145,7 +145,7 @@ def runJava(doing, lines, *arguments):
         lines: list of str, each without a line break.
 
     Returns:
-        list of str, as many.
+        list of str, one per line.
 
     Raises:
         JavaError: there is no Java, it failed or took too long, or lines were lost.

@@ -1,4 +1,4 @@
-"""How far a pass over the images is: a bar in a terminal or a notebook, lines in a log."""
+"""Progress over the images: a bar in a terminal or a notebook, lines in a log."""
 import sys
 
 from tqdm.auto import tqdm
@@ -9,11 +9,11 @@ SECONDS_BETWEEN_LINES = 30  # in a log
 
 
 def progressBar(iterable, description, modelParam, total=None):
-    """The iterable, which shows how far it is; it shows nothing beside the main process.
+    """The iterable with a progress bar, shown by the main process alone.
 
-    Where it has no length, `total` is the number of its items, if that is known.
+    `total` is the number of its items, if it has no length and this is known.
 
-    Its method `set_postfix_str(text, refresh=False)` sets what is shown behind, such as the loss.
+    Its method `set_postfix_str(text, refresh=False)` sets a text after the bar, such as the loss.
     """
     options = {}
     if not modelParam['inNotebook'] and not sys.stderr.isatty():

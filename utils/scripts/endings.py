@@ -1,4 +1,4 @@
-"""How a script ends: in a sentence wherever the person who started it can mend what is wrong."""
+"""How a script ends: in a sentence wherever the user can fix what is wrong."""
 import errno
 import math
 import os
@@ -26,9 +26,9 @@ _alarm = getattr(signal, 'alarm', lambda seconds: None)  # Windows has none
 
 
 def runScript(main):
-    """Runs a script's `main`; what the user can mend ends it in a sentence, without a stack trace.
+    """Runs a script's `main`; what the user can fix ends it in a sentence, without a stack trace.
 
-    So do Ctrl-C, the server's SIGTERM, SIGHUP where nohup does not ignore it, and parameters.
+    So do Ctrl-C, the server's SIGTERM, SIGHUP where nohup does not ignore it, and arguments.
     """
     global _running
     _running = True
@@ -39,11 +39,11 @@ def runScript(main):
             signal.signal(number, _stop)
     try:
         with joined():
-            # those of a notebook or of pytest are not for the script
+            # arguments of a notebook or of pytest are not for it
             started, script = map(os.path.abspath, (sys.argv[0], main.__code__.co_filename))
             if sys.argv[1:] and started == script:
-                raise UserError(f"This script takes no parameters, but was given {sys.argv[1]}. "
-                                'What it does and what can be set stands at its top.')
+                raise UserError(f"This script takes no arguments, but was given {sys.argv[1]}. "
+                                'Its top says what it does and what can be set.')
             main()
     except (UserError, JavaError) as error:
         _end(error)

@@ -12,7 +12,7 @@ from utils.model import OPTIMIZERS
 from utils.networks.learningRecipe import RECIPES
 from utils.networks.precision import PRECISIONS
 
-REQUIRED = object()  # in place of a default: what tells the tasks apart
+REQUIRED = object()  # in place of a default: the scripts must set it
 
 
 def wholeNumber(low):
@@ -104,8 +104,8 @@ def checkSettings(modelParam, config=None):
         modelParam, config, with the defaults of the keys that they lack.
 
     Raises:
-        UserError: a key is unknown, or missing and without a default, or a value impossible; the
-            message names all of them.
+        UserError: a key is unknown, or is missing and has no default, or a value is impossible;
+            the message names all of them.
     """
     tables = {'modelParam': MODEL_PARAM, 'config': CONFIG}
     if modelParam.get('inference'):
@@ -114,7 +114,7 @@ def checkSettings(modelParam, config=None):
     settings, faults = {'modelParam': modelParam, 'config': config or {}}, []
     for name, table in tables.items():
         settings[name] = values = withDefaults(settings[name], table)
-        faults += [f"{name}[{key!r}] is not a key; known are {', '.join(table)}"
+        faults += [f"{name}[{key!r}] is unknown; the keys are {', '.join(table)}"
                    for key in values if key not in table]
         faults += faultsIn(name, values, table)
     if faults:

@@ -30,7 +30,7 @@ def prepare(modelParam, config=None):
     """
     modelParam, config = checkSettings(modelParam, config)
     if modelParam['inference'] and worldSize() > 1:
-        raise UserError('Only training is shared between processes. Start this script by python '
+        raise UserError('Only training runs in several processes. Start this script with python '
                         'instead of torchrun.')
     if isMain():
         findJava()
@@ -40,7 +40,7 @@ def prepare(modelParam, config=None):
             makeDemoData(DEMO_ROOT)
         elif not os.path.isdir(data_dir):
             raise UserError(f'The data folder {data_dir} does not exist. {SET_ROOT} '
-                            "Or set it to '' for the built-in demo data.")
+                            "Or set DATA_ROOT to '' for the demo data.")
     name = modelParam['modelName'].rstrip('/\\')
     parameters = {**modelParam, 'data_dir': data_dir,
                   'modelName': os.path.join(f'{name}_{dataName(data_dir)}', ''),
