@@ -1,7 +1,6 @@
 """Task 2: captions from GRU or simple cells, in any number of layers.
 
-The order of calls is task 1's. New are the GRU cell and stacked layers (`RNN.over_words`): each
-gets the hidden states of the one below.
+The order of calls is task 1's. New are the GRU cell, and any number of layers.
 """
 import torch
 
@@ -72,14 +71,6 @@ class RNN(RecurrentLayers):
         input_size_list = [input_size] + [hidden_state_size] * (num_rnn_layers - 1)
         cell = self.cell_types[cell_type]
         super().__init__([cell(hidden_state_size, size) for size in input_size_list], cell_type)
-
-    def over_words(self, words, batch_sizes, constants, hidden_state):
-        x, updatedstate = words, []
-        for cell, weights, state in zip(self.cells, constants, hidden_state):
-            states, state = cell.over_time(x, batch_sizes, state, weights)  # [N, k·H], [B, k·H]
-            updatedstate.append(state)
-            x = states[:, :self.hidden_state_size]                       # [N, H]
-        return x, torch.stack(updatedstate)                              # [N, H], [L, B, k·H]
 
 
 class ImageCaptionModel(cocoSource_xcnnfused.ImageCaptionModel):

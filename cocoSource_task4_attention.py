@@ -124,8 +124,8 @@ class RNN(RecurrentLayers):
         """What is the same at all steps: the cells' weights, with the max over the regions as the
         first one's image; the attention layer, the regions, and what it makes of them."""
         weights = super().constants(processed_cnn_features.max(dim=2).values)
-        if not hasattr(attention_layer, 'attend'):  # a plain nn.Sequential is fine
-            attention_layer = Attention(*attention_layer)
+        if not hasattr(attention_layer, 'attend'):  # any other module
+            attention_layer = Attention(attention_layer)
         projected = attention_layer.project(processed_cnn_features)
         return weights, attention_layer, processed_cnn_features, projected
 
@@ -155,6 +155,7 @@ class ImageCaptionModel(cocoSource_task3_lstm.ImageCaptionModel):
     Optional keys of `config`: `attention`, 'assignment' or 'content'; `attentionHeads`, for
     'content' only; `numberOfRegions`, K.
     """
+    featurepathstub = 'detectron2_lim10features'
 
     def __init__(self, config):
         super().__init__(config)

@@ -128,7 +128,7 @@ class RNNsimpleCell(RecurrentCell):
 
 
 class RecurrentLayers(nn.Module):
-    """Layers of cells that caption images. A subclass builds the cells and defines `over_words`.
+    """Layers of cells that caption images. Each layer is given the hidden states of the one below.
 
     Args:
         cells: list of `RecurrentCell`, the first layer's first.
@@ -197,7 +197,12 @@ class RecurrentLayers(nn.Module):
             The last layer's hidden states [N, H] at each word, packed; and the state [L, B, k·H]
             after the last step, of the captions that have a word there.
         """
-        raise NotImplementedError
+        x, updatedstate = words, []
+        for cell, weights, state in zip(self.cells, constants, hidden_state):
+            states, state = cell.over_time(x, batch_sizes, state, weights)  # [N, k·H], [B, k·H]
+            updatedstate.append(state)
+            x = states[:, :self.hidden_state_size]                       # [N, H]
+        return x, torch.stack(updatedstate)
 
 
 class RNNOneLayerSimplified(RecurrentLayers):
@@ -211,11 +216,6 @@ class RNNOneLayerSimplified(RecurrentLayers):
     def __init__(self, input_size, hidden_state_size):
         super().__init__([RNNsimpleCell(hidden_state_size, input_size)], 'RNN')
 
-    def over_words(self, words, batch_sizes, constants, hidden_state):
-        weights = constants[0]
-        hidden, state = self.cells[0].over_time(words, batch_sizes, hidden_state[0], weights)
-        return hidden, state.unsqueeze(0)                                # [N, H], [1, B, H]
-
 
 class ImageCaptionModel(nn.Module):
     """From an image's features and the words so far to the next word's logits.
@@ -228,6 +228,7 @@ class ImageCaptionModel(nn.Module):
         ValueError: the layers cannot be built.
     """
     simplifiedrnn = True
+    featurepathstub = 'detectron2_lim10maxfeatures'  # what it reads
 
     def __init__(self, config):
         super().__init__()

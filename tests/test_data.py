@@ -240,6 +240,17 @@ def test_empty_words_are_not_learned_and_white_space_is_no_part_of_others(root, 
     assert loader.vocabulary['wordToToken']['red'] == red
 
 
+def test_padding_is_not_learned(load, course_folder):
+    course_folder()
+    dataset = load().myDataDicts['val'].dataset
+    assert dataset.tokensToLearn([1, 5, 0, 0, 0]) == [1, 5, 0]
+
+
+def test_a_network_may_have_more_words_than_the_vocabulary():
+    """As by the hand-out's order, where the network is built before the vocabulary is read."""
+    assert captionOf({'TokenToWord': {3: 'house'}}, [1, 3, 99, 0, 99]) == 'house UNK'
+
+
 @pytest.mark.parametrize('key, value, fault', [
     ('cnn_features', None, "it has no 'cnn_features'"),
     ('cnn_features', np.ones(D, complex), 'complex'),

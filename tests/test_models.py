@@ -120,6 +120,22 @@ def test_an_attention_layer_may_change_its_input_in_place():
     logits[1].sum().backward()
 
 
+def test_any_module_may_be_the_attention_layer():
+    net, features, tokens = build(*TASKS[3])
+    expected, _ = net(features, tokens, True)
+
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(*net.attention_layer)
+
+        def forward(self, states):
+            return self.inner(states)
+
+    net.attention_layer = Layer()
+    assert torch.equal(net(features, tokens, True)[0], expected)
+
+
 @every_task
 def test_one_batch_is_learned_by_heart_from_log_V(task):
     net, features, tokens = build(*task, hidden=64)

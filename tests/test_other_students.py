@@ -4,6 +4,8 @@ They train, go on where they were left, and are validated, greedily and by beam;
 are read.
 """
 import functools
+import importlib.util
+import os
 from unittest import mock
 
 import pytest
@@ -12,6 +14,7 @@ from test_training import check_resumed, checkpoints, fileOf, weights
 from torch import nn
 
 from cocoSource_task2_gru import ImageCaptionModel as GruModel
+from utils.files.ownFiles import PROJECT
 from utils.model import Model
 from utils.saverRestorer import SaverRestorer, loadForValidation
 from utils.trainer import Trainer
@@ -137,6 +140,14 @@ def test_trained_left_resumed_and_validated(model, changes, new_trainer, config,
     critical.train()
     assert critical.model.history[-1]['reward'] > 0
     assert not torch.equal(weights(critical), weights(whole))
+
+
+def test_a_file_that_is_loaded_by_its_path_is_no_module(new_trainer):
+    path = os.path.join(PROJECT, 'cocoSource_task2_gru.py')
+    spec = importlib.util.spec_from_file_location('theirs', path)
+    theirs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(theirs)
+    assert new_trainer(theirs.ImageCaptionModel).model.loss_fn is not None
 
 
 def test_the_courses_config_lacks_our_keys(new_trainer, config):

@@ -79,17 +79,20 @@ def test_checkpoints(path, target):
     optimizer = torch.optim.AdamW(net.parameters())
     net(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    torch.save({'net': net.state_dict(), 'optimizer': optimizer.state_dict(), 'loss': 1.5}, path)
-    back = loadCheckpoint(path)
-    assert torch.equal(back['net']['weight'], net.weight) and back['loss'] == 1.5
+    for loss in (1.5, np.float64(1.5)):
+        state = {'net': net.state_dict(), 'optimizer': optimizer.state_dict(), 'loss': loss}
+        torch.save(state, path)
+        back = loadCheckpoint(path)
+        assert torch.equal(back['net']['weight'], net.weight) and back['loss'] == 1.5
     with open(path, 'w') as f:
         f.write('no checkpoint')
     with pytest.raises(pickle.UnpicklingError) as caught:
         loadCheckpoint(path)
     assert 'weights_only' not in str(caught.value)
-    torch.save({'net': Attack(target)}, path)
-    with pytest.raises(pickle.UnpicklingError):
-        loadCheckpoint(path)
+    for attack in (Attack, Hidden):
+        torch.save({'net': attack(target)}, path)
+        with pytest.raises(pickle.UnpicklingError, match='mkdir'):
+            loadCheckpoint(path)
 
 
 @pytest.mark.parametrize('data', [b'\x80\x02K\x01p1000000000000\n.',

@@ -310,8 +310,14 @@ def test_tokens_are_scored_as_the_course_builds_them(new_trainer, model_param):
                 'caption': captionOf(loader.vocabulary, list(map(int, captions[1].split())))}
                for image, captions in references.items()]
     assert validator.meteorOnTokens(results) == 1  # each caption is one of the references
-    results[0]['caption'] = 'tree'                 # of a house
+    results[0]['caption'] = 'tree hot dog'         # of a house; words with a blank are split
     assert 0 < validator.meteorOnTokens(results) < .9
+
+
+def test_features_of_another_task_are_named(new_trainer):
+    for network, stub in ((GruModel, UNPOOLED), (AttentionModel, POOLED)):
+        with pytest.raises(UserError, match=r"^config\['featurepathstub'\] must be 'detectron2_"):
+            new_trainer(network, featurepathstub=stub)
 
 
 def test_a_key_that_the_optimizer_lacks_is_named(new_trainer):

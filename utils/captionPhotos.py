@@ -105,7 +105,7 @@ def captionsOf(features, model, checkpoint):
         features = features.max(dim=1).values                                   # [B, 2048]
     batch = {'cnn_features': features, 'xTokens': torch.full((len(features), 1, 1), START)}
     words = list(map(str, checkpoint['words']))
-    vocabulary = {'TokenToWord': words}
+    vocabulary = {'TokenToWord': dict(enumerate(words))}
     may_repeat = torch.tensor([word in SMALL_WORDS for word in words], device=model.device)
     tokens, log_p = model.beamSearch(batch, BEAM_SIZE, may_repeat)        # [B, 3, T], [B, 3]
     if not log_p[:, 0].isfinite().all():

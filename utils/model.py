@@ -88,13 +88,18 @@ class Model:
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)  # the default of all that does not name a GPU
         self.precision = self._possiblePrecision()
+        stub = getattr(imageCaptionModel, 'featurepathstub', None)
+        if stub and config.get('featurepathstub', stub) != stub:
+            raise UserError(f"config['featurepathstub'] must be {stub!r} for this network.")
         seedEverything(config.get('seed', 1))  # the course's has none
         module = imageCaptionModel.__module__
         try:
             self.net = imageCaptionModel(config).to(self.device)
         except ValueError as error:
             raise UserError(f'{module}.py cannot build this network: {error}.') from error
-        self.loss_fn = sys.modules[module].loss_fn
+        # a file that was loaded by its path may be no module, but its functions know it
+        self.loss_fn = getattr(sys.modules.get(module), 'loss_fn', None)
+        self.loss_fn = self.loss_fn or imageCaptionModel.forward.__globals__['loss_fn']
         self.regularised = config.get('learningRecipe') == REGULARISED
         if self.regularised:
             dropHiddenElements(self.net)

@@ -119,7 +119,7 @@ class Trainer:
         selfCritical = self._isSelfCritical(epoch)
         if selfCritical:
             self._setSelfCritical(epoch)
-        entry = {'epoch': epoch, 'learning_rate': model.optimizer.param_groups[0]['lr']}
+        entry = {'epoch': epoch, 'learning_rate': float(model.optimizer.param_groups[0]['lr'])}
         times = {'epoch': epoch}
         for mode, is_train in self.modelParam['modeSetups']:
             start = time.monotonic()

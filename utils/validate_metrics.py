@@ -8,7 +8,7 @@ import torch
 
 from utils import metrics
 from utils.data.captionForms import keyOf
-from utils.data.captionWords import captionOf, wordPositions
+from utils.data.captionWords import UNKNOWN, captionOf, wordPositions
 from utils.files.errors import UserError
 from utils.files.ownFiles import runFolder, writeJson
 from utils.processes.progress import progressBar
@@ -129,7 +129,7 @@ class CaptionValidator:
         token = self.dataLoader.vocabulary['wordToToken']
         predicted = {}
         for result in results:
-            tokens = [str(token[word]) for word in result['caption'].split()]
+            tokens = [str(token.get(word, UNKNOWN)) for word in result['caption'].split()]
             predicted[result['image_id']] = [' '.join(tokens)]
         return self.meteor.compute_score(self.token_references, predicted)[0]
 

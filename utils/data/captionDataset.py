@@ -97,9 +97,8 @@ class CaptionDataset(Dataset):
         """A caption's tokens with `UNK` for large ones, no empty words, and an end token."""
         tokens = [token if token < self.vocabulary_size else UNKNOWN
                   for token in caption if token not in self.empty_tokens]
-        if tokens[-1:] != [END]:
-            tokens.append(END)
-        return tokens
+        end = tokens.index(END) if END in tokens else len(tokens)
+        return [*tokens[:end], END]
 
 
 def fullKey(key):

@@ -41,10 +41,14 @@ def wordPositions(vocabulary, tokens):
     tokens and empty words."""
     end = tokens.index(END) if END in tokens else len(tokens)
     return [position for position in range(end)
-            if tokens[position] != START and vocabulary['TokenToWord'][tokens[position]].strip()]
+            if tokens[position] != START and _word(vocabulary, tokens[position])]
 
 
 def captionOf(vocabulary, tokens):
     """The caption of predicted tokens: a string of words up to the end token."""
     positions = wordPositions(vocabulary, tokens)
-    return ' '.join(vocabulary['TokenToWord'][tokens[position]].strip() for position in positions)
+    return ' '.join(_word(vocabulary, tokens[position]) for position in positions)
+
+
+def _word(vocabulary, token):
+    return vocabulary['TokenToWord'].get(token, MARKS[UNKNOWN]).strip()

@@ -3,10 +3,10 @@
 Only numpy arrays and scalars, CPU tensors and plain Python values are built, nothing else.
 """
 import collections
+import contextlib
 import inspect
 import io
 import pickle
-import re
 import types
 
 import numpy as np
@@ -76,15 +76,13 @@ def loadCheckpoint(file):
     if isinstance(file, str):
         with openRegular(file) as f:
             return loadCheckpoint(f)
+    options = {}
     if 'weights_only' in inspect.signature(torch.load).parameters:
-        try:
+        options = {'weights_only': False}  # torch's own list lacks numpy's numbers
+        with contextlib.suppress(pickle.UnpicklingError):
             return torch.load(file, map_location='cpu', weights_only=True)
-        except pickle.UnpicklingError as error:  # torch advises to load it all the same
-            asked = re.search(r'(?:GLOBAL|class) (\S+)', str(error))
-            raise pickle.UnpicklingError(
-                'it is no checkpoint, or holds more than tensors and plain values'
-                + (f', {asked[1]}' if asked else '')) from None
+        file.seek(0)
     restricted = types.SimpleNamespace(
         __name__='restricted', Unpickler=RestrictedUnpickler,
         load=lambda file, **options: RestrictedUnpickler(file, **options).load())
-    return torch.load(file, map_location='cpu', pickle_module=restricted)
+    return torch.load(file, map_location='cpu', pickle_module=restricted, **options)

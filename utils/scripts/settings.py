@@ -43,8 +43,8 @@ CONFIG = {
     'num_rnn_layers': (REQUIRED, *SIZE),
     'cellType': (REQUIRED, lambda value: value.strip() != '', "a cell's name, such as 'GRU'"),
     'scheduler_milestones': ([75, 90],
-                             lambda value: value is None
-                             or sorted(value) == list(value) and min(value, default=1) >= 1,
+                             lambda value: value is None or isinstance(value, (list, tuple)) and
+                             sorted(value) == list(value) and min(value, default=1) >= 1,
                              'a rising list of epochs such as [75, 90], or None'),
     'scheduler_factor': (0.2, lambda value: 0 <= value <= 1, 'a number from 0 to 1'),
     'attention': ('assignment', *oneOf('assignment', 'content')),
