@@ -38,25 +38,17 @@ class Pen:
         self.left, self.top, right, bottom = (FINER * value for value in box)
         self.width, self.height = right - self.left, bottom - self.top
 
-    def points(self, coordinates):
-        return [(self.left + x * self.width, self.top + y * self.height)
-                for x, y in zip(coordinates[::2], coordinates[1::2])]
-
-    def polygon(self, colour, *coordinates):
-        self.canvas.polygon(self.points(coordinates), fill=colour)
-
-    def rectangle(self, colour, *coordinates):
-        self.canvas.rectangle(self.points(coordinates), fill=colour)
-
-    def ellipse(self, colour, *coordinates):
-        self.canvas.ellipse(self.points(coordinates), fill=colour)
-
-    def dome(self, colour, *coordinates):
-        self.canvas.pieslice(self.points(coordinates), 180, 360, fill=colour)
-
-    def line(self, colour, thickness, *coordinates):
-        width = max(1, round(thickness * self.height))
-        self.canvas.line(self.points(coordinates), fill=colour, width=width)
+    def shape(self, name, colour, *numbers):
+        """Draws a shape as `DRAWINGS` has it: x and y in turn, after a line's thickness."""
+        options = {'fill': colour}
+        if name == 'line':
+            thickness, *numbers = numbers
+            options['width'] = max(1, round(thickness * self.height))
+        elif name == 'pieslice':
+            options.update(start=180, end=360)  # a dome
+        points = [(self.left + x * self.width, self.top + y * self.height)
+                  for x, y in zip(numbers[::2], numbers[1::2])]
+        getattr(self.canvas, name)(points, **options)
 
     def draw(self, name, colour):
         """Draws what `DRAWINGS` has under this name; its own colour is a tuple."""
@@ -67,7 +59,7 @@ class Pen:
                 fill = shaded(colour, float(paint[4:] or 1))
             else:
                 fill = {**MATERIALS, 'middle': middle}.get(paint, paint)
-            getattr(self, shape)(fill, *map(float, numbers))
+            self.shape(shape, fill, *map(float, numbers))
 
 
 # How things, clouds and roads are drawn, a shape a line: its colour and its coordinates, x and y in
@@ -137,7 +129,7 @@ DRAWINGS = {
         polygon #e67882 .45 .37 .55 .37 .5 .42''',
     'umbrella': '''
         rectangle #e6e6e1 .47 .1 .53 1
-        dome own 0 0 1 1
+        pieslice own 0 0 1 1
         polygon own*.75 .22 .5 .5 .02 .38 .5
         polygon own*.75 .62 .5 .5 .02 .78 .5''',
     'balloon': '''
@@ -184,9 +176,9 @@ DRAWINGS = {
         rectangle own .54 .84 .68 .87
         rectangle own .8 .84 .94 .87''',
 }
-# What can be in a scene: its usual size in pixels, its possible colours, other nouns for it than
-# its name, and keys of VERBS.
-Kind = collections.namedtuple('Kind', 'width height colours synonyms verbs')
+# What can be in a scene: its usual size in pixels, its possible colours, keys of VERBS, and other
+# nouns for it than its name.
+Kind = collections.namedtuple('Kind', 'width height colours verbs synonyms', defaults=[()])
 PLURALS = {'bus': 'buses', 'person': 'people'}  # the others end in s
 NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
 # Plural verb → singular and participle.
@@ -197,33 +189,33 @@ VERBS = {
     'wait': ('waits', 'waiting')}
 # The detector is surest of the first.
 KINDS = {
-    'house': Kind(62, 62, PAINTS, ['building'], ['stand']),
-    'bus': Kind(80, 40, PAINTS, [], ['stop', 'drive']),
-    'car': Kind(62, 34, PAINTS, [], ['drive', 'stop']),
-    'boat': Kind(54, 58, PAINTS, ['sailboat'], ['sail', 'float']),
-    'person': Kind(26, 56, PAINTS, [], ['stand', 'wait']),
-    'dog': Kind(46, 36, FURS, [], ['stand', 'run']),
-    'cat': Kind(32, 38, FURS, [], ['sit']),
-    'umbrella': Kind(56, 54, PAINTS, ['parasol'], ['stand']),
-    'balloon': Kind(34, 48, PAINTS, ['hot air balloon'], ['float', 'fly']),
-    'kite': Kind(30, 44, PAINTS, [], ['fly']),
-    'bird': Kind(38, 30, PAINTS, [], ['fly']),
-    'tree': Kind(46, 66, ['green', 'orange', 'yellow', 'brown'], [], ['stand', 'grow']),
-    'flower': Kind(26, 40, PAINTS[:-2], [], ['grow']),
+    'house': Kind(62, 62, PAINTS, 'stand', ['building']),
+    'bus': Kind(80, 40, PAINTS, 'stop drive'),
+    'car': Kind(62, 34, PAINTS, 'drive stop'),
+    'boat': Kind(54, 58, PAINTS, 'sail float', ['sailboat']),
+    'person': Kind(26, 56, PAINTS, 'stand wait'),
+    'dog': Kind(46, 36, FURS, 'stand run'),
+    'cat': Kind(32, 38, FURS, 'sit'),
+    'umbrella': Kind(56, 54, PAINTS, 'stand', ['parasol']),
+    'balloon': Kind(34, 48, PAINTS, 'float fly', ['hot air balloon']),
+    'kite': Kind(30, 44, PAINTS, 'fly'),
+    'bird': Kind(38, 30, PAINTS, 'fly'),
+    'tree': Kind(46, 66, ['green', 'orange', 'yellow', 'brown'], 'stand grow'),
+    'flower': Kind(26, 40, PAINTS[:-2], 'grow'),
 }
 SKY_KINDS = ['balloon', 'kite', 'bird']
 # Grounds: colour, what stands there, words for places on it, words for places in the air above.
 GROUNDS = {
-    'meadow': ('#78be5a', ['house', 'tree', 'flower', 'person', 'dog', 'cat'],
+    'meadow': ('#78be5a', 'house tree flower person dog cat',
                ['on the grass', 'in a green field', 'on a meadow'],
                ['over the grass', 'above a green field']),
-    'beach': ('#ebd296', ['person', 'dog', 'umbrella', 'cat'],
+    'beach': ('#ebd296', 'person dog umbrella cat',
               ['on the beach', 'on the sand', 'by the sea'], ['over the beach', 'above the sand']),
-    'snow': ('#e4ecf4', ['house', 'tree', 'person', 'dog', 'car'],
+    'snow': ('#e4ecf4', 'house tree person dog car',
              ['in the snow', 'on a snowy field'], ['over the snow', 'above a snowy field']),
-    'street': ('#96969b', ['car', 'bus', 'house', 'person', 'dog', 'cat'],
+    'street': ('#96969b', 'car bus house person dog cat',
                ['on the street', 'on the road'], ['over the street', 'above the road']),
-    'lake': ('#5096c8', ['boat'],
+    'lake': ('#5096c8', 'boat',
              ['on the lake', 'on the water'], ['over the lake', 'above the water']),
 }
 # Skies: colours at the top and at the horizon, brightness of the ground, words for them, and the
@@ -296,7 +288,7 @@ class Scene:
         self.ground = rng.choice(list(GROUNDS))
         self.sky = rng.choice(list(SKIES))
         below, above = rng.choice([(1, 0), (1, 1), (2, 0), (2, 0), (2, 1), (0, 1), (0, 2)])
-        on_ground = GROUNDS[self.ground][1]
+        on_ground = GROUNDS[self.ground][1].split()
         drawn = rng.sample(on_ground, min(below, len(on_ground))) + rng.sample(SKY_KINDS, above)
         self.groups = []
         for name in [name for name in KINDS if name in drawn]:
@@ -342,7 +334,7 @@ class Scene:
         sky = list(zip(ImageColor.getrgb(top), ImageColor.getrgb(low)))
         for band in range(12):
             mixed = tuple(round(a + (b - a) * band / 11) for a, b in sky)
-            pen.rectangle(mixed, 0, SKYLINE * band / 12, 1, SKYLINE * (band + 1) / 12)
+            pen.shape('rectangle', mixed, 0, SKYLINE * band / 12, 1, SKYLINE * (band + 1) / 12)
         x = self.rng.uniform(25, WIDTH - 25)
         if disc is None:
             for shift in (0, 85, 170):
@@ -352,28 +344,28 @@ class Scene:
             return
         y, colour = disc
         pen = Pen(pen.canvas, (x - 13, y - 13, x + 13, y + 13))
-        pen.ellipse(colour, 0, 0, 1, 1)
+        pen.shape('ellipse', colour, 0, 0, 1, 1)
         if self.sky == 'night':
-            pen.ellipse(top, .3, -.1, 1.2, .85)
+            pen.shape('ellipse', top, .3, -.1, 1.2, .85)
 
     def _drawGround(self, pen):
         rng = self.rng
         light = SKIES[self.sky][2]
         ground = shaded(GROUNDS[self.ground][0], light)
-        pen.rectangle(ground, 0, SKYLINE, 1, 1)
+        pen.shape('rectangle', ground, 0, SKYLINE, 1, 1)
         if self.ground == 'beach':
-            pen.rectangle(shaded('#468cc8', light), 0, SKYLINE, 1, SKYLINE + .08)
+            pen.shape('rectangle', shaded('#468cc8', light), 0, SKYLINE, 1, SKYLINE + .08)
         elif self.ground == 'street':
             pen.draw('road marks', shaded('#f5f5f0', light))
         elif self.ground == 'snow':
             for _ in range(25):
                 x, y = rng.random(), rng.random()
-                pen.ellipse('#fafaff', x, y, x + .01, y + .013)
+                pen.shape('ellipse', '#fafaff', x, y, x + .01, y + .013)
         else:
             length, tone = (.03, 1.18) if self.ground == 'lake' else (.008, .8)
             for _ in range(25):  # waves, or tufts of grass
                 x, y = rng.random(), rng.uniform(SKYLINE + .03, .98)
-                pen.line(shaded(ground, tone), .01, x, y, x + length, y - .01)
+                pen.shape('line', shaded(ground, tone), .01, x, y, x + length, y - .01)
 
     def captions(self):
         """Five or six different sentences that are true of the picture."""
@@ -402,7 +394,7 @@ class Scene:
         return self.rng.choice(in_air + ['in the sky'] if group.inSky else on_ground)
 
     def _doing(self, group):
-        they = self.rng.choice(group.kind.verbs)
+        they = self.rng.choice(group.kind.verbs.split())
         it, doing = VERBS[they]
         phrase = group.phrase()
         verb = self.rng.choice([it if group.count == 1 else they, doing])
