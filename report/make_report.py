@@ -18,8 +18,8 @@ from report.pictures import attentionPage, examplesPage
 from report.runs import TASKS, runsOfTasks, stateOf
 from report.story import HEADING, NOTE, PLOTS, TITLE, Story, newFigure
 from utils.data.dataFolder import (
+    MODES,
     POOLED,
-    SPLITS,
     UNPOOLED,
     dataDir,
     featureFolder,
@@ -110,7 +110,7 @@ def percent(score):
 def titlePage(story, runs, data_dir):
     """Data, protocol and results."""
     images = {mode: max(len(featureNames(featureFolder(data_dir, mode, stub)))
-                        for stub in (POOLED, UNPOOLED)) for mode in SPLITS}
+                        for stub in (POOLED, UNPOOLED)) for mode in MODES}
     data = DEMO_DATA if isDemo(data_dir) else OWN_DATA
     story.text(NAME, TITLE)
     story.text(COURSE)

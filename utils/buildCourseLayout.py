@@ -35,7 +35,7 @@ import os
 import sys
 
 if __name__ == '__main__':  # find the modules, as the scripts in the project's folder do
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[0] = os.path.join(os.path.dirname(__file__), '..')
     import utils  # noqa: F401 (before torch)
 
 import numpy as np
@@ -44,8 +44,8 @@ import torch
 from utils.data.captionForms import keyOf, readCaptions, stemOf
 from utils.data.captionWords import MARKS, captionRecord, wordsOfCaption
 from utils.data.dataFolder import (
+    MODES,
     POOLED,
-    SPLITS,
     featureFile,
     imageFile,
     makeFolders,
@@ -236,14 +236,14 @@ def report(root, about, images, left_out):
     given, left = (collections.Counter(images[key].mode for key in keys)
                    for keys in (images, left_out))
     about += [f'{mode}: {given[mode] - left[mode]:,} of {given[mode]:,} images with captions.'
-              for mode in SPLITS]
+              for mode in MODES]
     about += [f'Left out, {reason}: {len(names):,}, such as {names[0]}.'
               for reason, names in skipped.items()]
     text = '\n'.join(map(printable, about)) + '\n'
     print(text, end='')
     writeAtomically(os.path.join(root, 'about.txt'), text.encode())
     writeJson(os.path.join(root, 'skipped.json'), skipped)
-    for mode in SPLITS:
+    for mode in MODES:
         if left[mode] == given[mode]:
             raise UserError(f'There are no usable features of {mode} images. Add some to FEATURES '
                             f'{AT_THE_TOP}, and start again; what is written is kept in {root}.')

@@ -9,9 +9,7 @@ from utils.files.ownFiles import inProject, writePickle
 UNIVERSITY_ROOT = '/itf-fi-ml/shared/IN5400/dataforall/mandatory2/data/coco/'
 DEMO_ROOT = inProject('demoData')
 POOLED, UNPOOLED = 'detectron2_lim10maxfeatures', 'detectron2_lim10features'
-SPLITS = {'train': 'Train2017_', 'val': 'Val2017_'}  # + POOLED or UNPOOLED: the feature folders
 MODES = {'train': 'training', 'val': 'validation'}  # in words
-IMAGE_FOLDERS = {'train': 'train2017', 'val': 'val2017'}
 SET_ROOT = ('Set DATA_ROOT in utils/dataRoot.py to the folder that holds "vocabulary" and the '
             'feature folders; utils/buildCourseLayout.py makes one from captions and photos.')
 
@@ -23,13 +21,13 @@ def dataDir():
     """
     try:
         from utils.dataRoot import DATA_ROOT  # here, as people write in that file
-        chosen = os.path.join(inProject(DATA_ROOT), '') if DATA_ROOT else ''
+        chosen = inProject(DATA_ROOT) if DATA_ROOT else ''
     except Exception as error:
         sys.exit(f'utils/dataRoot.py cannot be used: {type(error).__name__}: {error}. It must set '
                  "DATA_ROOT to a folder in quotes, such as DATA_ROOT = '/data/coco/', or to '' for "
                  'the built-in demo data.')
-    university = os.path.isdir(UNIVERSITY_ROOT)
-    return chosen or os.path.join(UNIVERSITY_ROOT if university else DEMO_ROOT, '')
+    default = UNIVERSITY_ROOT if os.path.isdir(UNIVERSITY_ROOT) else DEMO_ROOT
+    return os.path.join(chosen or default, '')
 
 
 def isDemo(data_dir):
@@ -43,8 +41,8 @@ def vocabularyFile(data_dir):
 
 
 def featureFolder(data_dir, mode, featurepathstub):
-    """The path of the folder of the features of 'train' or 'val'."""
-    return os.path.join(data_dir, SPLITS[mode] + featurepathstub)
+    """The path of the folder of the features, `POOLED` or `UNPOOLED`, of 'train' or 'val'."""
+    return os.path.join(data_dir, f'{mode.capitalize()}2017_{featurepathstub}')
 
 
 def featureFile(data_dir, mode, featurepathstub, name):
@@ -73,7 +71,7 @@ def dataName(data_dir):
         with open(path, 'rb') as f:
             fingerprint.update(f.read())
     # pooled and unpooled features of the same images are the same data, with the same file names
-    names = {name for mode in SPLITS for stub in (POOLED, UNPOOLED)
+    names = {name for mode in MODES for stub in (POOLED, UNPOOLED)
              for name in featureNames(featureFolder(data_dir, mode, stub))}
     fingerprint.update('\n'.join(sorted(names)).encode('utf-8', 'surrogateescape'))
     return f'{os.path.basename(os.path.realpath(data_dir))}-{fingerprint.hexdigest()[:6]}'
@@ -95,13 +93,13 @@ def featureFiles(data_dir, mode, featurepathstub):
 
 def imageFile(data_dir, mode, imgPath):
     """The path of an image of 'train' or 'val'; the file may be missing."""
-    return os.path.join(data_dir, IMAGE_FOLDERS[mode], os.path.basename(imgPath))
+    return os.path.join(data_dir, f'{mode}2017', os.path.basename(imgPath))
 
 
 def makeFolders(root):
     """Makes the folders of a data folder, those that are missing."""
-    features = [featureFolder(root, mode, stub) for mode in SPLITS for stub in (UNPOOLED, POOLED)]
-    pictures = [os.path.join(root, name) for name in IMAGE_FOLDERS.values()]
+    features = [featureFolder(root, mode, stub) for mode in MODES for stub in (UNPOOLED, POOLED)]
+    pictures = [imageFile(root, mode, '') for mode in MODES]
     for folder in [os.path.dirname(vocabularyFile(root)), *pictures, *features]:
         os.makedirs(folder, exist_ok=True)
 
