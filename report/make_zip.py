@@ -9,6 +9,7 @@ import glob
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -80,12 +81,11 @@ def check(path, task, run):
     script = f'Validate_task{task}.py'
     print(f'Running {script} in an unzipped copy …', flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(path) as packed:
-            packed.extractall(folder)
+        shutil.unpack_archive(path, folder)
         project = os.path.join(folder, *os.listdir(folder))
         if not isDemo(dataDir()):  # a relative DATA_ROOT is relative to this project
-            with open(os.path.join(project, 'utils', 'dataRoot.py'), 'w', encoding='utf-8') as f:
-                f.write(f'DATA_ROOT = {dataDir()!r}\n')
+            writeAtomically(os.path.join(project, 'utils', 'dataRoot.py'),
+                            f'DATA_ROOT = {dataDir()!r}\n'.encode())
         # the copy's models are to be validated, not those of a folder elsewhere
         code = (f"import Validate_task{task} as script; "
                 "script.modelParam['modelsDir'] = 'storedModels'; script.runScript(script.main)")

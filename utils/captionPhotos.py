@@ -18,13 +18,13 @@ import sys
 import tempfile
 
 if __name__ == '__main__':  # find the modules, as the scripts in the project's folder do
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[0] = os.path.join(os.path.dirname(__file__), '..')
     import utils  # noqa: F401 (before torch)
 
 import numpy as np
 import torch
 
-from utils.data.captionWords import END, SMALL_WORDS, START, captionOf, wordPositions
+from utils.data.captionWords import END, SMALL_WORDS, START, attentionAtWords, captionOf
 from utils.data.dataFolder import POOLED
 from utils.data.photoFeatures import (
     N_FEATURES,
@@ -121,8 +121,7 @@ def captionsOf(features, model, checkpoint):
                         'references': [f'{caption} ({100 * share:.0f} % per word)'
                                        for caption, share in zip(captions, of_a_word[row])]})
         if attention is not None:
-            weights = attention[row, wordPositions(vocabulary, best[0])].double()  # [words, 10]
-            details[-1]['attention'] = weights.numpy().round(3).tolist()
+            details[-1]['attention'] = attentionAtWords(vocabulary, best[0], attention[row])
     return details
 
 
@@ -175,14 +174,14 @@ def main():
         page += 1
         images = ahead + list(itertools.islice(made, SHOWN - 1))
         ahead = list(itertools.islice(made, 1))
-        left = len(photos) - len(broken) - len(results) - len(images) if ahead else 0
+        pages = math.ceil((len(photos) - len(broken)) / SHOWN) if ahead else page
         writePage(os.path.join(results_folder, pageName(page)),
                   {'images': images, 'ownCaptions': f'The {BEAM_SIZE} best', 'region': 'region',
                    'unsure': UNSURE},
                   title='Captions of your photos',
                   about=f'{len(images):,} of {len(photos):,} photos in {folder}, {about}.',
-                  page_number=page, pages=page + math.ceil(left / SHOWN),
-                  previous=pageName(page - 1), next=pageName(page + 1))
+                  page_number=page, pages=pages, previous=pageName(page - 1),
+                  next=pageName(page + 1))
         for image in images:
             name, image_id = image['imgPath'], imageId(image['imgPath'])
             results.append({'image_id': image_id if photos_with_id[image_id] == 1 else name,

@@ -26,7 +26,7 @@ def generateVocabulary(captions, minimumCount=1):
     ranked = [word for word, number in count.most_common() if number >= minimumCount]
     words = MARKS + ranked
     tokens = np.arange(len(words))
-    return {'wordCounter': np.array([0] * len(MARKS) + [count[word] for word in ranked]),
+    return {'wordCounter': np.array([count[word] for word in words]),
             'sentenceLen': np.array([len(caption) for caption in captions]),
             'vocabulary': words, 'tokens': tokens,
             'wordToToken': dict(zip(words, tokens)), 'TokenToWord': dict(zip(tokens, words))}

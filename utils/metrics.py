@@ -153,10 +153,8 @@ def scoreCaptions(references, results, meteor):
         JavaError: there is no Java, or it failed.
     """
     captions = tokenize({result['image_id']: [result['caption']] for result in results})
-    bleu, _ = BLEU().compute_score(references, captions)
-    score, per_image = meteor.compute_score(references, captions)
-    cider, _ = CIDEr().compute_score(references, captions)
-    rouge, _ = ROUGE().compute_score(references, captions)
+    (bleu, _), (score, per_image), (cider, _), (rouge, _) = (
+        metric.compute_score(references, captions) for metric in (BLEU(), meteor, CIDEr(), ROUGE()))
     scores = {f'bleu_{n}': value for n, value in enumerate(bleu, start=1)}
     scores.update(meteor=score, cider=float(cider), rouge=float(rouge))
     return scores, dict(zip(references, per_image))

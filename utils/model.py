@@ -9,12 +9,7 @@ import torch
 
 from utils.files.errors import UserError
 from utils.networks import decoding
-from utils.networks.learningRecipe import (
-    REGULARISED,
-    dropHiddenElements,
-    droppedWords,
-    smoothedLoss,
-)
+from utils.networks.learningRecipe import REGULARISED, dropHiddenStates, droppedWords, smoothedLoss
 from utils.networks.otherNetworks import wordwise
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.networks.stepGraphs import StepGraphs
@@ -102,7 +97,7 @@ class Model:
         self.loss_fn = self.loss_fn or imageCaptionModel.forward.__globals__['loss_fn']
         self.regularised = config.get('learningRecipe') == REGULARISED
         if self.regularised:
-            dropHiddenElements(self.net)
+            dropHiddenStates(self.net)
         self.start_epoch = 0
         self.history = []
         self.feature_mean = None

@@ -16,7 +16,7 @@ from utils.networks.otherCheckpoints import ORDER_OF_ROWS, asOurs, spelledAs
 from utils.scripts.settings import CONFIG, faultsIn, withDefaults
 
 MOVE_AWAY = 'Move it away to go on without it.'
-DELIVERED = inProject(os.path.join('report', 'models'))  # models that come with the project
+DELIVERED = inProject('report/models')  # models that come with the project
 
 
 def checkpointEpochs(folder, kind):

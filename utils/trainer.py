@@ -6,6 +6,7 @@ from contextlib import closing, nullcontext
 
 import torch
 
+from utils.data.dataFolder import MODES
 from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoSettings import fitToDemo
 from utils.files.ownFiles import readJson, runFolder, writeJson
@@ -21,7 +22,6 @@ from utils.scripts.start import announce, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
 BATCHES_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 20}  # at the loss; each one waits for a GPU
-SECONDS = {'train': 'training_seconds', 'val': 'validation_seconds'}
 
 
 def train(config, modelParam, imageCaptionModel):
@@ -125,7 +125,7 @@ class Trainer:
             start = time.monotonic()
             result = self.run_epoch(mode, model, is_train, epoch)
             entry['reward' if mode == 'train' and selfCritical else f'{mode}_loss'] = result
-            times[SECONDS[mode]] = time.monotonic() - start
+            times[f'{MODES[mode]}_seconds'] = time.monotonic() - start
         model.scheduler.step()
         if not isMain():
             return

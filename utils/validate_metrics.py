@@ -8,7 +8,7 @@ import torch
 
 from utils import metrics
 from utils.data.captionForms import keyOf
-from utils.data.captionWords import UNKNOWN, captionOf, wordPositions
+from utils.data.captionWords import UNKNOWN, attentionAtWords, captionOf
 from utils.files.errors import UserError
 from utils.files.ownFiles import runFolder, writeJson
 from utils.processes.progress import progressBar
@@ -170,8 +170,8 @@ def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
                 image = {**result, 'imgPath': batch['imgPaths'][row],
                          'references': batch['orig_captions'][row]}
                 if attention is not None:
-                    words = wordPositions(dataLoader.vocabulary, captions[row])
-                    image['attention'] = attention[row, words].double().numpy().round(3).tolist()
+                    image['attention'] = attentionAtWords(dataLoader.vocabulary, captions[row],
+                                                          attention[row])
                 if 'boxes' in batch and batch['boxes'][row] is not None:
                     image['boxes'] = np.float64(batch['boxes'][row]).round(1).tolist()
                 details.append(image)

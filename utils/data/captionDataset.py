@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from utils.data.captionWords import END, START, UNKNOWN
+from utils.data.captionWords import END, START, UNKNOWN, beforeEnd
 from utils.data.imageFiles import loadImage, readRaw
 
 
@@ -97,8 +97,7 @@ class CaptionDataset(Dataset):
         """A caption's tokens with `UNK` for large ones, no empty words, and an end token."""
         tokens = [token if token < self.vocabulary_size else UNKNOWN
                   for token in caption if token not in self.empty_tokens]
-        end = tokens.index(END) if END in tokens else len(tokens)
-        return [*tokens[:end], END]
+        return [*beforeEnd(tokens), END]
 
 
 def fullKey(key):

@@ -10,12 +10,8 @@ SMALL_WORDS = '''a an and another are around as at away behind being beside betw
 def wordsOfCaption(caption):
     """A caption's words as the course counts them: lower case, letters and digits only, split at
     spaces. The marks `eeee` and `ssss` are no words and are left out."""
-    words = []
-    for piece in caption.lower().split(' '):
-        word = ''.join(letter for letter in piece if letter.isalnum())
-        if word and word not in MARKS:
-            words.append(word)
-    return words
+    words = (''.join(filter(str.isalnum, piece)) for piece in caption.lower().split(' '))
+    return [word for word in words if word not in ['', *MARKS]]
 
 
 def captionRecord(imgPath, captions, wordToToken):
@@ -36,12 +32,22 @@ def captionRecord(imgPath, captions, wordToToken):
             'captionsAsTokens': tokens}
 
 
+def beforeEnd(tokens):
+    """A caption's tokens before its end token; all of them where it has none."""
+    return tokens[:tokens.index(END)] if END in tokens else tokens
+
+
 def wordPositions(vocabulary, tokens):
     """The positions of the words in a predicted caption: those before its end token, less start
     tokens and empty words."""
-    end = tokens.index(END) if END in tokens else len(tokens)
-    return [position for position in range(end)
-            if tokens[position] != START and _word(vocabulary, tokens[position])]
+    return [position for position, token in enumerate(beforeEnd(tokens))
+            if token != START and _word(vocabulary, token)]
+
+
+def attentionAtWords(vocabulary, tokens, attention):
+    """The attention's weights [T, regions] at a predicted caption's words alone, as rounded
+    lists."""
+    return attention[wordPositions(vocabulary, tokens)].double().numpy().round(3).tolist()
 
 
 def captionOf(vocabulary, tokens):

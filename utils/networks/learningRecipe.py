@@ -67,7 +67,7 @@ def informStart(model, feature_mean, counts):
                 parameter.zero_()
 
 
-def dropHiddenElements(net):
+def dropHiddenStates(net):
     """Adds dropout of hidden states before a network's `output_layer`, in training alone; errors
     as `informStart`'s."""
     checkNetwork(net)

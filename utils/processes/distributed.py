@@ -110,8 +110,7 @@ class ShareOfBatches(BatchSampler):
     def __iter__(self):
         order = list(self.sampler)
         random.Random(f'{self.seed} {self.epoch}').shuffle(order)
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start:start + self.batch_size]
+        for batch in BatchSampler(order, self.batch_size, drop_last=False):
             share = [(index, self.epoch, True) for index in batch[rank()::worldSize()]]
             yield share or [(batch[0], self.epoch, False)]
 
@@ -124,11 +123,12 @@ def startAlike(net):
 
 def averageGradients(net):
     """Averages the processes' gradients; those of a share without words count as 0."""
-    for parameter in filter(lambda parameter: parameter.requires_grad, net.parameters()):
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad, group=_group(parameter.device.type))
-        parameter.grad /= worldSize()
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad, group=_group(parameter.device.type))
+            parameter.grad /= worldSize()
 
 
 @functools.lru_cache(maxsize=None)
