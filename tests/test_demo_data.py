@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from utils.demo.demoData import FeatureExtractor, cropsOf, makeDemoData
-from utils.demo.scenes import COLOURS, KINDS, PLURALS, Scene
+from utils.demo.scenes import COLOURS, KINDS, WITH_S, Scene
 from utils.files.safePickle import loadPickle
 
 N_TRAIN, N_VAL = 12, 6
@@ -76,7 +76,7 @@ def test_captions_are_true_of_the_picture():
     nouns_of = {}
     for name, kind in KINDS.items():
         nouns = {name, *kind.synonyms}
-        nouns_of[name] = nouns | {PLURALS.get(noun, noun + 's') for noun in nouns}
+        nouns_of[name] = nouns | {WITH_S.get(noun, noun + 's') for noun in nouns}
     for scene, captions in zip(SCENES, CAPTIONS):
         nouns = set.union(*(nouns_of[group.name] for group in scene.groups))
         for caption in captions:

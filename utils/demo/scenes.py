@@ -179,14 +179,13 @@ DRAWINGS = {
 # What can be in a scene: its usual size in pixels, its possible colours, keys of VERBS, and other
 # nouns for it than its name.
 Kind = collections.namedtuple('Kind', 'width height colours verbs synonyms', defaults=[()])
-PLURALS = {'bus': 'buses', 'person': 'people'}  # the others end in s
+# plurals of nouns, singulars of verbs; the others get an s
+WITH_S = {'bus': 'buses', 'person': 'people', 'fly': 'flies'}
 NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
-# Plural verb → singular and participle.
-VERBS = {
-    'drive': ('drives', 'driving'), 'stop': ('stops', 'parked'), 'stand': ('stands', 'standing'),
-    'sit': ('sits', 'sitting'), 'fly': ('flies', 'flying'), 'float': ('floats', 'floating'),
-    'sail': ('sails', 'sailing'), 'grow': ('grows', 'growing'), 'run': ('runs', 'running'),
-    'wait': ('waits', 'waiting')}
+# Plural verb → participle.
+VERBS = {'drive': 'driving', 'stop': 'parked', 'stand': 'standing', 'sit': 'sitting',
+         'fly': 'flying', 'float': 'floating', 'sail': 'sailing', 'grow': 'growing',
+         'run': 'running', 'wait': 'waiting'}
 # The detector is surest of the first.
 KINDS = {
     'house': Kind(62, 62, PAINTS, 'stand', ['building']),
@@ -259,7 +258,7 @@ class Group:
         coloured = rng.random() < .85
         noun = rng.choice([self.name, *self.kind.synonyms])
         if self.count > 1:
-            noun = PLURALS.get(noun, noun + 's')
+            noun = WITH_S.get(noun, noun + 's')
             number = rng.choice(NUMBERS[self.count])
         if coloured and self.name == 'person':
             noun += f' in {self.colour}'
@@ -395,9 +394,9 @@ class Scene:
 
     def _doing(self, group):
         they = self.rng.choice(group.kind.verbs.split())
-        it, doing = VERBS[they]
         phrase = group.phrase()
-        verb = self.rng.choice([it if group.count == 1 else they, doing])
+        verb = they if group.count > 1 else WITH_S.get(they, they + 's')
+        verb = self.rng.choice([verb, VERBS[they]])
         return f'{phrase} {verb} {self._where(group)}'
 
     def _thereIs(self, group):
