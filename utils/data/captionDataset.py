@@ -45,11 +45,8 @@ class CaptionDataset(Dataset):
         return len(self.paths)
 
     def __getitem__(self, key):
-        index, epoch, learned = fullKey(key)
-        image = self.load(index)
-        image['drawn'] = self.drawn(index, epoch, len(image['captions']))
-        tokens = image['captionsAsTokens'][image['drawn']]
-        image['tokens'] = self.tokensToLearn(tokens) if learned else [START]
+        image = self.load(fullKey(key)[0])
+        image['drawn'], image['tokens'] = self.drawn(key, image['captionsAsTokens'])
         return image
 
     def load(self, index):
@@ -74,24 +71,27 @@ class CaptionDataset(Dataset):
         Returns:
             its imgPath, and the tokens to learn.
         """
-        index, epoch, learned = fullKey(key)
         if self.checked is not None:
+            index, _, _ = fullKey(key)
             *stamp, imgPath, captions = self.checked[index]
             with contextlib.suppress(OSError):  # which `load` says in a sentence
                 if readRaw(self.paths[index], stamp, features):
-                    lines = captions.split('\n')
-                    tokens = map(int, lines[self.drawn(index, epoch, len(lines))].split())
-                    return imgPath, self.tokensToLearn(tokens) if learned else [START]
+                    # only the numbers of the drawn one are made
+                    captions = [map(int, line.split()) for line in captions.split('\n')]
+                    return imgPath, self.drawn(key, captions)[1]
         image = self[key]
         features[:] = image['cnn_features']
         return image['imgPath'], image['tokens']
 
-    def drawn(self, index, epoch, number):
-        """The index of the caption that is learned in an epoch; 0 where `epoch` is None."""
-        if epoch is None:
-            return 0
-        key = os.fsencode(f'{self.seed} {epoch} {self.names[index]}')
-        return random.Random(key).randrange(number)
+    def drawn(self, key, captions):
+        """The number of the caption that is learned, the first without an epoch, and its tokens to
+        learn; `captions` are all of the image's, each an iterable of tokens."""
+        index, epoch, learned = fullKey(key)
+        number = 0
+        if epoch is not None:
+            seed = os.fsencode(f'{self.seed} {epoch} {self.names[index]}')
+            number = random.Random(seed).randrange(len(captions))
+        return number, self.tokensToLearn(captions[number]) if learned else [START]
 
     def tokensToLearn(self, caption):
         """A caption's tokens with `UNK` for large ones, no empty words, and an end token."""

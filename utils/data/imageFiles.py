@@ -83,19 +83,17 @@ def readRaw(path, stamp, features):
     """Reads raw features into a float32 array.
 
     Returns:
-        whether it could: not if the stamp's offset is -1, if the file's size or time differs from
-        it, or if the system has no preadv.
+        whether it could: not if the stamp's offset is -1, or if the file's size or time differs
+        from it.
     """
     size, time, offset = stamp
-    if offset < 0 or not hasattr(os, 'preadv'):
+    if offset < 0:
         return False
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        status = os.fstat(descriptor)
+    with open(path, 'rb', buffering=0) as f:
+        status = os.fstat(f.fileno())
+        f.seek(offset)
         return ((status.st_size, status.st_mtime_ns) == (size, time)
-                and os.preadv(descriptor, [features], offset) == features.nbytes)
-    finally:
-        os.close(descriptor)
+                and f.readinto(features) == features.nbytes)
 
 
 def checkFiles(dataset, modelParam):
