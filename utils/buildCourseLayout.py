@@ -131,7 +131,8 @@ def begin(root, madeOf, files):
 
     Args:
         root: its path.
-        madeOf: dict setting → value, on which the images depend.
+        madeOf: dict setting → value, on which the images depend; it gets FEATURES, the files'
+            sizes and times.
         files: the files of FEATURES; more may come later.
 
     Returns:
@@ -158,7 +159,8 @@ def begin(root, madeOf, files):
             raise UserError(f'{root} was begun with other {", ".join(changed)}. Set that back, '
                             f'remove the folder, or set another OUT {AT_THE_TOP}. You may add to '
                             'FEATURES.')
-        writeJson(path, {**madeOf, 'FEATURES': {**before, **stamps}})
+        madeOf['FEATURES'] = {**before, **stamps}
+        writeJson(path, madeOf)
         makeFolders(root)
         for file in glob.glob(os.path.join(glob.escape(root), '*', f'{PARTIAL}*')):
             os.remove(file)  # half written when an earlier start was killed
@@ -277,9 +279,9 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
                             f'all features. Set FEATURES {AT_THE_TOP}. {KNOWN_FORMS}')
     files = sum(files, [])
     images, form = readCaptions(*captions)
-    lock = begin(root, {
-        'captions': hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest(),
-        'MINIMUM_COUNT': minimumCount, 'REGIONS': regions}, files)
+    madeOf = {'captions': hashlib.sha1(json.dumps(list(images.values())).encode()).hexdigest(),
+              'MINIMUM_COUNT': minimumCount, 'REGIONS': regions}
+    lock = begin(root, madeOf, files)
     vocabulary = generateVocabulary(
         [list(map(sys.intern, wordsOfCaption(caption)))  # each word once in memory
          for image in images.values() if image.mode == 'train' for caption in image.captions],
@@ -310,7 +312,6 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
             writeImage(root, image.mode, stemOf(image.name), record)
             del left_out[key]
 
-    madeOf = readJson(os.path.join(root, MADE_OF), {})
     for file in list(madeOf['FEATURES']):
         if {keyOf(file), keyOf(os.path.splitext(file)[0])} & left_out.keys():
             del madeOf['FEATURES'][file]  # what is broken may be replaced
