@@ -49,10 +49,9 @@ def deliver(run, modelParam, imageCaptionModel):
             if os.path.exists(target):
                 os.replace(target, replaced)
             os.replace(folder, target)
-        except BaseException:
+        finally:
             if os.path.exists(replaced) and not os.path.exists(target):
                 os.replace(replaced, target)
-            raise
     print(f"{target}: epoch {run.epoch}, weights in half precision, METEOR "
           f"{scores['meteor']:.4f}.", flush=True)
 

@@ -169,11 +169,11 @@ def main():
     about = f'by the model {os.path.basename(os.path.dirname(checkpoint["path"]))}'
     if 'learnedFrom' in checkpoint:
         about += f', which has learned from {checkpoint["learnedFrom"]}'
-    page, ahead = 0, list(itertools.islice(made, 1))
+    page, ahead = 0, next(made, None)
     while ahead:
         page += 1
-        images = ahead + list(itertools.islice(made, SHOWN - 1))
-        ahead = list(itertools.islice(made, 1))
+        images = [ahead, *itertools.islice(made, SHOWN - 1)]
+        ahead = next(made, None)
         pages = math.ceil((len(photos) - len(broken)) / SHOWN) if ahead else page
         writePage(os.path.join(results_folder, pageName(page)),
                   {'images': images, 'ownCaptions': f'The {BEAM_SIZE} best', 'region': 'region',
@@ -195,10 +195,9 @@ def main():
         if len(lines) > PRINTED:
             print(f'… and {len(lines) - PRINTED:,} more')
         print(f'Captions as JSON: {json_path}')
-        further = (os.path.join(results_folder, pageName(number))
-                   for number in itertools.count(page + 1))
-        for page_of_longer_run in itertools.takewhile(os.path.isfile, further):
-            os.remove(page_of_longer_run)
+        while os.path.isfile(further := os.path.join(results_folder, pageName(page + 1))):
+            os.remove(further)  # of an earlier run with more photos
+            page += 1
     if len(results) + len(broken) < len(photos):
         raise UserError(f'Stopped. {len(results):,} of {len(photos):,} photos are captioned; the '
                         'next start begins anew.')

@@ -93,8 +93,8 @@ class Model:
         except ValueError as error:
             raise UserError(f'{module}.py cannot build this network: {error}.') from error
         # a file that was loaded by its path may be no module, but its functions know it
-        self.loss_fn = getattr(sys.modules.get(module), 'loss_fn', None)
-        self.loss_fn = self.loss_fn or imageCaptionModel.forward.__globals__['loss_fn']
+        self.loss_fn = (getattr(sys.modules.get(module), 'loss_fn', None)
+                        or imageCaptionModel.forward.__globals__['loss_fn'])
         self.regularised = config.get('learningRecipe') == REGULARISED
         if self.regularised:
             dropHiddenStates(self.net)

@@ -131,7 +131,7 @@ def averageGradients(net):
             parameter.grad /= worldSize()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _group(device_type):
     """The group that exchanges tensors of a device; gloo is slow between GPUs."""
     return dist.new_group(timeout=LONGEST_WAIT,

