@@ -79,7 +79,7 @@ def check(path, task, run):
         UserError: validation fails there, or METEOR differs by more than `SAME`.
     """
     script = f'Validate_task{task}.py'
-    print(f'Running {script} in an unzipped copy …', flush=True)
+    print(f'Running {script} in an unzipped copy …')
     with tempfile.TemporaryDirectory() as folder:
         shutil.unpack_archive(path, folder)
         project = os.path.join(folder, *os.listdir(folder))
@@ -106,13 +106,13 @@ def check(path, task, run):
 
 def main():
     checkReady(runsOfTasks())
-    print('The models to hand in, each validated as it is saved:', flush=True)
+    print('The models to hand in, each validated as it is saved:')
     deliver_models.deliverAll()
-    print('Writing the report …', flush=True)
+    print('Writing the report …')
     runs = make_report.main()
     path = inProject(zipName())
     writeZip(PROJECT, path)
-    print(f'The zip: {path}, {os.path.getsize(path) / 1e6:.1f} MB.', flush=True)
+    print(f'The zip: {path}, {os.path.getsize(path) / 1e6:.1f} MB.')
     task = min(runs)
     check(path, task, runs[task])
 

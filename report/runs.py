@@ -49,8 +49,7 @@ class Run:
 
     def isOwn(self):
         """Whether the submitter has trained it: on this machine, or delivered under this name."""
-        return (not self.folder.startswith(DELIVERED)
-                or self.trainedBy == submitter.SUBMITTER)
+        return not self.folder.startswith(DELIVERED) or self.trainedBy == submitter.SUBMITTER
 
     def state(self):
         """Who has trained it, and whether it has been validated, in words."""

@@ -162,7 +162,7 @@ def main():
     checkpoint, model = loadModel(model_path)
     print(f'Model: {checkpoint["path"]}, of epoch {checkpoint["epoch"]}. Choose another by MODEL '
           f'{AT_THE_TOP}.\nPhotos: {len(photos):,} in {folder}. '
-          f'Device: {describeDevice(model.device)}.', flush=True)
+          f'Device: {describeDevice(model.device)}.')
     results, lines, broken = [], [], {}
     made = captioned(photos, maker, model, checkpoint, broken)
     json_path = os.path.join(results_folder, 'captions.json')

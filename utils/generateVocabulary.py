@@ -46,10 +46,8 @@ def loadVocabulary(data_dir):
         raise UserError(f'{data_dir} is not a data folder: {path} is missing. {SET_ROOT}')
     with foreignFile(path, 'Copy it again from where the data came from.'):
         vocabulary = loadPickle(path)
-        token_to_word = {int(token): str(word)
-                         for token, word in vocabulary['TokenToWord'].items()}
-        word_to_token = {str(word): int(token)
-                         for word, token in vocabulary['wordToToken'].items()}
+        token_to_word = {int(token): str(word) for token, word in vocabulary['TokenToWord'].items()}
+        word_to_token = {str(word): int(token) for word, token in vocabulary['wordToToken'].items()}
         if sorted(token_to_word) != list(range(len(token_to_word))):
             raise ValueError('its tokens do not run from 0 to one less than its number of words')
     words = {word.strip(): token for token, word in token_to_word.items()}

@@ -119,8 +119,7 @@ class Model:
         if not self.modelParam['inference']:
             raise UserError(f"config['precision'] cannot be {precision!r} here, since {reason}. "
                             f'Set it to {FLOAT32!r}.')
-        print(f'The model was trained in {precision}, but {reason}. It is used in {FLOAT32}.',
-              flush=True)
+        print(f'The model was trained in {precision}, but {reason}. It is used in {FLOAT32}.')
         return FLOAT32
 
     def _newOptimizer(self):

@@ -58,7 +58,7 @@ class Plotter:
 
     def __init__(self, modelParam, config):
         self.modelParam = modelParam
-        self.path = os.path.join(runFolder(modelParam, 'img_dir'), 'curves.png')
+        self.path = runFolder(modelParam, 'img_dir', 'curves.png')
 
     def plot(self, history):
         """Draws the history, a list of one dict per epoch; a notebook shows the picture, too."""

@@ -128,7 +128,7 @@ class SaverRestorer:
         if self.best is None or currentLoss < self.best['loss']:
             self.best = {'epoch': epoch, 'loss': float(currentLoss)}
             with contextlib.suppress(FileNotFoundError):  # an earlier model's, perhaps delivered
-                os.remove(os.path.join(runFolder(self.modelParam), 'scores_validation.json'))
+                os.remove(runFolder(self.modelParam, name='scores_validation.json'))
         data = io.BytesIO()
         torch.save({
             **self.run,
@@ -170,8 +170,7 @@ class SaverRestorer:
             checkpoint = loadForValidation(self.modelParam)
             self._loadWeights(model, checkpoint)
             origin = 'delivered' if checkpoint['path'].startswith(DELIVERED) else 'trained here'
-            print(f"Model, {origin}: {checkpoint['path']}, of epoch {model.start_epoch}.",
-                  flush=True)
+            print(f"Model, {origin}: {checkpoint['path']}, of epoch {model.start_epoch}.")
             return model
         folder = runFolder(self.modelParam)
         path = newestCheckpoint(folder, 'best')
@@ -181,7 +180,7 @@ class SaverRestorer:
             with foreignFile(path, MOVE_AWAY):
                 self._goOn(model, readCheckpoint(path))
         else:
-            print(f'A new run begins in {folder}.', flush=True)
+            print(f'A new run begins in {folder}.')
         return model
 
     def _goOn(self, model, checkpoint):
@@ -212,11 +211,11 @@ class SaverRestorer:
         model.history = list(checkpoint.get('history', []))
         if newestCheckpoint(os.path.dirname(checkpoint['path']), 'best'):  # it may be moved away
             self.best = checkpoint.get('best')
-        print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.", flush=True)
+        print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.")
 
     def _loadWeights(self, model, checkpoint):
         if 'vocabulary' not in checkpoint:
-            print(f"{checkpoint['path']}: {ORDER_OF_ROWS}", flush=True)
+            print(f"{checkpoint['path']}: {ORDER_OF_ROWS}")
         if checkpoint.get('vocabulary', self.run['vocabulary']) != self.run['vocabulary']:
             raise UserError(f"The checkpoint {checkpoint['path']} was trained with another "
                             f"vocabulary than that in {self.modelParam['data_dir']}. Set DATA_ROOT "

@@ -70,7 +70,7 @@ class Trainer:
             informStart(model, *fromMain(dataLoader.trainingStatistics))
         self.rewards = None  # from the first self-critical epoch on
         self.plotter = Plotter(modelParam, config)
-        self.times = readJson(os.path.join(runFolder(modelParam), 'times.json'), [])
+        self.times = readJson(runFolder(modelParam, name='times.json'), [])
 
     def train(self):
         """Trains from `model.start_epoch` to the last epoch.
@@ -103,13 +103,13 @@ class Trainer:
             special.append(f'epochs {learned + 1}–{self.epochs} of {self.epochs} self-critical '
                            '(CIDEr-D + METEOR)')
         if special:
-            print(f"Beyond the assignment: {', '.join(special)}.", flush=True)
+            print(f"Beyond the assignment: {', '.join(special)}.")
         late = [milestone for milestone in self.config['scheduler_milestones'] or []
                 if milestone >= learned]
         if late:
             print("config['scheduler_milestones'] without effect: "
                   f"{', '.join(map(str, late))}. The rate falls after a milestone, and the "
-                  f'schedule ends with epoch {learned}.', flush=True)
+                  f'schedule ends with epoch {learned}.')
 
     def _train_epoch(self, epoch, validator):
         model = self.model
@@ -134,7 +134,7 @@ class Trainer:
         try:
             entry.update(validator.score(captions))
         except (OSError, RuntimeError) as error:  # training is never lost to a scorer, nor to Java
-            print(f'Epoch {epoch} has no scores. {error}', flush=True)
+            print(f'Epoch {epoch} has no scores. {error}')
         times['scoring_seconds'] = time.monotonic() - start
         self._save(entry, {**times, 'device': describeDevice(model.device)}, captions)
         self._print(entry, times)
@@ -159,7 +159,7 @@ class Trainer:
                   for key in ('train_loss', 'reward', 'val_loss') if key in entry]
         if 'meteor' in entry:
             parts.append(f"METEOR {entry['meteor']:.4f}  BLEU-4 {entry['bleu_4']:.4f}")
-        print('  '.join([*parts, f'{seconds:.0f} s']), flush=True)
+        print('  '.join([*parts, f'{seconds:.0f} s']))
 
     def _printEnd(self, best):
         print(f'Curves: {self.plotter.path}\nThe best METEOR is that of epoch {best}; '

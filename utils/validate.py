@@ -43,7 +43,7 @@ def prepareForModel(modelParam, config):
         demo, _ = prepare({**modelParam, 'data_dir': DEMO_ROOT})
         if findForValidation(demo):
             print(f"No model has been trained on the data in {prepared['data_dir']} yet. The "
-                  "demo data's model is validated on the demo data instead.", flush=True)
+                  "demo data's model is validated on the demo data instead.")
             return demo, config
     return prepared, config
 

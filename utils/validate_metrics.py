@@ -1,7 +1,6 @@
 """Captions of the validation images, their scores, and the teacher-forced validation loss."""
 import contextlib
 import math
-import os
 
 import numpy as np
 import torch
@@ -188,7 +187,7 @@ def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
                 scores[f'beam_{name}'] = score
     files['scores_validation.json'] = {'epoch': model.start_epoch, **scores}
     for name, content in files.items():
-        writeJson(os.path.join(runFolder(modelParam), name), content)
+        writeJson(runFolder(modelParam, name=name), content)
     return scores
 
 

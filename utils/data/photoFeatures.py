@@ -105,8 +105,7 @@ def mergeLayers(net):
     for layer in net, *net._blocks:
         for conv, norm in CONV_AND_NORM:
             if hasattr(layer, conv):
-                setattr(layer, conv,
-                        fuse_conv_bn_eval(getattr(layer, conv), getattr(layer, norm)))
+                setattr(layer, conv, fuse_conv_bn_eval(getattr(layer, conv), getattr(layer, norm)))
                 setattr(layer, norm, torch.nn.Identity())
     for layer in net.modules():
         if isinstance(layer, torch.nn.ReLU6):

@@ -106,7 +106,7 @@ def makeDemoData(root, n_train=N_TRAIN, n_val=N_VAL):
     """
     if os.path.exists(root):
         return
-    print(f'The demo data are drawn, once, into {root} …', flush=True)
+    print(f'The demo data are drawn, once, into {root} …')
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the steps are small: more threads would wait for each other
     parent, name = os.path.split(root)

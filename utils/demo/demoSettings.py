@@ -20,6 +20,6 @@ def fitToDemo(config, modelParam):
     batch_size = min(modelParam['batch_size'], BATCH_SIZE)
     if (epochs, batch_size) != (modelParam['numbOfEpochs'], modelParam['batch_size']):
         print(f'On the demo data, training takes {epochs} epochs with a batch size of '
-              f'{batch_size}; milestones are scaled.', flush=True)
+              f'{batch_size}; milestones are scaled.')
     return ({**config, 'scheduler_milestones': milestones},
             {**modelParam, 'numbOfEpochs': epochs, 'batch_size': batch_size})

@@ -25,8 +25,9 @@ def inProject(path):
     return os.path.join(PROJECT, os.path.expanduser(path))
 
 
-def runFolder(modelParam, kind='modelsDir'):
-    """The folder of a run's models ('modelsDir') or plots ('img_dir'), created when missing.
+def runFolder(modelParam, kind='modelsDir', name=''):
+    """The folder of a run's models ('modelsDir') or plots ('img_dir'), created when missing, or the
+    path of the file `name` in it.
 
     Raises:
         UserError: it cannot be made.
@@ -37,7 +38,7 @@ def runFolder(modelParam, kind='modelsDir'):
     except OSError as error:
         raise UserError(f'The folder {folder} cannot be made: {error.strerror}. Set '
                         f'modelParam[{kind!r}] to a folder where you may write.') from error
-    return folder
+    return os.path.join(folder, name)
 
 
 def lockFolder(folder, otherwise=SECOND_MODEL):

@@ -20,16 +20,6 @@ except ImportError:  # numpy 1
     from numpy.core import multiarray, numeric
 
 
-def _latin1Bytes(text, encoding):
-    """Bytes, which pickle protocols up to 2 write as text; no other encoding is used."""
-    return text.encode('latin1')
-
-
-def _torchFromBytes(data):
-    """A tensor's memory, which torch writes as a file of its own inside a pickle."""
-    return loadCheckpoint(io.BytesIO(data))
-
-
 ALLOWED = {
     ('numpy.core.multiarray', '_reconstruct'): multiarray._reconstruct,
     ('numpy.core.multiarray', 'scalar'): multiarray.scalar,
@@ -39,8 +29,10 @@ ALLOWED = {
     ('collections', 'OrderedDict'): collections.OrderedDict,
     ('collections', 'Counter'): collections.Counter,
     ('builtins', 'set'): set,
-    ('_codecs', 'encode'): _latin1Bytes,
-    ('torch.storage', '_load_from_bytes'): _torchFromBytes,
+    # bytes, which pickle protocols up to 2 write as text; no other encoding is used
+    ('_codecs', 'encode'): lambda text, encoding: text.encode('latin1'),
+    # a tensor's memory, which torch writes as a file of its own inside a pickle
+    ('torch.storage', '_load_from_bytes'): lambda data: loadCheckpoint(io.BytesIO(data)),
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
 }
 for _name in dir(torch):  # torch 1.10 names them

@@ -90,7 +90,7 @@ class StepGraphs:
             self.possible = False
             self.graphs.clear()
             reason = str(error).split('\n')[0]
-            print(f'The run goes on without CUDA graphs: {reason}', flush=True)
+            print(f'The run goes on without CUDA graphs: {reason}')
             return None
 
     # The generators yield as `untilAllHaveEnded` has it. The CPU waits for nothing in them, and

@@ -40,7 +40,7 @@ def writeCaptionPage(scores, modelParam):
     Returns:
         The page's path.
     """
-    images = readJson(os.path.join(runFolder(modelParam), 'details_validation.json'), [])
+    images = readJson(runFolder(modelParam, name='details_validation.json'), [])
     images.sort(key=lambda image: -image['meteor'])
     for rank, image in enumerate(images, 1):
         image['rank'] = rank
@@ -51,7 +51,7 @@ def writeCaptionPage(scores, modelParam):
         if picture is not None:
             image.update(size=picture.size, picture=embedded(picture))
     data = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
-    path = os.path.join(runFolder(modelParam, 'img_dir'), 'captions.html')
+    path = runFolder(modelParam, 'img_dir', 'captions.html')
     model = os.path.basename(os.path.normpath(modelParam['modelName']))
     writePage(path, {'number': len(images), 'images': shown, 'region': 'detection',
                      'ownCaptions': 'Reference captions'}, title=f'Captions of {model}',

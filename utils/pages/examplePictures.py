@@ -1,5 +1,4 @@
 """Example images with predicted and reference captions, as one picture."""
-import os
 import textwrap
 
 import numpy as np
@@ -25,7 +24,7 @@ def plotImagesAndCaptions(model, modelParam, config, dataLoader):
     images = [loader.dataset[index] for index in range(min(EXAMPLES, len(loader.dataset)))]
     model.net.eval()
     tokens = model.greedyTokens(loader.collate_fn(images))
-    path = os.path.join(runFolder(modelParam, 'img_dir'), 'examples.png')
+    path = runFolder(modelParam, 'img_dir', 'examples.png')
     saveFigure(examplesFigure(
         (openPicture(modelParam['data_dir'], image['imgPath']),
          captionOf(dataLoader.vocabulary, caption), image['original_captions'])

@@ -134,5 +134,4 @@ def averageGradients(net):
 @functools.cache
 def _group(device_type):
     """The group that exchanges tensors of a device; gloo is slow between GPUs."""
-    return dist.new_group(timeout=LONGEST_WAIT,
-                          backend='nccl' if device_type == 'cuda' else 'gloo')
+    return dist.new_group(timeout=LONGEST_WAIT, backend='nccl' if device_type == 'cuda' else 'gloo')

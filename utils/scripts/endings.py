@@ -32,8 +32,9 @@ def runScript(main):
     """
     global _running
     _running = True
-    if hasattr(sys.stdout, 'reconfigure'):  # names that a terminal has no letters for
-        sys.stdout.reconfigure(errors='backslashreplace')
+    if hasattr(sys.stdout, 'reconfigure'):
+        # names that a terminal has no letters for; a log gets each line at once
+        sys.stdout.reconfigure(errors='backslashreplace', line_buffering=True)
     for number in STOPPING:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)

@@ -63,4 +63,4 @@ def announce(modelParam, dataLoader, model):
     device = describeDevice(model.device)
     if model.device.type == 'cpu' and modelParam['cuda']['use_cuda']:
         device += ' (no CUDA found)'
-    print(f"Data: {modelParam['data_dir']}, {images} images. Device: {device}.", flush=True)
+    print(f"Data: {modelParam['data_dir']}, {images} images. Device: {device}.")
