@@ -134,6 +134,7 @@ def _draw(root, n_train, n_val):
         mode, name = 'train' if number < n_train else 'val', f'{number:012d}'
         picture, boxes = scene.draw(), detections(scene)
         picture.save(imageFile(root, mode, f'{name}.jpg'), quality=88)
-        record = captionRecord(f'{name}.jpg', captions[number], vocabulary['wordToToken'])
-        writeImage(root, mode, name, {'cnn_features': extractor(cropsOf(picture, boxes)), **record,
-                                      'boxes': boxes})
+        writeImage(root, mode, name, {
+            'cnn_features': extractor(cropsOf(picture, boxes)),
+            **captionRecord(f'{name}.jpg', captions[number], vocabulary['wordToToken']),
+            'boxes': boxes})

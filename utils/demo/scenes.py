@@ -176,9 +176,9 @@ DRAWINGS = {
         rectangle own .54 .84 .68 .87
         rectangle own .8 .84 .94 .87''',
 }
-# What can be in a scene: its usual size in pixels, its possible colours, keys of VERBS, and other
+# What can be in a scene: its usual size in pixels, keys of VERBS, its possible colours, and other
 # nouns for it than its name.
-Kind = collections.namedtuple('Kind', 'width height colours verbs synonyms', defaults=[()])
+Kind = collections.namedtuple('Kind', 'width height verbs colours synonyms', defaults=[PAINTS, ()])
 # plurals of nouns, singulars of verbs; the others get an s
 WITH_S = {'bus': 'buses', 'person': 'people', 'fly': 'flies'}
 NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
@@ -188,46 +188,43 @@ VERBS = {'drive': 'driving', 'stop': 'parked', 'stand': 'standing', 'sit': 'sitt
          'run': 'running', 'wait': 'waiting'}
 # The detector is surest of the first.
 KINDS = {
-    'house': Kind(62, 62, PAINTS, 'stand', ['building']),
-    'bus': Kind(80, 40, PAINTS, 'stop drive'),
-    'car': Kind(62, 34, PAINTS, 'drive stop'),
-    'boat': Kind(54, 58, PAINTS, 'sail float', ['sailboat']),
-    'person': Kind(26, 56, PAINTS, 'stand wait'),
-    'dog': Kind(46, 36, FURS, 'stand run'),
-    'cat': Kind(32, 38, FURS, 'sit'),
-    'umbrella': Kind(56, 54, PAINTS, 'stand', ['parasol']),
-    'balloon': Kind(34, 48, PAINTS, 'float fly', ['hot air balloon']),
-    'kite': Kind(30, 44, PAINTS, 'fly'),
-    'bird': Kind(38, 30, PAINTS, 'fly'),
-    'tree': Kind(46, 66, ['green', 'orange', 'yellow', 'brown'], 'stand grow'),
-    'flower': Kind(26, 40, PAINTS[:-2], 'grow'),
+    'house': Kind(62, 62, 'stand', synonyms=['building']),
+    'bus': Kind(80, 40, 'stop drive'),
+    'car': Kind(62, 34, 'drive stop'),
+    'boat': Kind(54, 58, 'sail float', synonyms=['sailboat']),
+    'person': Kind(26, 56, 'stand wait'),
+    'dog': Kind(46, 36, 'stand run', FURS),
+    'cat': Kind(32, 38, 'sit', FURS),
+    'umbrella': Kind(56, 54, 'stand', synonyms=['parasol']),
+    'balloon': Kind(34, 48, 'float fly', synonyms=['hot air balloon']),
+    'kite': Kind(30, 44, 'fly'),
+    'bird': Kind(38, 30, 'fly'),
+    'tree': Kind(46, 66, 'stand grow', ['green', 'orange', 'yellow', 'brown']),
+    'flower': Kind(26, 40, 'grow', PAINTS[:-2]),
 }
 SKY_KINDS = ['balloon', 'kite', 'bird']
 # Grounds: colour, what stands there, words for places on it, words for places in the air above.
 GROUNDS = {
     'meadow': ('#78be5a', 'house tree flower person dog cat',
-               ['on the grass', 'in a green field', 'on a meadow'],
-               ['over the grass', 'above a green field']),
+               'on the grass, in a green field, on a meadow',
+               'over the grass, above a green field'),
     'beach': ('#ebd296', 'person dog umbrella cat',
-              ['on the beach', 'on the sand', 'by the sea'], ['over the beach', 'above the sand']),
+              'on the beach, on the sand, by the sea', 'over the beach, above the sand'),
     'snow': ('#e4ecf4', 'house tree person dog car',
-             ['in the snow', 'on a snowy field'], ['over the snow', 'above a snowy field']),
+             'in the snow, on a snowy field', 'over the snow, above a snowy field'),
     'street': ('#96969b', 'car bus house person dog cat',
-               ['on the street', 'on the road'], ['over the street', 'above the road']),
-    'lake': ('#5096c8', 'boat',
-             ['on the lake', 'on the water'], ['over the lake', 'above the water']),
+               'on the street, on the road', 'over the street, above the road'),
+    'lake': ('#5096c8', 'boat', 'on the lake, on the water', 'over the lake, above the water'),
 }
 # Skies: colours at the top and at the horizon, brightness of the ground, words for them, and the
 # y and colour of the sun or moon.
 SKIES = {
-    'sunny': ('#5faaeb', '#c8e4fa', 1,
-              ['on a sunny day', 'in the sunshine', 'under the sun'], (20, '#ffe146')),
-    'cloudy': ('#a0afbe', '#cdd4dc', 1,
-               ['under a cloudy sky', 'on a cloudy day', 'under the clouds'], None),
-    'sunset': ('#785a96', '#ffaa5a', .85,
-               ['at sunset', 'in the evening'], (HORIZON - 6, '#ff6e32')),
-    'night': ('#0c1232', '#283264', .55,
-              ['at night', 'under the moon', 'in the dark'], (22, '#ebebd7')),
+    'sunny': ('#5faaeb', '#c8e4fa', 1, 'on a sunny day, in the sunshine, under the sun',
+              (20, '#ffe146')),
+    'cloudy': ('#a0afbe', '#cdd4dc', 1, 'under a cloudy sky, on a cloudy day, under the clouds',
+               None),
+    'sunset': ('#785a96', '#ffaa5a', .85, 'at sunset, in the evening', (HORIZON - 6, '#ff6e32')),
+    'night': ('#0c1232', '#283264', .55, 'at night, under the moon, in the dark', (22, '#ebebd7')),
 }
 
 
@@ -382,7 +379,7 @@ class Scene:
             group = self.groups[0] if rng.random() < .7 else rng.choice(self.groups)
             caption = rng.choice(sentences)(group)
             if rng.random() < .25:
-                caption += ' ' + rng.choice(SKIES[self.sky][3])
+                caption += ' ' + rng.choice(SKIES[self.sky][3].split(', '))
             caption = caption[0].upper() + caption[1:] + rng.choice(['.', '.', ''])
             if caption not in captions:
                 captions.append(caption)
@@ -390,7 +387,8 @@ class Scene:
 
     def _where(self, group):
         on_ground, in_air = GROUNDS[self.ground][2:]
-        return self.rng.choice(in_air + ['in the sky'] if group.inSky else on_ground)
+        places = f'{in_air}, in the sky' if group.inSky else on_ground
+        return self.rng.choice(places.split(', '))
 
     def _doing(self, group):
         they = self.rng.choice(group.kind.verbs.split())
