@@ -52,8 +52,7 @@ def deliver(run, modelParam, imageCaptionModel):
         finally:
             if os.path.exists(replaced) and not os.path.exists(target):
                 os.replace(replaced, target)
-    print(f"{target}: epoch {run.epoch}, weights in half precision, METEOR "
-          f"{scores['meteor']:.4f}.")
+    print(f"{target}: epoch {run.epoch}, weights in half precision, METEOR {scores['meteor']:.4f}.")
 
 
 def deliverAll():

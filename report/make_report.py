@@ -17,15 +17,7 @@ from report import submitter
 from report.pictures import attentionPage, examplesPage
 from report.runs import TASKS, runsOfTasks, stateOf
 from report.story import HEADING, NOTE, PLOTS, TITLE, Story, newFigure
-from utils.data.dataFolder import (
-    MODES,
-    POOLED,
-    UNPOOLED,
-    dataDir,
-    featureFolder,
-    featureNames,
-    isDemo,
-)
+from utils.data.dataFolder import MODES, dataDir, imageNames, isDemo
 from utils.files.ownFiles import inProject, writeAtomically
 from utils.networks.captionRewards import METEOR_SHARE
 from utils.plotter import curvesFigure, overEpochs
@@ -66,8 +58,7 @@ MODELS = {
     1: ("""A layer of simple cells reads, at each step, the previous word and the image. The image
         is the maximum over its ten detections, mapped to 512 features by dropout, a linear layer
         and a leaky ReLU.""",
-        [r'$h_t = \tanh\,([x_t, h_{t-1}]\, W + b)\qquad '
-         r'x_t = [\mathrm{embedding}(w_{t-1}),\, v]$',
+        [r'$h_t = \tanh\,([x_t, h_{t-1}]\, W + b)\qquad x_t = [\mathrm{embedding}(w_{t-1}),\, v]$',
          r'$w_t = \mathrm{arg\,max}\,(W_o\, h_t + b_o)\qquad v$: the processed image']),
     2: ("""Gated recurrent units in two layers, the reset gate before the product. The image enters
         as in task 1.""",
@@ -109,8 +100,7 @@ def percent(score):
 
 def titlePage(story, runs, data_dir):
     """Data, protocol and results."""
-    images = {mode: max(len(featureNames(featureFolder(data_dir, mode, stub)))
-                        for stub in (POOLED, UNPOOLED)) for mode in MODES}
+    images = {mode: len(imageNames(data_dir, mode)) for mode in MODES}
     data = DEMO_DATA if isDemo(data_dir) else OWN_DATA
     story.text(NAME, TITLE)
     story.text(COURSE)

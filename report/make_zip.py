@@ -26,10 +26,9 @@ from utils.files.ownFiles import PROJECT, inProject, readJson, writeAtomically
 from utils.scripts.endings import runScript
 
 # What is packed, and nothing else: no data, no caches, nothing that lies there by chance.
-PACKED = ('*.py', 'README.md', 'requirements.txt', '.pytest.ini', 'utils/*.py', 'utils/*/*.py',
-          'utils/*/*.html', 'tests/*.py', 'tests/*/*.py', 'tests/*.json', 'report/*.py',
-          'report/*.md', 'report/*.pdf', 'report/*.png', 'report/models/*/*.json',
-          'report/models/*/*.pt')
+PACKED = '''*.py README.md requirements.txt .pytest.ini utils/*.py utils/*/*.py utils/*/*.html
+    tests/*.py tests/*/*.py tests/*.json report/*.py report/*.md report/*.pdf report/*.png
+    report/models/*/*.json report/models/*/*.pt'''.split()
 
 
 def zipName():
@@ -92,8 +91,7 @@ def check(path, task, run):
         done = subprocess.run([sys.executable, '-c', code], cwd=project, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, universal_newlines=True)
         if done.returncode:
-            raise UserError(f'{path} is written, but {script} fails in the unzipped folder:\n'
-                            f'{done.stdout}')
+            raise UserError(f'{path} is written, but {script} fails, unzipped:\n{done.stdout}')
         scores = readJson(os.path.join(project, 'storedModels', run.name,
                                        'scores_validation.json'), {})
     meteor, expected = scores['meteor'], run.scores['meteor']

@@ -61,6 +61,12 @@ def featureNames(folder):
                   if not entry.name.startswith('.') and not entry.is_dir())
 
 
+def imageNames(data_dir, mode):
+    """The names of the feature files of 'train' or 'val', pooled or not, one per image."""
+    return {name for stub in (POOLED, UNPOOLED)
+            for name in featureNames(featureFolder(data_dir, mode, stub))}
+
+
 def dataName(data_dir):
     """'demo', or the folder's name and six digits of a hash of its vocabulary and file names."""
     if isDemo(data_dir):
@@ -71,9 +77,8 @@ def dataName(data_dir):
         with open(path, 'rb') as f:
             fingerprint.update(f.read())
     # pooled and unpooled features of the same images are the same data, with the same file names
-    names = {name for mode in MODES for stub in (POOLED, UNPOOLED)
-             for name in featureNames(featureFolder(data_dir, mode, stub))}
-    fingerprint.update('\n'.join(sorted(names)).encode('utf-8', 'surrogateescape'))
+    names = sorted(imageNames(data_dir, 'train') | imageNames(data_dir, 'val'))
+    fingerprint.update('\n'.join(names).encode('utf-8', 'surrogateescape'))
     return f'{os.path.basename(os.path.realpath(data_dir))}-{fingerprint.hexdigest()[:6]}'
 
 
@@ -86,8 +91,7 @@ def featureFiles(data_dir, mode, featurepathstub):
     folder = featureFolder(data_dir, mode, featurepathstub)
     names = featureNames(folder)
     if not names:
-        raise UserError(f'This task needs the features in {folder}, but there are none. '
-                        f'{SET_ROOT}')
+        raise UserError(f'This task needs the features in {folder}, but there are none. {SET_ROOT}')
     return [os.path.join(folder, name) for name in names]
 
 

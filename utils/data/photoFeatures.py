@@ -39,8 +39,8 @@ REGIONS = np.array([(0, 0, 9, 9), (2, 2, 7, 7),  # x1 y1 x2 y2 in cells: the who
                     (0, 0, 5, 5), (4, 0, 9, 5), (0, 4, 5, 9), (4, 4, 9, 9),  # the corners, the
                     (0, 0, 5, 9), (4, 0, 9, 9), (0, 0, 9, 5), (0, 4, 9, 9)])  # left, right … half
 BATCH = 8                             # the fastest on a CPU: it fits the caches
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff',
-              '.heic', '.avif')       # the last two cannot be read; a message names them
+# the last two cannot be read; a message names them
+EXTENSIONS = tuple('.jpg .jpeg .png .gif .webp .bmp .tif .tiff .heic .avif'.split())
 STANDARD_FILE = 'photoStandard.json'  # in a data folder
 PHOTOS_FOR_STANDARD = 2000            # so many give the means within 2 % of the deviations
 
@@ -200,8 +200,7 @@ def makeStandard(maker, paths):
         number += len(values)
     if number == 0:
         raise UserError('There are no photos with the name of a training image that can be read. '
-                        'Set FEATURES and CAPTIONS at the top of utils/buildCourseLayout.py to '
-                        'what belongs together.')
+                        'CAPTIONS and FEATURES of utils/buildCourseLayout.py must belong together.')
     mean = sums / number
     deviation = np.sqrt(np.maximum(squares / number - mean ** 2, 0))
     return {'maker': MAKER, 'mean': mean.astype(np.float32).tolist(),
@@ -222,8 +221,7 @@ def readStandard(data_dir):
     path = os.path.join(data_dir, STANDARD_FILE)
     standard = readJson(path, None)
     if standard is not None and not isStandard(standard):
-        raise UserError(f'{path} is of features that this version of the project does not make. '
-                        'Build the folder anew.')
+        raise UserError(f'{path} is of features that are not made here. Build the folder anew.')
     return standard
 
 
