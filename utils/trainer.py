@@ -107,9 +107,8 @@ class Trainer:
         late = [milestone for milestone in self.config['scheduler_milestones'] or []
                 if milestone >= learned]
         if late:
-            print("config['scheduler_milestones'] without effect: "
-                  f"{', '.join(map(str, late))}. The rate falls after a milestone, and the "
-                  f'schedule ends with epoch {learned}.')
+            print(f"config['scheduler_milestones'] without effect: {', '.join(map(str, late))}. "
+                  f'The rate falls after a milestone; the schedule ends with epoch {learned}.')
 
     def _train_epoch(self, epoch, validator):
         model = self.model
@@ -120,7 +119,7 @@ class Trainer:
         if selfCritical:
             self._setSelfCritical(epoch)
         entry = {'epoch': epoch, 'learning_rate': float(model.optimizer.param_groups[0]['lr'])}
-        times = {'epoch': epoch}
+        times = {}
         for mode, is_train in self.modelParam['modeSetups']:
             start = time.monotonic()
             result = self.run_epoch(mode, model, is_train, epoch)
@@ -136,7 +135,8 @@ class Trainer:
         except (OSError, RuntimeError) as error:  # training is never lost to a scorer, nor to Java
             print(f'Epoch {epoch} has no scores. {error}')
         times['scoring_seconds'] = time.monotonic() - start
-        self._save(entry, {**times, 'device': describeDevice(model.device)}, captions)
+        self._save(entry, {'epoch': epoch, **times, 'device': describeDevice(model.device)},
+                   captions)
         self._print(entry, times)
 
     def _save(self, entry, times, captions):
@@ -153,13 +153,12 @@ class Trainer:
         self.model.start_epoch = epoch
 
     def _print(self, entry, times):
-        seconds = sum(times[key] for key in times if key.endswith('_seconds'))
         parts = [f"epoch {entry['epoch']}/{self.epochs}"]
         parts += [f"{key.replace('_', ' ')} {entry[key]:.3f}"
                   for key in ('train_loss', 'reward', 'val_loss') if key in entry]
         if 'meteor' in entry:
             parts.append(f"METEOR {entry['meteor']:.4f}  BLEU-4 {entry['bleu_4']:.4f}")
-        print('  '.join([*parts, f'{seconds:.0f} s']))
+        print('  '.join([*parts, f'{sum(times.values()):.0f} s']))
 
     def _printEnd(self, best):
         print(f'Curves: {self.plotter.path}\nThe best METEOR is that of epoch {best}; '

@@ -193,9 +193,7 @@ def validateCaptions(model, modelParam, config, dataLoader, beamSize=1):
 
 def scoreTable(scores, beamSize):
     """The scores that `validateCaptions` returns as a table in text, with a column for the beam."""
-    lines = []
-    if beamSize > 1:
-        lines.append(f"{'':14s}greedy{f'beam of {beamSize}':>12s}")
+    lines = [f"{'':14s}greedy{f'beam of {beamSize}':>12s}"] if beamSize > 1 else []
     for name, score in scores.items():
         if not name.startswith('beam_'):
             line = f'{name:14s}{score:.4f}'

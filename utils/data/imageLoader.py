@@ -16,7 +16,7 @@ SLOW = 2e-4  # seconds per image, above which more than one thread pays
 
 def readers(threads, seconds, files):
     """How many threads read the rest, after `files` files have taken `seconds`."""
-    return max(1, threads) if seconds > SLOW * files else 1
+    return threads if seconds > SLOW * files else 1
 
 
 class Batch(collections.UserDict):
@@ -24,21 +24,21 @@ class Batch(collections.UserDict):
 
     Args:
         at_hand: dict of what training needs.
-        dataset, collate_fn: what makes the rest.
+        loader: the `ImageLoader` whose data set and `collate_fn` make the rest.
         keys: those of the data set's items.
     """
 
-    def __init__(self, at_hand, dataset, collate_fn, keys):
+    def __init__(self, at_hand, loader, keys):
         self.at_hand = at_hand
-        self.dataset = dataset
-        self.collate_fn = collate_fn
+        self.loader = loader
         self.dataset_keys = keys
 
     @functools.cached_property
     def data(self):
         """The whole dict."""
         at_hand, self.at_hand = self.at_hand, {}  # from now on only here, where it may be changed
-        return {**self.collate_fn([self.dataset[key] for key in self.dataset_keys]), **at_hand}
+        images = [self.loader.dataset[key] for key in self.dataset_keys]
+        return {**self.loader.collate_fn(images), **at_hand}
 
     def __getitem__(self, key):
         return self.at_hand[key] if key in self.at_hand else self.data[key]
@@ -50,7 +50,7 @@ class Batch(collections.UserDict):
 
     def references(self):
         """All captions of each image, as `CaptionDataset.references` returns them."""
-        return [self.dataset.references(fullKey(key)[0]) for key in self.dataset_keys]
+        return [self.loader.dataset.references(fullKey(key)[0]) for key in self.dataset_keys]
 
 
 class ImageLoader:
@@ -111,4 +111,4 @@ class ImageLoader:
         imgPaths, captions = zip(*itertools.chain(*parts))
         at_hand = {'cnn_features': features, **self.collate_fn.captionTensors(captions),
                    'imgPaths': list(imgPaths)}
-        return Batch(at_hand, self.dataset, self.collate_fn, keys)
+        return Batch(at_hand, self, keys)

@@ -59,8 +59,7 @@ def lockFolder(folder, otherwise=SECOND_MODEL):
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        raise UserError(f'Another run works in {folder}. Wait for that run or end it. '
-                        f'{otherwise}') from None
+        raise UserError(f'Another run works in {folder}. Wait or end it. {otherwise}') from None
     except NotImplementedError:
         pass  # a file system without locks
     _locks.append(lock)

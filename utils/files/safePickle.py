@@ -21,34 +21,34 @@ except ImportError:  # numpy 1
 
 
 ALLOWED = {
-    ('numpy.core.multiarray', '_reconstruct'): multiarray._reconstruct,
-    ('numpy.core.multiarray', 'scalar'): multiarray.scalar,
-    ('numpy.core.numeric', '_frombuffer'): numeric._frombuffer,
-    ('numpy', 'ndarray'): np.ndarray,
-    ('numpy', 'dtype'): np.dtype,
-    ('collections', 'OrderedDict'): collections.OrderedDict,
-    ('collections', 'Counter'): collections.Counter,
-    ('builtins', 'set'): set,
+    'numpy.core.multiarray._reconstruct': multiarray._reconstruct,
+    'numpy.core.multiarray.scalar': multiarray.scalar,
+    'numpy.core.numeric._frombuffer': numeric._frombuffer,
+    'numpy.ndarray': np.ndarray,
+    'numpy.dtype': np.dtype,
+    'collections.OrderedDict': collections.OrderedDict,
+    'collections.Counter': collections.Counter,
+    'builtins.set': set,
     # bytes, which pickle protocols up to 2 write as text; no other encoding is used
-    ('_codecs', 'encode'): lambda text, encoding: text.encode('latin1'),
+    '_codecs.encode': lambda text, encoding: text.encode('latin1'),
     # a tensor's memory, which torch writes as a file of its own inside a pickle
-    ('torch.storage', '_load_from_bytes'): lambda data: loadCheckpoint(io.BytesIO(data)),
-    ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
+    'torch.storage._load_from_bytes': lambda data: loadCheckpoint(io.BytesIO(data)),
+    'torch._utils._rebuild_tensor_v2': torch._utils._rebuild_tensor_v2,
 }
 for _name in dir(torch):  # torch 1.10 names them
     if _name.endswith('Storage') and not _name.startswith('_'):
-        ALLOWED['torch', _name] = getattr(torch, _name)
+        ALLOWED[f'torch.{_name}'] = getattr(torch, _name)
 
 
 class RestrictedUnpickler(pickle.Unpickler):
     """Builds only what `ALLOWED` lists; anything else raises `pickle.UnpicklingError`."""
 
     def find_class(self, module, name):
-        allowed = ALLOWED.get((module.replace('numpy._core', 'numpy.core'), name))
-        if allowed is None:
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}, which is no array, tensor '
-                                         'or plain value; nothing of it was run')
-        return allowed
+        asked = f'{module}.{name}'.replace('numpy._core', 'numpy.core')
+        if asked not in ALLOWED:
+            raise pickle.UnpicklingError(f'it asks for {asked}, which is no array, tensor or plain '
+                                         'value; nothing of it was run')
+        return ALLOWED[asked]
 
 
 def loadPickle(path):

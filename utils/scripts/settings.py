@@ -118,8 +118,7 @@ def checkSettings(modelParam, config=None):
                    for key in values if key not in table]
         faults += faultsIn(name, values, table)
     if faults:
-        raise UserError('The settings at the top of the script cannot be used: '
-                        f"{'; '.join(faults)}.")
+        raise UserError(f"Settings at the top of the script cannot be used: {'; '.join(faults)}.")
     return settings['modelParam'], settings['config']
 
 

@@ -30,8 +30,7 @@ def prepare(modelParam, config=None):
     """
     modelParam, config = checkSettings(modelParam, config)
     if modelParam['inference'] and worldSize() > 1:
-        raise UserError('Only training runs in several processes. Start this script with python '
-                        'instead of torchrun.')
+        raise UserError('Only training runs in several processes. Start this without torchrun.')
     if isMain():
         findJava()
     data_dir = inProject(modelParam['data_dir'])
