@@ -7,18 +7,16 @@ from contextlib import closing, nullcontext
 import torch
 
 from utils.data.dataFolder import MODES
-from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoSettings import fitToDemo
 from utils.files.ownFiles import readJson, runFolder, writeJson
-from utils.model import Model, describeDevice, seedEverything
+from utils.model import describeDevice, seedEverything
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
 from utils.plotter import Plotter
 from utils.processes.distributed import averaged, fromMain, isMain, startAlike, worldSize
 from utils.processes.progress import progressBar
-from utils.saverRestorer import SaverRestorer
 from utils.scripts.settings import CONFIG, allEpochs, withDefaults
-from utils.scripts.start import announce, prepare
+from utils.scripts.start import load, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
 BATCHES_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 20}  # at the loss; each one waits for a GPU
@@ -37,14 +35,9 @@ def train(config, modelParam, imageCaptionModel):
     """
     modelParam, config = prepare(modelParam, config)      # settings, data and Java
     config, modelParam = fitToDemo(config, modelParam)    # for the demo data
-    dataLoader = DataLoaderWrapper(config, modelParam)    # batches
-    config = dataLoader.config                            # with the vocabulary's size
-    model = Model(config, modelParam, imageCaptionModel)  # network and optimizer
-    announce(modelParam, dataLoader, model)
-    dataLoader.checkFiles()
-    saveRestorer = SaverRestorer(config, modelParam)      # checkpoints
-    saveRestorer.restore(model)
-    Trainer(model, modelParam, config, dataLoader, saveRestorer).train()
+    # batches, network and optimizer, checkpoints
+    dataLoader, model, saveRestorer = load(config, modelParam, imageCaptionModel)
+    Trainer(model, modelParam, dataLoader.config, dataLoader, saveRestorer).train()
 
 
 class Trainer:

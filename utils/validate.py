@@ -1,11 +1,9 @@
 """Validates a trained model of any task: `validate` does all that a validation script asks for."""
 from utils.data.dataFolder import DEMO_ROOT
-from utils.dataLoader import DataLoaderWrapper
-from utils.model import Model
 from utils.pages.captionPage import writeCaptionPage
 from utils.pages.examplePictures import plotImagesAndCaptions
-from utils.saverRestorer import SaverRestorer, findForValidation, loadForValidation
-from utils.scripts.start import announce, prepare
+from utils.saverRestorer import findForValidation, loadForValidation
+from utils.scripts.start import load, prepare
 from utils.validate_metrics import scoreTable, validateCaptions
 
 
@@ -58,8 +56,6 @@ def restoredModel(modelParam, imageCaptionModel):
     Returns:
         the `Model`, whose `config` is the checkpoint's; the `DataLoaderWrapper`.
     """
-    dataLoader = DataLoaderWrapper(loadForValidation(modelParam)['config'], modelParam)
-    model = Model(dataLoader.config, modelParam, imageCaptionModel)
-    announce(modelParam, dataLoader, model)
-    dataLoader.checkFiles()
-    return SaverRestorer(dataLoader.config, modelParam).restore(model), dataLoader
+    config = loadForValidation(modelParam)['config']
+    dataLoader, model, _ = load(config, modelParam, imageCaptionModel)
+    return model, dataLoader

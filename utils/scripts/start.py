@@ -1,13 +1,15 @@
-"""What every script does first: check its settings, find data and Java, announce them."""
+"""What every script does first: check its settings, find data and Java, load data and model."""
 import os
 
 from utils.data.dataFolder import DEMO_ROOT, MODES, SET_ROOT, dataName, isDemo
+from utils.dataLoader import DataLoaderWrapper
 from utils.demo.demoData import makeDemoData
 from utils.files.errors import UserError
 from utils.files.ownFiles import inProject, lockFolder, removePartialFiles, runFolder
-from utils.model import describeDevice
+from utils.model import Model, describeDevice
 from utils.processes.distributed import isMain, mainFirst, worldSize
 from utils.processes.java import findJava
+from utils.saverRestorer import SaverRestorer
 from utils.scripts.settings import checkSettings
 
 
@@ -55,11 +57,26 @@ def prepare(modelParam, config=None):
     return parameters, config
 
 
-def announce(modelParam, dataLoader, model):
-    """Prints which data, how many images, which device."""
+def load(config, modelParam, imageCaptionModel):
+    """Loads the data, and the model as its last run left it; prints which they are.
+
+    Args:
+        config: dict, that of `prepare` for a training, else the checkpoint's.
+        modelParam: dict, as `prepare` returns it.
+        imageCaptionModel: the class of the network.
+
+    Returns:
+        the `DataLoaderWrapper`, whose `config` has the data's sizes; the `Model`; its
+        `SaverRestorer`.
+    """
+    dataLoader = DataLoaderWrapper(config, modelParam)
+    model = Model(dataLoader.config, modelParam, imageCaptionModel)
     images = ' and '.join(f'{len(loader.dataset):,} {MODES[mode]}'
                           for mode, loader in dataLoader.myDataDicts.items())
     device = describeDevice(model.device)
     if model.device.type == 'cpu' and modelParam['cuda']['use_cuda']:
         device += ' (no CUDA found)'
     print(f"Data: {modelParam['data_dir']}, {images} images. Device: {device}.")
+    dataLoader.checkFiles()
+    saveRestorer = SaverRestorer(dataLoader.config, modelParam)
+    return dataLoader, saveRestorer.restore(model), saveRestorer
