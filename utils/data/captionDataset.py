@@ -2,6 +2,7 @@
 import contextlib
 import os
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from utils.data.captionWords import END, START, UNKNOWN, beforeEnd
 from utils.data.imageFiles import loadImage, readRaw
 
 
+@dataclass
 class CaptionDataset(Dataset):
     """The images of one feature folder, in order of their file names.
 
@@ -32,14 +34,15 @@ class CaptionDataset(Dataset):
             captions without opening files.
     """
 
-    def __init__(self, paths, features_shape, vocabulary_size, empty_tokens, seed):
-        self.paths = paths
-        self.names = [os.path.basename(path) for path in paths]
-        self.features_shape = features_shape
-        self.vocabulary_size = vocabulary_size
-        self.empty_tokens = empty_tokens
-        self.seed = seed
-        self.checked = None
+    paths: list
+    features_shape: list
+    vocabulary_size: int
+    empty_tokens: frozenset
+    seed: int
+    checked: list = None
+
+    def __post_init__(self):
+        self.names = [os.path.basename(path) for path in self.paths]
 
     def __len__(self):
         return len(self.paths)
@@ -105,6 +108,7 @@ def fullKey(key):
     return key if isinstance(key, tuple) else (key, None, True)
 
 
+@dataclass
 class Collate:
     """Makes a batch of items, the captions in parts of at most `truncated_backprop_length` steps.
 
@@ -115,8 +119,7 @@ class Collate:
     of these lists is cut or cleaned.
     """
 
-    def __init__(self, truncated_backprop_length):
-        self.truncated_backprop_length = truncated_backprop_length
+    truncated_backprop_length: int
 
     def __call__(self, images):
         batch = {'cnn_features': torch.stack([image['cnn_features'] for image in images]),

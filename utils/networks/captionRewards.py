@@ -5,6 +5,8 @@
 CIDEr-D alone makes captions short and plain. Both compare a caption's tokens with those of all
 human captions of its image; only CIDEr-D counts the end token as a word.
 """
+from dataclasses import dataclass
+
 import numpy as np
 
 from utils.data.captionWords import END
@@ -39,6 +41,7 @@ def ngrams(captions, vocabulary_size):
     return np.concatenate(found, axis=1)
 
 
+@dataclass
 class CaptionRewards:
     """Rewards captions of training images.
 
@@ -49,11 +52,10 @@ class CaptionRewards:
         vocabulary_size: V.
     """
 
-    def __init__(self, codes, frequencies, images, vocabulary_size):
-        self.codes = codes
-        self.frequencies = frequencies
-        self.images = images
-        self.vocabulary_size = vocabulary_size
+    codes: np.ndarray
+    frequencies: np.ndarray
+    images: int
+    vocabulary_size: int
 
     def __call__(self, samples, references):
         """The rewards of captions.
