@@ -89,9 +89,8 @@ class DataLoaderWrapper:
     def captionRewards(self):
         """The `CaptionRewards` by the training images' captions."""
         dataset = self.myDataDicts['train'].dataset
-        of_images = []  # the n-grams in each image's captions, once
-        for index in progressBar(range(len(dataset)), 'n-grams', self.modelParam):
-            codes = ngrams(dataset.references(index), dataset.vocabulary_size)[1]
-            of_images.append(np.unique(codes))
+        # the n-grams in each image's captions, once
+        of_images = [np.unique(ngrams(dataset.references(index), dataset.vocabulary_size)[1])
+                     for index in progressBar(range(len(dataset)), 'n-grams', self.modelParam)]
         codes, frequencies = np.unique(np.concatenate(of_images), return_counts=True)
         return CaptionRewards(codes, frequencies, len(dataset), dataset.vocabulary_size)

@@ -215,7 +215,7 @@ class SaverRestorer:
     def _loadWeights(self, model, checkpoint):
         if 'vocabulary' not in checkpoint:
             print(f"{checkpoint['path']}: {ORDER_OF_ROWS}")
-        if checkpoint.get('vocabulary', self.run['vocabulary']) != self.run['vocabulary']:
+        elif checkpoint['vocabulary'] != self.run['vocabulary']:
             raise UserError(f"The checkpoint {checkpoint['path']} was trained with another "
                             f"vocabulary than that in {self.modelParam['data_dir']}. Set DATA_ROOT "
                             'in utils/dataRoot.py to the data it was trained on, or move it away.')

@@ -8,7 +8,7 @@ entropy times that advantage.
 """
 import torch
 
-from utils.data.captionWords import END, START
+from utils.data.captionWords import START, beforeEnd
 
 CAPTIONS = 4             # samples of each image
 LEARNING_RATE = 5e-5
@@ -58,4 +58,4 @@ class RewardedBatches:
 
 def upToEnd(tokens):
     """A caption's tokens up to its end token; all of them where it has none."""
-    return tokens[:tokens.index(END) + 1] if END in tokens else tokens
+    return tokens[:len(beforeEnd(tokens)) + 1]

@@ -1,7 +1,6 @@
 """Example images with predicted and reference captions, as one picture."""
 import textwrap
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from utils.data.captionWords import captionOf
@@ -49,7 +48,7 @@ def examplesFigure(examples):
         if picture is None:
             left.text(.5, .5, 'The image is missing.', ha='center')
         else:
-            left.imshow(np.asarray(picture))
+            left.imshow(picture)
         head = textwrap.fill(caption, CAPTION_LETTERS, max_lines=2, placeholder=' …')
         right.text(0, .75, head, va='bottom', size=14, weight='bold', parse_math=False)
         below = [textwrap.shorten(line, LINE_LETTERS, placeholder=' …') for line in lines]
