@@ -58,7 +58,7 @@ def checkReady(runs):
 def packedFiles(project):
     """The paths of the files to pack, relative to the project's folder."""
     return sorted(os.path.relpath(path, project) for pattern in PACKED
-                  for path in glob.glob(os.path.join(glob.escape(project), pattern)))
+                  for path in glob.glob(f'{glob.escape(project)}/{pattern}'))
 
 
 def writeZip(project, path):

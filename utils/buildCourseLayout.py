@@ -35,7 +35,7 @@ import os
 import sys
 
 if __name__ == '__main__':  # find the modules, as the scripts in the project's folder do
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[0] = os.path.dirname(os.path.dirname(__file__))
     import utils  # noqa: F401 (before torch)
 
 import numpy as np
@@ -161,7 +161,7 @@ def begin(root, madeOf, files):
         madeOf['FEATURES'] = {**before, **stamps}
         writeJson(path, madeOf)
         makeFolders(root)
-        for file in glob.glob(os.path.join(glob.escape(root), '*', f'{PARTIAL}*')):
+        for file in glob.glob(f'{glob.escape(root)}/*/{PARTIAL}*'):
             os.remove(file)  # half written when an earlier start was killed
     return lock
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 
 if __name__ == '__main__':  # find the modules, as the scripts in the project's folder do
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[0] = os.path.dirname(os.path.dirname(__file__))
     import utils  # noqa: F401 (before torch)
 
 import numpy as np

@@ -11,8 +11,8 @@ from pycocoevalcap.tokenizer import ptbtokenizer as tokenizer_package
 
 from utils.processes.java import JavaProcess, runJava
 
-METEOR_FOLDER = os.path.dirname(os.path.abspath(meteor_package.__file__))
-TOKENIZER_FOLDER = os.path.dirname(os.path.abspath(tokenizer_package.__file__))
+METEOR_FOLDER = os.path.dirname(meteor_package.__file__)
+TOKENIZER_FOLDER = os.path.dirname(tokenizer_package.__file__)
 
 
 class BLEU(Bleu):

@@ -208,7 +208,7 @@ class SaverRestorer:
             model.optimizer.load_state_dict(state)
             model.scaler.load_state_dict(checkpoint['scaler_state_dict'])
         model.history = list(checkpoint.get('history', []))
-        if newestCheckpoint(os.path.dirname(checkpoint['path']), 'best'):  # it may be moved away
+        if newestCheckpoint(runFolder(self.modelParam), 'best'):  # it may be moved away
             self.best = checkpoint.get('best')
         print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.")
 

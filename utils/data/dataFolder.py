@@ -32,7 +32,7 @@ def dataDir():
 
 def isDemo(data_dir):
     """Whether this is the folder of the built-in demo data."""
-    return os.path.normpath(data_dir) == os.path.normpath(DEMO_ROOT)
+    return os.path.normpath(data_dir) == DEMO_ROOT
 
 
 def vocabularyFile(data_dir):

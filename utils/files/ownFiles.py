@@ -99,7 +99,7 @@ def removePartialFiles(folder):
 
     Checkpoints go at once, as no other process writes them; other files when an hour old.
     """
-    for path in glob.glob(os.path.join(glob.escape(folder), f'{PARTIAL}*')):
+    for path in glob.glob(f'{glob.escape(folder)}/{PARTIAL}*'):
         with contextlib.suppress(OSError):  # it is complete by now, or not ours
             if path.endswith('.pt') or os.path.getmtime(path) < time.time() - 3600:
                 os.remove(path)

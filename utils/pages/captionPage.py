@@ -52,7 +52,7 @@ def writeCaptionPage(scores, modelParam):
             image.update(size=picture.size, picture=embedded(picture))
     data = 'Built-in demo data' if isDemo(data_dir) else os.path.basename(data_dir)
     path = runFolder(modelParam, 'img_dir', 'captions.html')
-    model = os.path.basename(os.path.normpath(modelParam['modelName']))
+    model = modelParam['modelName'].strip(os.sep)
     writePage(path, {'number': len(images), 'images': shown, 'region': 'detection',
                      'ownCaptions': 'Reference captions'}, title=f'Captions of {model}',
               about=f'{data}: {len(shown):,} of {len(images):,} validation images.',
