@@ -8,7 +8,7 @@ from report.story import STRONG, newFigure
 from utils.data.pictures import openPicture
 from utils.pages.examplePictures import examplesFigure
 
-SHARES = (.9, .7, .5, .3, .1)  # where the five examples stand in the order of METEOR
+SHARES = .9, .7, .5, .3, .1  # where the five examples stand in the order of METEOR
 MOST_WORDS = 12                # of a caption, whose attention is drawn
 PER_ROW = 4                    # pictures of the attention
 

@@ -112,9 +112,8 @@ def runsOfTasks():
 
 def stateOf(runs):
     """Sentences on a dict task → `Run`: who has trained the models, and what is missing."""
-    sentences = []
-    if submitter.SUBMITTER == UNNAMED:
-        sentences.append('Put your name into report/submitter.py.')
+    unnamed = submitter.SUBMITTER == UNNAMED
+    sentences = ['Put your name into report/submitter.py.'] if unnamed else []
     for task in TASKS:
         state = runs[task].state() if task in runs else 'not trained on these data'
         sentences.append(f'Task {task}: {state}.')

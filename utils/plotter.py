@@ -13,7 +13,7 @@ AXES = [('loss per word [nats]', 1, {'train_loss': 'training',
         ('score of greedy captions [%]', 100, {'meteor': 'METEOR (words)', 'bleu_4': 'BLEU-4'}),
         ('reward', 1, {'reward': 'training'}),
         ('score of greedy captions [%]', 100, {'cider': 'CIDEr'})]
-STYLES = ('o-', 's--')
+STYLES = 'o-', 's--'
 
 
 def curvesFigure(history):

@@ -126,10 +126,10 @@ class CaptionValidator:
     def meteorOnTokens(self, results):
         """The course's METEOR, on strings of token numbers, as `metrics.METEOR` explains."""
         token = self.dataLoader.vocabulary['wordToToken']
-        predicted = {}
-        for result in results:
-            tokens = [str(token.get(word, UNKNOWN)) for word in result['caption'].split()]
-            predicted[result['image_id']] = [' '.join(tokens)]
+        predicted = {
+            result['image_id']: [' '.join(str(token.get(word, UNKNOWN))
+                                          for word in result['caption'].split())]
+            for result in results}
         return self.meteor.compute_score(self.token_references, predicted)[0]
 
     def allScores(self, results):

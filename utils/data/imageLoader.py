@@ -1,7 +1,6 @@
 """Batches of images, read by threads a few batches ahead of the step that learns from them."""
 import collections
 import functools
-import itertools
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -108,7 +107,7 @@ class ImageLoader:
         return list(map(self.dataset.readInto, keys, features.numpy()))
 
     def _batch(self, keys, features, parts):
-        imgPaths, captions = zip(*itertools.chain(*parts))
+        imgPaths, captions = zip(*sum(parts, []))
         at_hand = {'cnn_features': features, **self.collate_fn.captionTensors(captions),
                    'imgPaths': list(imgPaths)}
         return Batch(at_hand, self, keys)

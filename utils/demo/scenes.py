@@ -14,7 +14,7 @@ COLOURS = {
     'blue': '#285ad7', 'purple': '#8237a5', 'pink': '#fa8cbe', 'brown': '#7d4b28',
     'black': '#232328', 'white': '#f5f5f5'}
 PAINTS = [name for name in COLOURS if name != 'brown']
-FURS = ['brown', 'black', 'white', 'orange']
+FURS = 'brown black white orange'.split()
 MATERIALS = {'dark': '#2d2d32', 'skin': '#f0c3a0', 'glass': '#bee1f5', 'wood': '#6e4628'}
 
 
@@ -199,10 +199,10 @@ KINDS = {
     'balloon': Kind(34, 48, 'float fly', synonyms=['hot air balloon']),
     'kite': Kind(30, 44, 'fly'),
     'bird': Kind(38, 30, 'fly'),
-    'tree': Kind(46, 66, 'stand grow', ['green', 'orange', 'yellow', 'brown']),
+    'tree': Kind(46, 66, 'stand grow', 'green orange yellow brown'.split()),
     'flower': Kind(26, 40, 'grow', PAINTS[:-2]),
 }
-SKY_KINDS = ['balloon', 'kite', 'bird']
+SKY_KINDS = 'balloon kite bird'.split()
 # Grounds: colour, what stands there, words for places on it, words for places in the air above.
 GROUNDS = {
     'meadow': ('#78be5a', 'house tree flower person dog cat',

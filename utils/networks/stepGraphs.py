@@ -39,10 +39,9 @@ class StepGraphs:
 
     def __init__(self, model):
         self.model = model
-        version = tuple(map(int, torch.__version__.split('.')[:2]))
         self.possible = (model.device.type == 'cuda' and model.modelParam.get('cudaGraphs', True)
                          and hasattr(model.net, 'logits_of_words') and worldSize() == 1
-                         and version >= (2, 1))  # before that new seeds are ignored
+                         and torch.__version__ >= (2, 1))  # before that new seeds are ignored
         self.inputs = {}  # by place and shape: the tensors that the kernels read
         self.graphs = {}  # by what they compute: graphs, each with what it yields
         self.pool = None  # the graphs' memory

@@ -81,12 +81,13 @@ def _end(sentence):
 def _advice(error):
     """What to do about an error of the system or a GPU; '' where the user can do nothing."""
     text = str(error).lower()
-    if isOfGpu(error) and 'no kernel image' in text:
-        return ('This PyTorch has no code for this GPU. Choose another by CUDA_VISIBLE_DEVICES, or '
-                "set modelParam['cuda']['use_cuda'] to False.")
-    if isOfGpu(error) and any(sign in text for sign in FULL_GPU):
-        return ('The GPU is full. Choose a free one (nvidia-smi shows them) by '
-                "CUDA_VISIBLE_DEVICES, or set modelParam['batch_size'] lower.")
+    if isOfGpu(error):
+        if 'no kernel image' in text:
+            return ('This PyTorch has no code for this GPU. Choose another by CUDA_VISIBLE_DEVICES '
+                    "or set modelParam['cuda']['use_cuda'] to False.")
+        if any(sign in text for sign in FULL_GPU):
+            return ('The GPU is full. Choose a free one (nvidia-smi shows them) by '
+                    "CUDA_VISIBLE_DEVICES, or set modelParam['batch_size'] lower.")
     if worldSize() > 1 and any(sign in text for sign in LOST_PROCESS):
         return 'Another process of this training, or the connection to it, has ended.'
     number = getattr(error, 'errno', None)
