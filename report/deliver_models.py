@@ -16,7 +16,7 @@ from utils.saverRestorer import DELIVERED
 from utils.validate import restoredModel
 from utils.validate_metrics import validateCaptions
 
-ONLY_FOR_TRAINING = ('optimizer_state_dict', 'scaler_state_dict', 'path')
+ONLY_FOR_TRAINING = 'optimizer_state_dict', 'scaler_state_dict', 'path'
 
 
 def deliver(run, modelParam, imageCaptionModel):

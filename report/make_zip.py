@@ -9,7 +9,6 @@ import glob
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -80,7 +79,8 @@ def check(path, task, run):
     script = f'Validate_task{task}.py'
     print(f'Running {script} in an unzipped copy …')
     with tempfile.TemporaryDirectory() as folder:
-        shutil.unpack_archive(path, folder)
+        with zipfile.ZipFile(path) as packed:
+            packed.extractall(folder)
         project = os.path.join(folder, *os.listdir(folder))
         if not isDemo(dataDir()):  # a relative DATA_ROOT is relative to this project
             writeAtomically(os.path.join(project, 'utils', 'dataRoot.py'),
@@ -91,7 +91,7 @@ def check(path, task, run):
         done = subprocess.run([sys.executable, '-c', code], cwd=project, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, universal_newlines=True)
         if done.returncode:
-            raise UserError(f'{path} is written, but {script} fails, unzipped:\n{done.stdout}')
+            raise UserError(f'{path} is written, but {script} fails in its copy:\n{done.stdout}')
         scores = readJson(os.path.join(project, 'storedModels', run.name,
                                        'scores_validation.json'), {})
     meteor, expected = scores['meteor'], run.scores['meteor']

@@ -9,7 +9,7 @@ from utils.files.ownFiles import readJson
 from utils.saverRestorer import DELIVERED, newestCheckpoint, readCheckpoint
 from utils.scripts.start import prepare
 
-TASKS = (1, 2, 3, 4)
+TASKS = 1, 2, 3, 4
 SAME = 0.002  # scores that differ by no more are the same
 UNNAMED = 'Your Name'  # the submitter where nobody has put a name yet
 NOT_TRAINED = 'running_mean', 'running_var', 'num_batches_tracked'

@@ -157,7 +157,7 @@ def begin(root, madeOf, files):
             changed.append('FEATURES')
         if changed:
             raise UserError(f'{root} was begun with other {", ".join(changed)}. Set that back, '
-                            f'remove it, or set another OUT {AT_THE_TOP}. You may add to FEATURES.')
+                            f'remove {root} or set another OUT {AT_THE_TOP}. FEATURES may grow.')
         madeOf['FEATURES'] = {**before, **stamps}
         writeJson(path, madeOf)
         makeFolders(root)
@@ -331,7 +331,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
 def main():
     for name, number in (('REGIONS', REGIONS), ('MINIMUM_COUNT', MINIMUM_COUNT)):
         if type(number) is not int or number < 1:
-            raise UserError(f'{name} {AT_THE_TOP} is {number!r}, not a whole number of 1 or more.')
+            raise UserError(f'{name} {AT_THE_TOP} is {number!r}, but must be an integer above 0.')
     captions, features, (out,) = (
         [os.path.normpath(inProject(path))
          for path in ([paths] if isinstance(paths, str) else paths)]
