@@ -100,7 +100,7 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
     assert f"Captions on a page: {photos / 'captions.html'}\n" in out
     assert 'best_epoch3.pt, of epoch 3. Choose another by MODEL at the top of' in out
     page = (photos / 'captions.html').read_text(encoding='utf-8')
-    assert 'by the model mine, which has learned from 7 &amp; 3 photos.' in page
+    assert 'by the model mine, which was trained on 7 &amp; 3 photos.' in page
     assert 'page 1' not in page
 
 

@@ -20,7 +20,7 @@ from utils.data import imageFiles
 from utils.data.captionWords import captionOf
 from utils.data.dataFolder import POOLED, UNPOOLED, featureFile
 from utils.files.errors import UserError
-from utils.files.ownFiles import readJson, runFolder, writePickle
+from utils.files.ownFiles import lockFolder, readJson, runFolder, writePickle
 from utils.files.safePickle import loadPickle
 from utils.model import Model, chooseDevice
 from utils.processes.java import JavaError
@@ -351,6 +351,22 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_lost(new_trainer):
     with pytest.raises(UserError, match='nan in the validation'):
         trainer.train()
     assert checkpoints(trainer) == []
+
+
+def test_a_run_whose_folder_is_moved_away_leaves_the_new_one_alone(new_trainer):
+    old = new_trainer()
+    folder = runFolder(old.modelParam)
+    lockFolder(folder)
+    trainUpTo(1, old)
+    os.rename(folder, f'{folder[:-1]}_old')
+    new = new_trainer()
+    pathlib.Path(folder, 'lock').touch()  # another process has it
+    with pytest.raises(UserError, match='m/ was moved or removed .* without epoch 2'):
+        trainUpTo(2, old)
+    assert os.listdir(folder) == ['lock']
+    lockFolder(folder)  # a new run in this process, as in a notebook
+    trainUpTo(1, new)
+    assert checkpoints(new) == ['best_epoch1.pt', 'last_epoch1.pt']
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(new_trainer, monkeypatch):

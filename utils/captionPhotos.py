@@ -168,7 +168,7 @@ def main():
     json_path = os.path.join(results_folder, 'captions.json')
     about = f'by the model {os.path.basename(os.path.dirname(checkpoint["path"]))}'
     if 'learnedFrom' in checkpoint:
-        about += f', which has learned from {checkpoint["learnedFrom"]}'
+        about += f', which was trained on {checkpoint["learnedFrom"]}'
     page, ahead = 0, next(made, None)
     while ahead:
         page += 1

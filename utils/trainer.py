@@ -8,7 +8,8 @@ import torch
 
 from utils.data.dataFolder import MODES
 from utils.demo.demoSettings import fitToDemo
-from utils.files.ownFiles import readJson, runFolder, writeJson
+from utils.files.errors import UserError
+from utils.files.ownFiles import readJson, runFolder, wasMoved, writeJson
 from utils.model import describeDevice, seedEverything
 from utils.networks.learningRecipe import ASSIGNMENT, informStart
 from utils.networks.selfCritical import LEARNING_RATE, RewardedBatches
@@ -134,6 +135,9 @@ class Trainer:
 
     def _save(self, entry, times, captions):
         folder, epoch = runFolder(self.modelParam), entry['epoch']
+        if wasMoved(folder):  # a new run may have begun there
+            raise UserError(f'{folder} was moved or removed while this run trained in it. So the '
+                            f'run ends, without epoch {epoch}.')
         history = self.model.history
         history.append(entry)
         writeJson(os.path.join(folder, f'captions_epoch{epoch}.json'), captions)

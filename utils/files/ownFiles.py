@@ -17,7 +17,7 @@ SECOND_MODEL = ("To train a second model beside it, change modelParam['modelName
                 'to a folder on another disk.')
 PARTIAL = 'partial_'  # what the names of unfinished files begin with
 
-_locks = []  # kept, as a lock is freed when its object is deleted
+_locks = {}  # by folder: the lock, which is freed when its object is deleted, and its file's status
 
 
 def inProject(path):
@@ -56,15 +56,26 @@ def lockFolder(folder, otherwise=SECOND_MODEL):
     """
     # In a notebook a training may follow another in the same process, which has the lock already.
     lock = filelock.FileLock(os.path.join(folder, 'lock'), is_singleton=True)
+    if wasMoved(folder):
+        lock.release(force=True)
     try:
         lock.acquire(blocking=False)
+        _locks[folder] = lock, os.stat(lock.lock_file)
     except filelock.Timeout:
         raise UserError(f'Another run works in {folder}. Wait for it, or end it. '
                         f'{otherwise}') from None
     except NotImplementedError:
         pass  # a file system without locks
-    _locks.append(lock)
     return lock
+
+
+def wasMoved(folder):
+    """Whether a folder that this process has locked is gone, or another one has its name."""
+    if folder not in _locks:
+        return False
+    lock, status = _locks[folder]
+    return not os.path.exists(lock.lock_file) or not os.path.samestat(
+        os.stat(lock.lock_file), status)
 
 
 def writeAtomically(path, data, outlive_power_failure=True):
