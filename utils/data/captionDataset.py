@@ -57,10 +57,10 @@ class CaptionDataset(Dataset):
         return loadImage(self.paths[index], self.features_shape)[0]
 
     def captions(self, index):
-        """The tokens of an image's captions, a list of lists."""
+        """A list of an image's captions, as `tokensToLearn` takes them."""
         if self.checked is None:
             return self.load(index)['captionsAsTokens']
-        return [list(map(int, line.split())) for line in self.checked[index][-1].split('\n')]
+        return self.checked[index][-1].split('\n')
 
     def references(self, index):
         """What samples of an image are compared with: its captions' tokens up to the end token,
@@ -79,16 +79,14 @@ class CaptionDataset(Dataset):
             *stamp, imgPath, captions = self.checked[index]
             with contextlib.suppress(OSError):  # which `load` says in a sentence
                 if readRaw(self.paths[index], stamp, features):
-                    # only the numbers of the drawn one are made
-                    captions = [map(int, line.split()) for line in captions.split('\n')]
-                    return imgPath, self.drawn(key, captions)[1]
+                    return imgPath, self.drawn(key, captions.split('\n'))[1]
         image = self[key]
         features[:] = image['cnn_features']
         return image['imgPath'], image['tokens']
 
     def drawn(self, key, captions):
         """The number of the caption that is learned, the first without an epoch, and its tokens to
-        learn; `captions` are all of the image's, each an iterable of tokens."""
+        learn; `captions` are all of the image's, as `tokensToLearn` takes them."""
         index, epoch, learned = fullKey(key)
         number = 0
         if epoch is not None:
@@ -97,7 +95,10 @@ class CaptionDataset(Dataset):
         return number, self.tokensToLearn(captions[number]) if learned else [START]
 
     def tokensToLearn(self, caption):
-        """A caption's tokens with `UNK` for large ones, no empty words, and an end token."""
+        """A caption's tokens, a list or a line of text, as a list with `UNK` for large ones, no empty
+        words, and an end token."""
+        if isinstance(caption, str):
+            caption = map(int, caption.split())
         tokens = [token if token < self.vocabulary_size else UNKNOWN
                   for token in caption if token not in self.empty_tokens]
         return [*beforeEnd(tokens), END]
