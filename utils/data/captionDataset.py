@@ -95,8 +95,8 @@ class CaptionDataset(Dataset):
         return number, self.tokensToLearn(captions[number]) if learned else [START]
 
     def tokensToLearn(self, caption):
-        """A caption's tokens, a list or a line of text, as a list with `UNK` for large ones, no empty
-        words, and an end token."""
+        """The list of a caption's tokens, a list or a line of text, with `UNK` for large ones,
+        without empty words, with an end token."""
         if isinstance(caption, str):
             caption = map(int, caption.split())
         tokens = [token if token < self.vocabulary_size else UNKNOWN
