@@ -3,16 +3,13 @@
 A delivered model is the best epoch's weights with history, times, scores and captions of just
 these weights. One of the same task and data is replaced; the runs stay as they are.
 """
-import io
 import os
 import tempfile
-
-import torch
 
 from report import submitter
 from report.runs import TASKS, isUpToDate, ownAndDelivered, validationScript
 from utils.files.ownFiles import PARTIAL, runFolder, writeAtomically, writeJson
-from utils.saverRestorer import DELIVERED
+from utils.saverRestorer import DELIVERED, checkpointBytes
 from utils.validate import restoredModel
 from utils.validate_metrics import validateCaptions
 
@@ -37,9 +34,8 @@ def deliver(run, modelParam, imageCaptionModel):
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=os.path.dirname(DELIVERED)) as partial:
         modelParam = {**modelParam, 'modelsDir': partial, 'restoreModelLast': 0}
         folder = runFolder(modelParam)
-        data = io.BytesIO()
-        torch.save(delivered, data)
-        writeAtomically(os.path.join(folder, f'best_epoch{run.epoch}.pt'), data.getbuffer())
+        path = os.path.join(folder, f'best_epoch{run.epoch}.pt')
+        writeAtomically(path, checkpointBytes(delivered))
         model, dataLoader = restoredModel(modelParam, imageCaptionModel)
         scores = validateCaptions(model, modelParam, model.config, dataLoader)
         writeJson(os.path.join(folder, 'history.json'), run.history)

@@ -436,7 +436,8 @@ def test_features_that_cannot_be_used(write, sentence, captions, folder, tmp_pat
 @pytest.mark.parametrize('name', ['REGIONS', 'MINIMUM_COUNT'])
 def test_numbers_at_the_top_that_are_none(name, monkeypatch):
     monkeypatch.setattr(script, name, '10')
-    with pytest.raises(UserError, match=f"^{name} at the top .* is '10', but must be a"):
+    said = f"^{name} at the top .* is '10', but must be a whole number of 1 or more"
+    with pytest.raises(UserError, match=said):
         script.main()
 
 

@@ -133,6 +133,7 @@ def test_which_models_are_taken(checkpoint, tmp_path):
     ({'network': 'Exercise_Train_task1'}, 'Exercise_Train_task1, which is not in this project'),
     ({'network': 'cocoSource_missing'}, "No module named 'cocoSource_missing'"),
     ({'network': None}, 'network'),
+    ({'network': 'cocoSource_task3_lstm'}, 'does not fit this network'),
     ({'feature_mean': torch.zeros(3)}, 'size'),
     ({'change': lambda weights: weights.pop('output_layer.bias')}, 'Missing key'),
     ({'change': lambda weights: weights['embedding_layer.weight'][4].fill_(np.nan)}, 'not finite'),

@@ -211,7 +211,7 @@ def content(data):
     (content(bmp_of(12000, 11000)), 'more than 120,000,000 pixels'),
     (content(bmp_of(30, 30)), 'cannot be read'), (half, 'cannot be read'),
     (scanned, 'so many scans'), (odd_strips, 'TypeError'),
-    (os.mkdir, 'not a regular'), (os.mkfifo, 'not a regular')])
+    (os.mkdir, 'not a regular file'), (os.mkfifo, 'not a regular file')])
 def test_what_cannot_be_read_is_said_and_left_out(write, reason, tmp_path):
     good, bad = str(tmp_path / 'good.jpg'), str(tmp_path / 'bad.jpg')
     drawn(1, 90, 90).save(good)

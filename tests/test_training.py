@@ -24,6 +24,7 @@ from utils.files.ownFiles import lockFolder, readJson, runFolder, writePickle
 from utils.files.safePickle import loadPickle
 from utils.model import Model, chooseDevice
 from utils.processes.java import JavaError
+from utils.trainer import train
 from utils.validate import restoredModel
 from utils.validate_metrics import CaptionValidator, teacherForcedLoss, validateCaptions
 
@@ -314,10 +315,11 @@ def test_tokens_are_scored_as_the_course_builds_them(new_trainer, model_param):
     assert 0 < validator.meteorOnTokens(results) < .9
 
 
-def test_features_of_another_task_are_named(new_trainer):
+def test_features_of_another_task_are_named(course_folder, config, model_param):
+    course_folder()
     for network, stub in ((GruModel, UNPOOLED), (AttentionModel, POOLED)):
         with pytest.raises(UserError, match=r"^config\['featurepathstub'\] must be 'detectron2_"):
-            new_trainer(network, featurepathstub=stub)
+            train({**config, 'featurepathstub': stub}, model_param, network)
 
 
 def test_a_key_that_the_optimizer_lacks_is_named(new_trainer):

@@ -77,6 +77,7 @@ from utils.files.ownFiles import (
 from utils.generateVocabulary import generateVocabulary
 from utils.processes.progress import progressBar
 from utils.scripts.endings import runScript
+from utils.scripts.settings import SIZE
 
 CAPTIONS = 'captions/'  # a folder as it was downloaded, one file of captions, or a list of them
 FEATURES = 'features/'  # a file, a folder, or a list of them; photos may lie in folders within it
@@ -330,9 +331,10 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
 
 
 def main():
+    isPossible, possible = SIZE
     for name, number in (('REGIONS', REGIONS), ('MINIMUM_COUNT', MINIMUM_COUNT)):
-        if type(number) is not int or number < 1:
-            raise UserError(f'{name} {AT_THE_TOP} is {number!r}, but must be an integer above 0.')
+        if not isPossible(number):
+            raise UserError(f'{name} {AT_THE_TOP} is {number!r}, but must be {possible}.')
     captions, features, (out,) = (
         [os.path.normpath(inProject(path))
          for path in ([paths] if isinstance(paths, str) else paths)]

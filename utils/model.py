@@ -83,9 +83,6 @@ class Model:
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)  # the default of all that does not name a GPU
         self.precision = self._possiblePrecision()
-        stub = getattr(imageCaptionModel, 'featurepathstub', None)
-        if stub and config.get('featurepathstub', stub) != stub:
-            raise UserError(f"config['featurepathstub'] must be {stub!r} for this network.")
         seedEverything(config.get('seed', 1))  # the course's has none
         module = imageCaptionModel.__module__
         try:

@@ -94,6 +94,13 @@ def loadWeights(model, checkpoint, advice=MOVE_AWAY):
         model.start_epoch = checkpoint['epoch']
 
 
+def checkpointBytes(checkpoint):
+    """What the file of a checkpoint, a dict, holds."""
+    data = io.BytesIO()
+    torch.save(checkpoint, data)
+    return data.getbuffer()
+
+
 class SaverRestorer:
     """Saves a run's checkpoints in `modelsDir + modelName`, and restores them.
 
@@ -129,8 +136,7 @@ class SaverRestorer:
             self.best = {'epoch': epoch, 'loss': float(currentLoss)}
             with contextlib.suppress(FileNotFoundError):  # an earlier model's, perhaps delivered
                 os.remove(runFolder(self.modelParam, name='scores_validation.json'))
-        data = io.BytesIO()
-        torch.save({
+        data = checkpointBytes({
             **self.run,
             'epoch': epoch,
             'model_state_dict': model.net.state_dict(),
@@ -140,13 +146,13 @@ class SaverRestorer:
             'network': type(model.net).__module__,
             'history': model.history,
             'best': self.best,
-        }, data)
+        })
         folder = runFolder(self.modelParam)
         # the best one first: a run killed in between repeats the epoch
         newest_epochs = ('best', self.best['epoch']), ('last', epoch)
         for kind, newest in newest_epochs:
             if newest == epoch:
-                writeAtomically(os.path.join(folder, f'{kind}_epoch{epoch}.pt'), data.getbuffer())
+                writeAtomically(os.path.join(folder, f'{kind}_epoch{epoch}.pt'), data)
         for kind, newest in newest_epochs:
             for older in set(checkpointEpochs(folder, kind)) - {newest}:
                 with contextlib.suppress(OSError):  # on Windows while another process reads it

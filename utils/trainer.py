@@ -35,6 +35,9 @@ def train(config, modelParam, imageCaptionModel):
         JavaError: there is no Java, which the scores need.
     """
     modelParam, config = prepare(modelParam, config)      # settings, data and Java
+    stub = getattr(imageCaptionModel, 'featurepathstub', config['featurepathstub'])
+    if config['featurepathstub'] != stub:
+        raise UserError(f"config['featurepathstub'] must be {stub!r} for this network.")
     config, modelParam = fitToDemo(config, modelParam)    # for the demo data
     # batches, network and optimizer, checkpoints
     dataLoader, model, saveRestorer = load(config, modelParam, imageCaptionModel)
