@@ -140,13 +140,15 @@ class StepGraphs:
             # float16 overflows until the scale of the loss has adapted
             return result, statistics, gradients.nan_to_num(0, 0, 0)
 
-        with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-            for _ in range(2):  # loads all kernels, those too that add to gradients
-                expected = values(untilAllHaveEnded(function))
-            torch.manual_seed(2)  # a seed that the graphs keep would differ
-            graphs = self._recorded(function())
-            found = values(functools.partial(replayed, graphs))
-        restore()
+        try:
+            with torch.random.fork_rng([device] if device.type == 'cuda' else []):
+                for _ in range(2):  # loads all kernels, those too that add to gradients
+                    expected = values(untilAllHaveEnded(function))
+                torch.manual_seed(2)  # a seed that the graphs keep would differ
+                graphs = self._recorded(function())
+                found = values(functools.partial(replayed, graphs))
+        finally:
+            restore()
         limit = ROUNDING if self.model.precision == FLOAT32 else ROUNDING_IN_MIXED_PRECISION
         for ours, right in zip(found, expected):
             difference = (ours - right).norm() / (right.norm() + 1e-12)
