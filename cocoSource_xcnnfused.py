@@ -2,7 +2,8 @@
 
 Order of calls: `ImageCaptionModel.forward` maps the image to one vector and passes it on with the
 words (`RecurrentLayers.forward`, `decode`). `over_words` runs the layers, `over_time` runs one cell
-over all words, and `equations` is one step of a cell.
+over all words, and `equations` is one step of a cell. Our training and decoding call what `forward`
+consists of, `process_features`, `prepare` and `logits_of_words`.
 
 Letters in the comments: B = batch, T = time steps, V = vocabulary_size, E = embedding_size,
 D = number_of_cnn_features, M = nnmapsize, H = hidden_state_size, L = number of layers,
@@ -29,13 +30,17 @@ class RecurrentCell(nn.Module):
         hidden_state_size: H.
         input_size: length of x.
     """
-    gates = ('',)      # suffixes of the parameters' names, in the order of the gates
+    gates = ('',)      # suffixes of the parameters' names, in the order of `equations`' sums
     state_vectors = 1  # k
 
     def __init__(self, hidden_state_size, input_size):
         super().__init__()
         self.hidden_state_size = hidden_state_size
         self.input_size = input_size
+
+    def __init_subclass__(cls):
+        if 'forward' in vars(cls) and 'equations' not in vars(cls):
+            raise TypeError(f'{cls.__name__} needs `equations`: layers do not call its `forward`.')
 
     def new_weight(self):
         """A weight [input_size + H, H], zero mean, variance 1/rows: x's rows, then the state's."""
@@ -96,7 +101,8 @@ class RecurrentCell(nn.Module):
             weights: as `gate_weights` returns them.
 
         Returns:
-            The states [N, k·H] after each word, packed; and the state after the last step.
+            The states [N, k·H] after each word, packed; and the state after the last step, of the
+            captions that have a word there.
         """
         W_x, W_h, b = weights
         sums, states, most = x @ W_x, [], batch_sizes[0]                 # [N, G·H]
@@ -120,7 +126,7 @@ class RNNsimpleCell(RecurrentCell):
         self.weight = self.new_weight()
         self.bias = self.new_bias()
 
-    def forward(self, x, state_old):
+    def forward(self, x, state_old):  # the course's name
         return super().forward(x, state_old)
 
     def equations(self, xW, h, W_h):

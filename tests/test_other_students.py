@@ -13,7 +13,9 @@ import torch
 from test_training import check_resumed, checkpoints, fileOf, weights
 from torch import nn
 
+from cocoSource_task2_gru import GRUCell
 from cocoSource_task2_gru import ImageCaptionModel as GruModel
+from cocoSource_task4_attention import ImageCaptionModel as AttentionLstm
 from utils.files.ownFiles import PROJECT
 from utils.model import Model
 from utils.saverRestorer import SaverRestorer, loadForValidation
@@ -140,6 +142,32 @@ def test_trained_left_resumed_and_validated(model, changes, new_trainer, config,
     critical.train()
     assert critical.model.history[-1]['reward'] > 0
     assert not torch.equal(weights(critical), weights(whole))
+
+
+@pytest.mark.parametrize('path', ['', 'rnn'])
+def test_a_forward_of_ones_own_is_called(path, new_trainer):
+    trainer = new_trainer(AttentionLstm)
+    model, batch = trainer.model, next(iter(trainer.dataLoader.myDataDicts['val']))
+    model.net.output_layer.bias.data[0] = -5                          # so that captions have words
+    part = model.net.get_submodule(path)
+    ours, calls = type(part), []
+
+    class Own(ours):
+        def forward(self, *arguments, **options):
+            calls.append(arguments)
+            return super().forward(*arguments, **options)
+
+    found = []
+    for part.__class__ in ours, Own:
+        found.append((trainer.run_epoch('val', model, False, 1), model.beamTokens(batch, 2)))
+        assert bool(calls) == (part.__class__ is Own)
+    assert found[0] == (pytest.approx(found[1][0]), found[1][1])
+    assert model.attentionOver(batch, found[0][1]) is None
+
+
+def test_a_cell_with_a_forward_alone():
+    with pytest.raises(TypeError, match='MyCell needs `equations`'):
+        type('MyCell', (GRUCell,), {'forward': lambda self, x, hidden_state: x})
 
 
 def test_a_file_that_is_loaded_by_its_path_is_no_module(new_trainer):

@@ -99,7 +99,7 @@ def test_without_an_own_model_the_delivered_one_is_validated(scripts, course_fol
     capsys.readouterr()
     validation.main()
     out = capsys.readouterr().out
-    assert f'No model has been trained on the data in {other} yet' in out
+    assert f'No model has been trained yet on the data in {other}' in out
     assert 'Model, delivered: ' in out and f'Data: {demo}, 4 validation' in out
 
 

@@ -121,7 +121,7 @@ class Model:
 
     def _newOptimizer(self):
         kind = OPTIMIZERS[self.config['optimizer']]
-        options = {**self.config['learningRate'], 'weight_decay': self.config['weight_decay']}
+        options = {'weight_decay': self.config['weight_decay'], **self.config['learningRate']}
         # the fused kind is faster, but rounds differently
         if self.precision != FLOAT32 or self.device.type == 'cuda':
             with contextlib.suppress(TypeError, ValueError, RuntimeError):  # there is none
@@ -153,15 +153,15 @@ class Model:
         weights = batch['yWeights']                                      # [B, T, N]
         order = weights.sum((1, 2)).sort(descending=True, stable=True).indices  # the longest first
         cnn_features, state = self.features(batch), None
-        on_device = order.to(self.device, non_blocking=True)
+        rows = order.to(self.device, non_blocking=True)
         captions_per_image = len(order) // len(cnn_features)
         if captions_per_image == 1:
-            cnn_features, on_device = cnn_features[on_device], slice(None)
+            cnn_features, rows = cnn_features[rows], slice(None)
         for x, y, w, is_word in self.wordsOfParts(batch, order):
             batch_sizes = [size for size in is_word.sum(1).tolist() if size > 0]
             if batch_sizes:
-                words = [rows[is_word].to(self.device, non_blocking=True) for rows in (x, y, w)]
-                loss, state = self.lossOfWords(cnn_features, captions_per_image, on_device, *words,
+                words = [part[is_word].to(self.device, non_blocking=True) for part in (x, y, w)]
+                loss, state = self.lossOfWords(cnn_features, captions_per_image, rows, *words,
                                                batch_sizes, state)
                 yield loss
 
@@ -207,10 +207,11 @@ class Model:
         Returns:
             list of detached losses, one per part; by a CUDA graph one sum.
         """
+        losses = []
         recorded = self.graphs.loss(batch, words)
-        losses = [recorded]
-        if recorded is None:
-            losses = []
+        if recorded is not None:
+            losses.append(recorded)
+        else:
             self.optimizer.zero_grad(set_to_none=not self.graphs.possible)
             for loss in self.lossOfParts(batch):
                 self.scaler.scale(loss / words).backward()
@@ -263,9 +264,9 @@ class Model:
 
         Returns:
             [B, T, K], the attention's weights at each token; None where the network has no
-            `attention_over`.
+            `attention_over`, or a `forward` of its own.
         """
-        if not hasattr(self.net, 'attention_over'):
+        if not hasattr(self.net, 'attention_over') or wordwise(self.net) is not self.net:
             return None
         tokens = torch.tensor(captions)                                  # [B, T]
         words_before = torch.cat([batch['xTokens'][:, :1, 0], tokens[:, :-1]], dim=1)

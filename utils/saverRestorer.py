@@ -108,7 +108,8 @@ class SaverRestorer:
     `scaler_state_dict`, `feature_mean` (as in `Model`), `config`, `modelParam` (the keys that shape
     a run), `network` (the model's file), `vocabulary` (a hash of it), `words` (one per
     token), `photoStandard` (of a data folder made from photos), `history` and `best` (`epoch` and
-    `loss`).
+    `loss`). Checkpoints of earlier versions, such as the demo's, lack some; delivered ones have no
+    states of optimizer and scaler, and weights in half precision.
     """
 
     def __init__(self, config, modelParam):
@@ -175,6 +176,7 @@ class SaverRestorer:
         if self.modelParam['inference']:
             checkpoint = loadForValidation(self.modelParam)
             self._loadWeights(model, checkpoint)
+            model.net.eval()
             origin = 'delivered' if checkpoint['path'].startswith(DELIVERED) else 'trained here'
             print(f"Model, {origin}: {checkpoint['path']}, of epoch {model.start_epoch}.")
             return model
@@ -183,8 +185,7 @@ class SaverRestorer:
         if not self.modelParam['restoreModelBest']:  # the best one where the last was moved away
             path = newestCheckpoint(folder, 'last') or path
         if path:
-            with foreignFile(path, MOVE_AWAY):
-                self._goOn(model, readCheckpoint(path))
+            self._goOn(model, readCheckpoint(path))
         else:
             print(f'A new run begins in {folder}.')
         return model
@@ -208,13 +209,14 @@ class SaverRestorer:
         model.optimizer.step()  # without gradients it changes nothing; the scheduler wants it
         for _ in range(model.start_epoch):
             model.scheduler.step()
-        if not changes and 'scaler_state_dict' in checkpoint:
-            state = checkpoint['optimizer_state_dict']                    # with its rate
-            for group in state['param_groups']:  # which may come from another device
-                group['fused'] = model.optimizer.defaults.get('fused')
-            model.optimizer.load_state_dict(state)
-            model.scaler.load_state_dict(checkpoint['scaler_state_dict'])
-        model.history = list(checkpoint.get('history', []))
+        with foreignFile(checkpoint['path'], MOVE_AWAY):
+            if not changes and 'scaler_state_dict' in checkpoint:
+                state = checkpoint['optimizer_state_dict']                # with its rate
+                for group in state['param_groups']:  # which may come from another device
+                    group['fused'] = model.optimizer.defaults.get('fused')
+                model.optimizer.load_state_dict(state)
+                model.scaler.load_state_dict(checkpoint['scaler_state_dict'])
+            model.history = list(checkpoint.get('history', []))
         if newestCheckpoint(runFolder(self.modelParam), 'best'):  # it may be moved away
             self.best = checkpoint.get('best')
         print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}.")

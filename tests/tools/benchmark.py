@@ -4,10 +4,10 @@
 
 Networks and batches have the sizes of the training scripts, and captions have COCO's lengths. The
 plain way is a loop over 25 steps (40 without given words) with one product per gate and the output
-layer at each step. Prints ratios of median times. On a GPU torch's layers use TF32 and ours, but
-for task 4's convolution, do not; METEOR is left out there. For the CUDA graphs it then prints memory and seconds, whether they
-are used, whether they equal steps without them bit for bit, and whether the same seed learns the
-same again. tests/test_step_graphs.py has more tests of them for a GPU.
+layer at each step. Prints ratios of median times. On a GPU METEOR is left out, torch's layers use
+TF32, and ours do not, except task 4's convolution. For the CUDA graphs it then prints memory and
+seconds, whether they are used, whether they equal steps without them bit for bit, and whether the
+same seed learns the same again. tests/test_step_graphs.py has more tests of them for a GPU.
 """
 import gc
 import importlib

@@ -18,8 +18,8 @@ def fitToDemo(config, modelParam):
     milestones = [max(1, round(milestone * share))
                   for milestone in config['scheduler_milestones'] or []]
     batch_size = min(modelParam['batch_size'], BATCH_SIZE)
-    if (epochs, batch_size) != (modelParam['numbOfEpochs'], modelParam['batch_size']):
-        print(f'On the demo data, training takes {epochs} epochs with a batch size of '
-              f'{batch_size}; milestones are scaled.')
-    return ({**config, 'scheduler_milestones': milestones},
-            {**modelParam, 'numbOfEpochs': epochs, 'batch_size': batch_size})
+    changes = {'numbOfEpochs': epochs, 'batch_size': batch_size}
+    if changes != {key: modelParam[key] for key in changes}:
+        print(f'For the demo data numbOfEpochs is {epochs}, batch_size {batch_size}, and '
+              f'scheduler_milestones {milestones}.')
+    return {**config, 'scheduler_milestones': milestones}, {**modelParam, **changes}

@@ -156,7 +156,7 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
             log_p_of_words[:, END] = -math.inf
         gains, words = (best.view(-1, K, K) for best in log_p_of_words.topk(K))
         gains = torch.where(ended.unsqueeze(2), after_end, gains)
-        words[ended] = END
+        words = words.masked_fill(ended.unsqueeze(2), END)
         log_p = scores[rows].unsqueeze(2) + gains                        # [b, K, K]
         lengths = (tokens != END).sum(dim=2, keepdim=True) + 1           # with the next word
         chosen = (log_p / lengths).flatten(1).topk(K).indices            # [b, K], the best first

@@ -3,8 +3,20 @@ import torch
 
 
 def wordwise(net):
-    """The network itself if it has the methods of `ThroughForward`, else one around it."""
-    return net if hasattr(net, 'logits_of_words') else ThroughForward(net)
+    """The network itself if it has the methods of `ThroughForward`, else one around it; also where a
+    subclass of the network or of its layers has a `forward` of its own."""
+    fast = isFast(net, 'logits_of_words') and isFast(getattr(net, 'rnn', None), 'over_words')
+    return net if fast else ThroughForward(net)
+
+
+def isFast(module, method):
+    """Whether a module's class has a method, and no subclass a `forward` without it."""
+    for kind in type(module).__mro__:
+        if method in vars(kind):
+            return True
+        if 'forward' in vars(kind):
+            return False
+    return module is None
 
 
 class ThroughForward:
