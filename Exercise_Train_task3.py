@@ -1,6 +1,6 @@
 """Task 3: trains the two-layer LSTM.
 
-    CUDA_VISIBLE_DEVICES=x TMP=./tmp python Exercise_Train_task3.py
+    CUDA_VISIBLE_DEVICES=x python Exercise_Train_task3.py
 
 Which data: utils/dataRoot.py. On the demo data it trains less, see utils/demo/demoSettings.py.
 Started again, it goes on where it stopped.

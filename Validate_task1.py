@@ -1,6 +1,6 @@
 """Task 1: validates the one-layer RNN that Exercise_Train_task1.py has trained.
 
-    TMP=./tmp python Validate_task1.py
+    python Validate_task1.py
 
 Prints the validation loss and the scores, writes captions, a picture and a page of them.
 Which data: utils/dataRoot.py.

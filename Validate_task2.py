@@ -1,6 +1,6 @@
 """Task 2: validates the two-layer GRU that Exercise_Train_task2.py has trained.
 
-    TMP=./tmp python Validate_task2.py
+    python Validate_task2.py
 
 Prints the validation loss and the scores, writes captions, a picture and a page of them.
 Which data: utils/dataRoot.py.

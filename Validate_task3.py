@@ -1,6 +1,6 @@
 """Task 3: validates the two-layer LSTM that Exercise_Train_task3.py has trained.
 
-    TMP=./tmp python Validate_task3.py
+    python Validate_task3.py
 
 Prints the validation loss and the scores, writes captions, a picture and a page of them.
 Which data: utils/dataRoot.py.

@@ -1,6 +1,6 @@
 """Task 4: validates the two-layer LSTM with attention that Exercise_Train_task4.py has trained.
 
-    TMP=./tmp python Validate_task4.py
+    python Validate_task4.py
 
 Prints the validation loss and the scores, writes captions, a picture and a page of them.
 Which data: utils/dataRoot.py.

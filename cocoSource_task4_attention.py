@@ -188,7 +188,7 @@ class ImageCaptionModel(cocoSource_task3_lstm.ImageCaptionModel):
         return self.inputLayer(cnn_features.transpose(1, 2).unsqueeze(3))  # from [B, D, K, 1]
 
     def further_layers(self):
-        return self.attention_layer,
+        return (self.attention_layer,)
 
     def attention_over(self, cnn_features, x_tokens):
         """The attention's weights [B, T, K] at each word of given captions."""

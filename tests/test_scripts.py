@@ -7,12 +7,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from leftovers import kill_all, marked_environment, needs_proc, python, seconds_until_gone
 from project_copies import copy_of_project, write_driver
 
 from utils import saverRestorer, validate
 from utils.data import dataFolder
 from utils.files.errors import UserError
+from utils.files.ownFiles import inProject
 from utils.scripts.endings import KEPT, runScript
 
 SMALL = {'number_of_cnn_features': 16, 'embedding_size': 8, 'hidden_state_sizes': 12}
@@ -87,6 +89,17 @@ def test_train_and_validate(task, scripts, course_folder, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures('shared_meteor')
+def test_the_lines_for_a_notebook_in_the_readme(scripts, course_folder):
+    training, _ = scripts(4, course_folder(n_train=8, n_val=4))
+    training.main()
+    with open(inProject('README.md'), encoding='utf-8') as f:
+        section = f.read().split('## In a notebook')[1].split('\n## ')[0]
+    names = {}
+    exec('\n'.join(line[4:] for line in section.splitlines() if line.startswith('    ')), names)
+    assert len(names['captions']) == 4
+    assert torch.allclose(names['attention'].sum(2), torch.ones(4, len(names['tokens'][0])))
+
+
 def test_without_an_own_model_the_delivered_one_is_validated(scripts, course_folder, tmp_path,
                                                              monkeypatch, capsys):
     demo, other = (course_folder(n_train=8, n_val=4, name=name) for name in ('demo', 'other'))

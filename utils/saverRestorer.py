@@ -50,8 +50,9 @@ def loadForValidation(modelParam):
     """
     path = findForValidation(modelParam)
     if path is None:
-        raise UserError(f'There is no checkpoint to validate in {runFolder(modelParam)}. Train the '
-                        'model first: python Exercise_Train_task*.py')
+        folder = os.path.join(modelParam['modelsDir'], modelParam['modelName'])
+        raise UserError(f'There is no checkpoint to validate in {folder}. Train the model first: '
+                        'python Exercise_Train_task*.py')
     return readCheckpoint(path)
 
 

@@ -40,8 +40,8 @@ def prepareForModel(modelParam, config):
     if not findForValidation(prepared):
         demo, _ = prepare({**modelParam, 'data_dir': DEMO_ROOT})
         if findForValidation(demo):
-            print(f"No model has been trained yet on the data in {prepared['data_dir']} as they are "
-                  "now. The demo data's model is validated on the demo data instead.")
+            print(f"No model has been trained yet on the data in {prepared['data_dir']} as they "
+                  "are now. The demo data's model is validated on the demo data instead.")
             return demo, config
     return prepared, config
 

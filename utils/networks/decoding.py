@@ -74,6 +74,26 @@ def _sampled(logits):
     return torch.searchsorted(up_to, drawn).squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
+def _wordByWord(net, processed, start_tokens, choose):
+    """Yields captions as `greedyTokens` returns them; `choose` picks each word from its logits."""
+    prepared, word, state = net.prepare(processed), start_tokens, None
+    tokens = start_tokens.new_full((len(start_tokens), CAPTION_STEPS), END)
+    rows = torch.arange(len(start_tokens), device=start_tokens.device)   # captions in the batch
+    between_looks = STEPS_BETWEEN_LOOKS[start_tokens.device.type]
+    for step in range(CAPTION_STEPS):
+        ended = word == END
+        logits, state = net.logits_of_words(prepared, word, [len(word)], state)
+        word = choose(logits).masked_fill(ended, END)
+        tokens[rows, step] = word
+        going = word != END
+        number = going.sum()
+        if (step + 1) % between_looks == 0:
+            yield (step + 1 < CAPTION_STEPS and number), tokens[:, :step + 1]
+        if between_looks == 1 and number <= len(rows) // 2:              # leave out the others
+            rows, word, state = rows[going], word[going], state[:, going]
+            prepared = net.prepare(processed[rows])
+
+
 def withoutRepetitions(log_p, captions, may_repeat):
     """Log-probabilities of next words, -inf for those that would repeat something.
 
@@ -91,26 +111,6 @@ def withoutRepetitions(log_p, captions, may_repeat):
     said[:, UNKNOWN] = True
     said[:, END] = False
     return log_p.masked_fill(said, -math.inf)
-
-
-def _wordByWord(net, processed, start_tokens, choose):
-    """Yields captions as `greedyTokens` returns them; `choose` picks each word from its logits."""
-    prepared, word, state = net.prepare(processed), start_tokens, None
-    tokens = start_tokens.new_full((len(start_tokens), CAPTION_STEPS), END)
-    rows = torch.arange(len(start_tokens), device=start_tokens.device)   # captions in the batch
-    between_looks = STEPS_BETWEEN_LOOKS[start_tokens.device.type]
-    for step in range(CAPTION_STEPS):
-        ended = word == END
-        logits, state = net.logits_of_words(prepared, word, [len(word)], state)
-        word = choose(logits).masked_fill(ended, END)
-        tokens[rows, step] = word
-        going = word != END
-        number = going.sum()
-        if (step + 1) % between_looks == 0:
-            yield step + 1 < CAPTION_STEPS and number, tokens[:, :step + 1]
-        if between_looks == 1 and number <= len(rows) // 2:              # leave out the others
-            rows, word, state = rows[going], word[going], state[:, going]
-            prepared = net.prepare(processed[rows])
 
 
 @untilAllHaveEnded
@@ -168,7 +168,7 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
         going = (word != END).any(dim=1)                                 # [b]
         number = going.sum()
         if (step + 1) % between_looks == 0:
-            yield step + 1 < CAPTION_STEPS and number, (captions[:, :, :step + 1], scores)
+            yield (step + 1 < CAPTION_STEPS and number), (captions[:, :, :step + 1], scores)
         first_rows = K * torch.arange(len(rows), device=rows.device)     # of each image's captions
         state_rows = parents + first_rows.unsqueeze(1)                   # [b, K]
         if between_looks == 1 and number <= len(rows) // 2:              # leave out the others

@@ -3,8 +3,8 @@ import torch
 
 
 def wordwise(net):
-    """The network itself if it has the methods of `ThroughForward`, else one around it; also where a
-    subclass of the network or of its layers has a `forward` of its own."""
+    """The network itself if it has the methods of `ThroughForward`, else one around it. That also
+    holds where a subclass of the network or of its layers has a `forward` of its own."""
     fast = isFast(net, 'logits_of_words') and isFast(getattr(net, 'rnn', None), 'over_words')
     return net if fast else ThroughForward(net)
 
