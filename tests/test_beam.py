@@ -130,7 +130,7 @@ def test_looks_every_eight_steps_find_the_same(learned, monkeypatch):
             lambda: sampledTokens(with_end_bias(net, -1000), features, start, 1)[:, 0]]
     results = []
     for steps in (1, 8):
-        monkeypatch.setitem(decoding.STEPS_BETWEEN_LOOKS, 'cpu', steps)
+        monkeypatch.setitem(decoding.STEPS_BETWEEN_CHECKS, 'cpu', steps)
         torch.manual_seed(1)
         results.append([way() for way in ways])
     for found, expected in zip(*reversed(results)):

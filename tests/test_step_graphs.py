@@ -10,7 +10,7 @@ import cocoSource_task4_attention
 import cocoSource_xcnnfused
 from utils.model import Model
 from utils.networks.decoding import (
-    STEPS_BETWEEN_LOOKS,
+    STEPS_BETWEEN_CHECKS,
     bestOfBeam,
     greedyTokens,
     sampledTokens,
@@ -74,7 +74,7 @@ def on_tape(graphs, steps):
 def on_a_cpu(monkeypatch):
     monkeypatch.setattr(StepGraphs, '_recorded', on_tape)
     for device in 'cpu', 'meta':
-        monkeypatch.setitem(STEPS_BETWEEN_LOOKS, device, 8)
+        monkeypatch.setitem(STEPS_BETWEEN_CHECKS, device, 8)
 
 
 def new_model(setting, recorded=False, use_cuda=False, **others):

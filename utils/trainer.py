@@ -20,7 +20,7 @@ from utils.scripts.settings import CONFIG, allEpochs, withDefaults
 from utils.scripts.start import load, prepare
 from utils.validate_metrics import CaptionValidator, finite, teacherForcedLoss
 
-BATCHES_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 20}  # at the loss; each one waits for a GPU
+BATCHES_BETWEEN_CHECKS = {'cpu': 1, 'cuda': 20}  # of the loss; each one waits for a GPU
 
 
 def train(config, modelParam, imageCaptionModel):
@@ -210,7 +210,7 @@ class Trainer:
             words += words_of_batch
             for loss in model.learn(batch, words_of_batch):
                 total += loss
-            if number % BATCHES_BETWEEN_LOOKS[model.device.type] == 0 or number == len(loader):
+            if number % BATCHES_BETWEEN_CHECKS[model.device.type] == 0 or number == len(loader):
                 finite(total.item(), batch['imgPaths'], f'epoch {cur_epoch}, batch {number}')
                 batches.set_postfix_str(f'loss {total.item() / words:.3f}', refresh=False)
         if selfCritical:

@@ -14,7 +14,7 @@ from utils.data.captionWords import END, UNKNOWN
 from utils.networks.otherNetworks import wordwise
 
 CAPTION_STEPS = 40  # words of a caption at most, as the course has it
-STEPS_BETWEEN_LOOKS = {'cpu': 1, 'cuda': 8}
+STEPS_BETWEEN_CHECKS = {'cpu': 1, 'cuda': 8}
 
 
 def untilAllHaveEnded(steps):
@@ -79,7 +79,7 @@ def _wordByWord(net, processed, start_tokens, choose):
     prepared, word, state = net.prepare(processed), start_tokens, None
     tokens = start_tokens.new_full((len(start_tokens), CAPTION_STEPS), END)
     rows = torch.arange(len(start_tokens), device=start_tokens.device)   # captions in the batch
-    between_looks = STEPS_BETWEEN_LOOKS[start_tokens.device.type]
+    between_checks = STEPS_BETWEEN_CHECKS[start_tokens.device.type]
     for step in range(CAPTION_STEPS):
         ended = word == END
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
@@ -87,9 +87,9 @@ def _wordByWord(net, processed, start_tokens, choose):
         tokens[rows, step] = word
         going = word != END
         number = going.sum()
-        if (step + 1) % between_looks == 0:
+        if (step + 1) % between_checks == 0:
             yield (step + 1 < CAPTION_STEPS and number), tokens[:, :step + 1]
-        if between_looks == 1 and number <= len(rows) // 2:              # leave out the others
+        if between_checks == 1 and number <= len(rows) // 2:              # leave out the others
             rows, word, state = rows[going], word[going], state[:, going]
             prepared = net.prepare(processed[rows])
 
@@ -143,7 +143,7 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
     word, state = start_tokens.repeat_interleave(K), None                # [b·K]
     after_end = scores.new_full((K,), -math.inf)                         # nothing follows an end …
     after_end[:1] = 0                                                    # … but an end, for free
-    between_looks = STEPS_BETWEEN_LOOKS[start_tokens.device.type]
+    between_checks = STEPS_BETWEEN_CHECKS[start_tokens.device.type]
     for step in range(CAPTION_STEPS):
         ended = word.view(-1, K) == END
         logits, state = net.logits_of_words(prepared, word, [len(word)], state)
@@ -167,11 +167,11 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
         captions[rows] = tokens
         going = (word != END).any(dim=1)                                 # [b]
         number = going.sum()
-        if (step + 1) % between_looks == 0:
+        if (step + 1) % between_checks == 0:
             yield (step + 1 < CAPTION_STEPS and number), (captions[:, :, :step + 1], scores)
         first_rows = K * torch.arange(len(rows), device=rows.device)     # of each image's captions
         state_rows = parents + first_rows.unsqueeze(1)                   # [b, K]
-        if between_looks == 1 and number <= len(rows) // 2:              # leave out the others
+        if between_checks == 1 and number <= len(rows) // 2:              # leave out the others
             rows, word, state_rows = rows[going], word[going], state_rows[going]
             prepared = net.prepare(processed[rows].repeat_interleave(K, dim=0))
         word, state = word.flatten(), state[:, state_rows.flatten()]
