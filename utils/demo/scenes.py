@@ -6,6 +6,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 WIDTH, HEIGHT = 240, 180  # of an image, in pixels
 FINER = 2                 # scenes are drawn this much larger and reduced, for smooth edges
+PICTURE = 0, 0, WIDTH, HEIGHT  # the box that is all of it
 HORIZON = 82              # y of the line between sky and ground, in pixels
 SKYLINE = HORIZON / HEIGHT  # the same from 0 to 1
 
@@ -25,41 +26,36 @@ def shaded(colour, factor):
     return tuple(min(255, int(value * factor)) for value in colour)
 
 
-class Pen:
-    """Draws shapes whose coordinates run from 0 to 1 over a box of the image.
+def drawShape(canvas, box, shape, colour, *numbers):
+    """Draws a shape whose coordinates run from 0 to 1 over a box of the image.
 
     Args:
         canvas: the ImageDraw of an image that is FINER times as large.
         box: left, top, right, bottom, in pixels.
+        shape, colour, numbers: as `DRAWINGS` has them: x and y in turn, after a line's thickness.
     """
+    left, top, right, bottom = (FINER * value for value in box)
+    width, height = right - left, bottom - top
+    options = {'fill': colour}
+    if shape == 'line':
+        thickness, *numbers = numbers
+        options['width'] = max(1, round(thickness * height))
+    elif shape == 'pieslice':
+        options.update(start=180, end=360)  # a dome
+    points = [(left + x * width, top + y * height) for x, y in zip(numbers[::2], numbers[1::2])]
+    getattr(canvas, shape)(points, **options)
 
-    def __init__(self, canvas, box):
-        self.canvas = canvas
-        self.left, self.top, right, bottom = (FINER * value for value in box)
-        self.width, self.height = right - self.left, bottom - self.top
 
-    def shape(self, name, colour, *numbers):
-        """Draws a shape as `DRAWINGS` has it: x and y in turn, after a line's thickness."""
-        options = {'fill': colour}
-        if name == 'line':
-            thickness, *numbers = numbers
-            options['width'] = max(1, round(thickness * self.height))
-        elif name == 'pieslice':
-            options.update(start=180, end=360)  # a dome
-        points = [(self.left + x * self.width, self.top + y * self.height)
-                  for x, y in zip(numbers[::2], numbers[1::2])]
-        getattr(self.canvas, name)(points, **options)
-
-    def draw(self, name, colour):
-        """Draws what `DRAWINGS` has under this name; its own colour is a tuple."""
-        middle = '#f0be28' if colour[1] < 190 else '#965a1e'
-        for line in DRAWINGS[name].strip().split('\n'):
-            shape, paint, *numbers = line.split()
-            if paint.startswith('own'):
-                fill = shaded(colour, float(paint[4:] or 1))
-            else:
-                fill = {**MATERIALS, 'middle': middle}.get(paint, paint)
-            self.shape(shape, fill, *map(float, numbers))
+def drawThing(canvas, box, name, colour):
+    """Draws over a box what `DRAWINGS` has under this name; its own colour is a tuple."""
+    middle = '#f0be28' if colour[1] < 190 else '#965a1e'
+    for line in DRAWINGS[name].strip().splitlines():
+        shape, paint, *numbers = line.split()
+        if paint.startswith('own'):
+            fill = shaded(colour, float(paint[4:] or 1))
+        else:
+            fill = {**MATERIALS, 'middle': middle}.get(paint, paint)
+        drawShape(canvas, box, shape, fill, *map(float, numbers))
 
 
 # How things, clouds and roads are drawn, a shape a line: its colour and its coordinates, x and y in
@@ -316,52 +312,53 @@ class Scene:
         """The picture, a PIL image of WIDTH × HEIGHT."""
         picture = Image.new('RGB', (WIDTH * FINER, HEIGHT * FINER))
         canvas = ImageDraw.Draw(picture)
-        pen = Pen(canvas, (0, 0, WIDTH, HEIGHT))
-        self._drawSky(pen)
-        self._drawGround(pen)
+        self._drawSky(canvas)
+        self._drawGround(canvas)
         things = [(box, group) for group in self.groups for box in group.boxes]
         for box, group in sorted(things, key=lambda thing: thing[0][3]):  # the nearest last
             tone = self.rng.uniform(.88, 1.08)
-            Pen(canvas, box).draw(group.name, shaded(COLOURS[group.colour], tone))
+            drawThing(canvas, box, group.name, shaded(COLOURS[group.colour], tone))
         return picture.reduce(FINER)
 
-    def _drawSky(self, pen):
+    def _drawSky(self, canvas):
         top, low, _, _, disc = SKIES[self.sky]
         sky = list(zip(ImageColor.getrgb(top), ImageColor.getrgb(low)))
-        for band in range(12):
+        for band in range(12):  # each over the lower part of the one before
             mixed = tuple(round(a + (b - a) * band / 11) for a, b in sky)
-            pen.shape('rectangle', mixed, 0, SKYLINE * band / 12, 1, SKYLINE * (band + 1) / 12)
+            drawShape(canvas, PICTURE, 'rectangle', mixed, 0, SKYLINE * band / 12, 1, SKYLINE)
         x = self.rng.uniform(25, WIDTH - 25)
         if disc is None:
             for shift in (0, 85, 170):
                 middle, y = (x + shift) % WIDTH, 8 + shift % 3 * 9
-                cloud = Pen(pen.canvas, (middle - 30, y, middle + 30, y + 22))
-                cloud.draw('cloud', shaded('#f0f3f6', 1))
+                box = middle - 30, y, middle + 30, y + 22
+                drawThing(canvas, box, 'cloud', shaded('#f0f3f6', 1))
             return
         y, colour = disc
-        pen = Pen(pen.canvas, (x - 13, y - 13, x + 13, y + 13))
-        pen.shape('ellipse', colour, 0, 0, 1, 1)
+        box = x - 13, y - 13, x + 13, y + 13
+        drawShape(canvas, box, 'ellipse', colour, 0, 0, 1, 1)
         if self.sky == 'night':
-            pen.shape('ellipse', top, .3, -.1, 1.2, .85)
+            drawShape(canvas, box, 'ellipse', top, .3, -.1, 1.2, .85)
 
-    def _drawGround(self, pen):
+    def _drawGround(self, canvas):
         rng = self.rng
         light = SKIES[self.sky][2]
         ground = shaded(GROUNDS[self.ground][0], light)
-        pen.shape('rectangle', ground, 0, SKYLINE, 1, 1)
+        drawShape(canvas, PICTURE, 'rectangle', ground, 0, SKYLINE, 1, 1)
         if self.ground == 'beach':
-            pen.shape('rectangle', shaded('#468cc8', light), 0, SKYLINE, 1, SKYLINE + .08)
+            sea = shaded('#468cc8', light)
+            drawShape(canvas, PICTURE, 'rectangle', sea, 0, SKYLINE, 1, SKYLINE + .08)
         elif self.ground == 'street':
-            pen.draw('road marks', shaded('#f5f5f0', light))
+            drawThing(canvas, PICTURE, 'road marks', shaded('#f5f5f0', light))
         elif self.ground == 'snow':
             for _ in range(25):
                 x, y = rng.random(), rng.random()
-                pen.shape('ellipse', '#fafaff', x, y, x + .01, y + .013)
+                drawShape(canvas, PICTURE, 'ellipse', '#fafaff', x, y, x + .01, y + .013)
         else:
             length, tone = (.03, 1.18) if self.ground == 'lake' else (.008, .8)
             for _ in range(25):  # waves, or tufts of grass
                 x, y = rng.random(), rng.uniform(SKYLINE + .03, .98)
-                pen.shape('line', shaded(ground, tone), .01, x, y, x + length, y - .01)
+                stroke = .01, x, y, x + length, y - .01
+                drawShape(canvas, PICTURE, 'line', shaded(ground, tone), *stroke)
 
     def captions(self):
         """Five or six different sentences that are true of the picture."""
