@@ -10,7 +10,7 @@ from PIL import Image
 from utils.data.captionWords import captionRecord, wordsOfCaption
 from utils.data.dataFolder import imageFile, makeFolders, vocabularyFile, writeImage
 from utils.data.imageFiles import DETECTIONS
-from utils.demo.scenes import HEIGHT, HORIZON, WIDTH, Scene
+from utils.demo.scenes import HEIGHT, HORIZON, PICTURE, WIDTH, Scene
 from utils.files.ownFiles import writePickle
 from utils.generateVocabulary import generateVocabulary
 
@@ -80,13 +80,12 @@ def detections(scene):
         if group.count > 1:
             left, top, right, bottom = zip(*group.boxes)
             boxes.append([min(left), min(top), max(right), max(bottom)])
-    boxes += [[0, 0, WIDTH, HEIGHT], [0, 0, WIDTH, HORIZON], [0, HORIZON, WIDTH, HEIGHT],
+    boxes += [PICTURE, [0, 0, WIDTH, HORIZON], [0, HORIZON, WIDTH, HEIGHT],
               [0, 0, WIDTH / 2, HEIGHT], [WIDTH / 2, 0, WIDTH, HEIGHT]]
     while len(boxes) < DETECTIONS:
         x, y = rng.uniform(0, WIDTH - 60), rng.uniform(0, HEIGHT - 60)
         boxes.append([x, y, x + 60, y + 60])
-    boxes = np.array(boxes[:DETECTIONS], np.float32)
-    return boxes.clip(0, np.array([WIDTH, HEIGHT, WIDTH, HEIGHT], np.float32))
+    return np.float32(boxes[:DETECTIONS]).clip(0, np.float32([WIDTH, HEIGHT] * 2))
 
 
 def cropsOf(picture, boxes):

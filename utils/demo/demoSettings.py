@@ -13,13 +13,12 @@ def fitToDemo(config, modelParam):
     """
     if not isDemo(modelParam['data_dir']):
         return config, modelParam
-    epochs = min(modelParam['numbOfEpochs'], EPOCHS)
-    share = epochs / modelParam['numbOfEpochs']
+    fitted = {**modelParam, 'numbOfEpochs': min(modelParam['numbOfEpochs'], EPOCHS),
+              'batch_size': min(modelParam['batch_size'], BATCH_SIZE)}
+    share = fitted['numbOfEpochs'] / modelParam['numbOfEpochs']
     milestones = [max(1, round(milestone * share))
                   for milestone in config['scheduler_milestones'] or []]
-    batch_size = min(modelParam['batch_size'], BATCH_SIZE)
-    changes = {'numbOfEpochs': epochs, 'batch_size': batch_size}
-    if changes != {key: modelParam[key] for key in changes}:
-        print(f'For the demo data numbOfEpochs is {epochs}, batch_size {batch_size}, and '
-              f'scheduler_milestones {milestones}.')
-    return {**config, 'scheduler_milestones': milestones}, {**modelParam, **changes}
+    if fitted != modelParam:
+        print(f"For the demo data numbOfEpochs is {fitted['numbOfEpochs']}, batch_size "
+              f"{fitted['batch_size']}, and scheduler_milestones {milestones}.")
+    return {**config, 'scheduler_milestones': milestones}, fitted

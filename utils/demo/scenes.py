@@ -283,12 +283,13 @@ class Scene:
         on_ground = GROUNDS[self.ground][1].split()
         drawn = rng.sample(on_ground, min(below, len(on_ground))) + rng.sample(SKY_KINDS, above)
         self.groups = []
-        for name in [name for name in KINDS if name in drawn]:
-            taken = [group.colour for group in self.groups]
-            colour = rng.choice([free for free in KINDS[name].colours if free not in taken])
-            count = rng.choice([1, 1, 1, 2, 3] if len(drawn) < 3 else [1, 1, 2])
-            scale = rng.choice([.65, 1, 1.35]) if count == 1 else .8
-            self.groups.append(Group(rng, name, colour, count, scale))
+        for name, kind in KINDS.items():
+            if name in drawn:
+                taken = [group.colour for group in self.groups]
+                colour = rng.choice([free for free in kind.colours if free not in taken])
+                count = rng.choice([1, 1, 1, 2, 3] if len(drawn) < 3 else [1, 1, 2])
+                scale = rng.choice([.65, 1, 1.35]) if count == 1 else .8
+                self.groups.append(Group(rng, name, colour, count, scale))
         for inSky in (False, True):
             self._place([group for group in self.groups if group.inSky == inSky])
 
