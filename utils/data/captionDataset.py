@@ -48,25 +48,25 @@ class CaptionDataset(Dataset):
         return len(self.paths)
 
     def __getitem__(self, key):
-        image = self.load(fullKey(key)[0])
+        image = self.load(key)
         image['drawn'], image['tokens'] = self.drawn(key, image['captionsAsTokens'])
         return image
 
-    def load(self, index):
+    def load(self, key):
         """What the image's file holds, as `loadImage` returns it."""
-        return loadImage(self.paths[index], self.features_shape)[0]
+        return loadImage(self.paths[fullKey(key)[0]], self.features_shape)[0]
 
-    def captions(self, index):
+    def captions(self, key):
         """A list of an image's captions, as `tokensToLearn` takes them."""
         if self.checked is None:
-            return self.load(index)['captionsAsTokens']
-        return self.checked[index][-1].split('\n')
+            return self.load(key)['captionsAsTokens']
+        return self.checked[fullKey(key)[0]][-1].split('\n')
 
-    def references(self, index):
+    def references(self, key):
         """What samples of an image are compared with: its captions' tokens up to the end token,
         with V for unknown words, which no sample has."""
         return [[self.vocabulary_size if token == UNKNOWN else token
-                 for token in self.tokensToLearn(caption)[1:]] for caption in self.captions(index)]
+                 for token in self.tokensToLearn(caption)[1:]] for caption in self.captions(key)]
 
     def readInto(self, key, features):
         """Reads an image's features into a float32 array of their shape.
@@ -148,10 +148,10 @@ class Collate:
         T = min(longest, self.truncated_backprop_length)
         N = (longest + T - 1) // T
         lengths = np.array([[len(caption)] for caption in captions])              # [B, 1]
-        steps = np.arange(N * T + 1)
-        tokens = np.full((len(captions), N * T + 1), END)
-        tokens[steps < lengths] = [token for caption in captions for token in caption]
-        weights = (steps[1:] < lengths).astype(np.float32)
+        is_token = np.arange(N * T + 1) < lengths                                 # [B, N·T + 1]
+        tokens = np.full(is_token.shape, END)
+        tokens[is_token] = np.concatenate(captions)
+        weights = is_token[:, 1:].astype(np.float32)
 
         def parts(rows):                     # [B, N·T] to [B, T, N], each part in one piece
             parts_first = torch.from_numpy(rows).reshape(-1, N, T).transpose(0, 1).contiguous()

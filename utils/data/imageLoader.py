@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from utils.data.captionDataset import fullKey
-
 BATCHES_AHEAD = 3
 SLOW = 2e-4  # seconds per image, above which more than one thread pays
 
@@ -49,7 +47,7 @@ class Batch(collections.UserDict):
 
     def references(self):
         """All captions of each image, as `CaptionDataset.references` returns them."""
-        return [self.loader.dataset.references(fullKey(key)[0]) for key in self.dataset_keys]
+        return [self.loader.dataset.references(key) for key in self.dataset_keys]
 
 
 class ImageLoader:
@@ -76,17 +74,16 @@ class ImageLoader:
     def __iter__(self):
         batches = iter(self.batch_sampler)
         if self.threads == 0:
-            yield from map(self._readHere, batches)
+            for keys in batches:
+                yield self._batch(*self._begin(keys))
             return
         begun = time.perf_counter()
-        first = self._readHere(next(batches))
+        first = self._batch(*self._begin(next(batches)))
         threads = readers(self.threads, time.perf_counter() - begun, len(first['imgPaths']))
         ahead = collections.deque()
         with ThreadPoolExecutor(threads) as pool:
             for keys in batches:
-                features, size = self._newFeatures(keys), math.ceil(len(keys) / threads)
-                parts = [keys[start:start + size] for start in range(0, len(keys), size)]
-                ahead.append((keys, features, pool.map(self._read, parts, features.split(size))))
+                ahead.append(self._begin(keys, threads, pool.map))
                 if len(ahead) == BATCHES_AHEAD:
                     yield first
                     first = self._batch(*ahead.popleft())
@@ -94,14 +91,14 @@ class ImageLoader:
             while ahead:
                 yield self._batch(*ahead.popleft())
 
-    def _readHere(self, keys):
-        features = self._newFeatures(keys)
-        return self._batch(keys, features, [self._read(keys, features)])
-
-    def _newFeatures(self, keys):
+    def _begin(self, keys, threads=1, map=map):
+        """What `_batch` takes, for which `map` reads a part of the files per thread."""
         # a GPU, if one is used, copies from pinned memory while it computes
-        return torch.empty(len(keys), *self.dataset.features_shape,
-                           pin_memory=torch.cuda.is_initialized())
+        features = torch.empty(len(keys), *self.dataset.features_shape,
+                               pin_memory=torch.cuda.is_initialized())
+        size = math.ceil(len(keys) / threads)
+        parts = [keys[start:start + size] for start in range(0, len(keys), size)]
+        return keys, features, map(self._read, parts, features.split(size))
 
     def _read(self, keys, features):
         return list(map(self.dataset.readInto, keys, features.numpy()))
