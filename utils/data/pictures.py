@@ -78,7 +78,7 @@ def _inRgb(photo):
     if photo.mode.startswith('I'):  # greys of 16 bits, which `convert` would cut off at 255
         values = np.asarray(photo, dtype=np.float32) * (255 / 65535)
         photo = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    if photo.mode.endswith(('A', 'a')) or 'transparency' in photo.info:
+    if photo.has_transparency_data:
         if photo.mode != 'RGBA':
             photo = photo.convert('RGBA')
         white = Image.new('RGB', photo.size, 'white')
