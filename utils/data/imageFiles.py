@@ -187,8 +187,8 @@ def floats(value, shape, what):
     Raises:
         ValueError, TypeError: it is no such array; the message says why.
     """
-    if list(getattr(value, 'shape', '')) != shape:
-        found = list(value.shape) if hasattr(value, 'shape') else type(value).__name__
+    found = list(value.shape) if hasattr(value, 'shape') else type(value).__name__
+    if found != shape:
         raise ValueError(f'its {what} have the shape {found}, not {shape}')
     if torch.is_tensor(value):
         value = value.detach().float().numpy()

@@ -11,7 +11,7 @@ import filelock
 
 from utils.files.errors import UserError, foreignFile, jsonIn
 
-PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PROJECT = os.path.abspath(os.path.join(__file__, '../../..'))
 SECOND_MODEL = ("To train a second model beside it, change modelParam['modelName']. If there is no "
                 "such run, the folder's file system cannot lock files: set modelParam['modelsDir'] "
                 'to a folder on another disk.')
