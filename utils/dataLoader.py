@@ -34,11 +34,11 @@ class DataLoaderWrapper:
         config = withDefaults(config)
         paths = {mode: featureFiles(modelParam['data_dir'], mode, config['featurepathstub'])
                  for mode, _ in modelParam['modeSetups']}
-        sizes = ['number_of_cnn_features']
-        if config['featurepathstub'] != POOLED:
-            sizes.insert(0, 'numberOfRegions')
-        expected = [config[size] for size in sizes]
-        shape = shapeOfFeatures(next(iter(paths.values())), expected)            # [D] or [K, D]
+        sizes = ['numberOfRegions', 'number_of_cnn_features']
+        if config['featurepathstub'] == POOLED:
+            del sizes[0]
+        shape = shapeOfFeatures(next(iter(paths.values())),
+                                [config[size] for size in sizes])                # [D] or [K, D]
         self.config = {**config, **dict(zip(sizes, shape)),
                        'vocabulary_size': min(config['vocabulary_size'], len(words))}
         empty_tokens = frozenset(token for token, word in words.items() if not word.strip())
@@ -78,9 +78,7 @@ class DataLoaderWrapper:
         batches = ImageLoader(dataset, loader.collate_fn, in_order, loader.threads)
         sums = 0
         for batch in progressBar(batches, 'statistics', self.modelParam):
-            D = batch['cnn_features'].shape[-1]
-            sums = sums + sum(image.reshape(-1, D).double().mean(0)
-                              for image in batch['cnn_features'])
+            sums += sum(torch.atleast_2d(image).double().mean(0) for image in batch['cnn_features'])
         words = [token for index in range(len(dataset)) for caption in dataset.captions(index)
                  for token in dataset.tokensToLearn(caption)[1:]]
         counts = torch.bincount(torch.tensor(words), minlength=dataset.vocabulary_size)
