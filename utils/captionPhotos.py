@@ -54,7 +54,7 @@ PRINTED = 20         # captions
 # Probability per word below which a caption is marked. Of 1,183 photos that the delivered model was
 # not trained on 150 are below, with a mean CIDEr of 33; the others have 71.
 UNSURE = .45
-CUDA = {'use_cuda': True, 'device_idx': 0}
+MODEL_PARAM = {'cuda': {'use_cuda': True, 'device_idx': 0}, 'inference': True}
 AT_THE_TOP = 'at the top of utils/captionPhotos.py'
 
 
@@ -76,7 +76,7 @@ def loadModel(path):
         network = checkpoint['network']
         if not network.startswith('cocoSource_'):  # nothing else is imported
             raise ValueError(f'it needs the network {network}, which is not in this project')
-        model = Model(checkpoint['config'], {'cuda': CUDA, 'inference': True},
+        model = Model(checkpoint['config'], MODEL_PARAM,
                       importlib.import_module(network).ImageCaptionModel)
         loadWeights(model, checkpoint, advice)
         model.net.eval()
@@ -140,10 +140,11 @@ def captioned(photos, maker, model, checkpoint, broken):
     made = featuresOfPhotos(maker, list(photos), broken, 'photos', embedded)
     with contextlib.suppress(KeyboardInterrupt):
         while batch := list(itertools.islice(made, BATCH)):
-            images = captionsOf([features for _, features, _, _ in batch], model, checkpoint)
-            for image, (path, _, regions, picture) in zip(images, batch):
+            paths, features, regions, pictures = zip(*batch)
+            images = captionsOf(features, model, checkpoint)
+            for image, path, boxes, picture in zip(images, paths, regions, pictures):
                 yield {**image, 'imgPath': photos[path], 'picture': picture,
-                       'size': regions[0, 2:].tolist(), 'boxes': regions.round(1).tolist()}
+                       'size': boxes[0, 2:].tolist(), 'boxes': boxes.round(1).tolist()}
 
 
 def pageName(number):
@@ -158,7 +159,7 @@ def main():
     photos = {path: os.fsencode(os.path.relpath(path, folder)).decode('utf-8', 'backslashreplace')
               for path in photosIn(folder)}
     photos_with_id = collections.Counter(map(imageId, photos.values()))
-    maker = PhotoFeatures(chooseDevice({'cuda': CUDA}))
+    maker = PhotoFeatures(chooseDevice(MODEL_PARAM))
     checkpoint, model = loadModel(model_path)
     print(f'Model: {checkpoint["path"]}, of epoch {checkpoint["epoch"]}. Choose another by MODEL '
           f'{AT_THE_TOP}.\nPhotos: {len(photos):,} in {folder}. '

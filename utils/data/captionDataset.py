@@ -151,11 +151,11 @@ class Collate:
         is_token = np.arange(N * T + 1) < lengths                                 # [B, N·T + 1]
         tokens = np.full(is_token.shape, END)
         tokens[is_token] = np.concatenate(captions)
-        weights = is_token[:, 1:].astype(np.float32)
 
         def parts(rows):                     # [B, N·T] to [B, T, N], each part in one piece
             parts_first = torch.from_numpy(rows).reshape(-1, N, T).transpose(0, 1).contiguous()
             return parts_first.permute(1, 2, 0)
 
         return {'xTokens': parts(tokens[:, :-1]), 'yTokens': parts(tokens[:, 1:]),
-                'yWeights': parts(weights), 'numbOfTruncatedSequences': N}
+                'yWeights': parts(is_token[:, 1:].astype(np.float32)),
+                'numbOfTruncatedSequences': N}

@@ -117,6 +117,6 @@ def writeImage(root, mode, name, image):
         name: the files', without extension.
         image: dict, what the first file holds.
     """
+    writePickle(featureFile(root, mode, UNPOOLED, name), image)
     pooled = {**image, 'cnn_features': image['cnn_features'].max(0)}
-    for stub, record in ((UNPOOLED, image), (POOLED, pooled)):  # pooled last: then both are there
-        writePickle(featureFile(root, mode, stub, name), record)
+    writePickle(featureFile(root, mode, POOLED, name), pooled)  # last: then both are there

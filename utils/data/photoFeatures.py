@@ -189,10 +189,10 @@ def makeStandard(maker, paths):
     """
     chosen = sorted(paths)
     random.Random(1).shuffle(chosen)
-    chosen = chosen[:PHOTOS_FOR_STANDARD]
     sums, squares, number = 0, 0, 0
-    for _, features, _ in featuresOfPhotos(maker, chosen, {}, 'mean and deviation'):
-        values = features.astype(np.float64)
+    for _, features, _ in featuresOfPhotos(maker, chosen[:PHOTOS_FOR_STANDARD], {},
+                                           'mean and deviation'):
+        values = np.float64(features)
         sums += values.sum(0)
         squares += (values ** 2).sum(0)
         number += len(values)
