@@ -294,7 +294,7 @@ def buildCourseLayout(captions, features, out, minimumCount=1, regions=REGIONS):
     left_out = {key: 'no features' for key, image in images.items()
                 if not os.path.exists(featureFile(root, image.mode, POOLED, stemOf(image.name)))}
     if kind == 'features':
-        made = progressBar(readFeatures(files), kind, {'inNotebook': False})
+        made = progressBar(readFeatures(files), kind, {})
         without = 0
     else:
         made = fromPhotos(files, images, left_out, root)

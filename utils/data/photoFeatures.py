@@ -172,7 +172,7 @@ def featuresOfPhotos(maker, paths, broken, doing, *looks):
             yield from pool.map(attempt, paths[start:start + BATCH])
 
     with ThreadPoolExecutor(availableCores()) as pool:
-        readable = filter(None, progressBar(attempts(), doing, {'inNotebook': False}, len(paths)))
+        readable = filter(None, progressBar(attempts(), doing, {}, len(paths)))
         while batch := list(itertools.islice(readable, BATCH)):
             names, squares, *others = zip(*batch)
             yield from zip(names, maker(squares), *others)

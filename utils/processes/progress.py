@@ -11,12 +11,13 @@ SECONDS_BETWEEN_LINES = 30  # in a log
 def progressBar(iterable, description, modelParam, total=None):
     """The iterable with a progress bar, shown by the main process alone.
 
-    `total` is the number of its items, if it has no length and this is known.
+    `modelParam` says whether this is a notebook; without the key it is none. `total` is the number
+    of items, if `iterable` has no length and this is known.
 
     Its method `set_postfix_str(text, refresh=False)` sets a text after the bar, such as the loss.
     """
     options = {}
-    if not modelParam['inNotebook'] and not sys.stderr.isatty():
+    if not modelParam.get('inNotebook') and not sys.stderr.isatty():
         seconds = SECONDS_BETWEEN_LINES
         options = {'file': Log(), 'delay': seconds, 'mininterval': seconds, 'maxinterval': seconds}
     return tqdm(iterable, description, total, leave=False, position=0, disable=not isMain(),
