@@ -117,34 +117,34 @@ def checkFiles(dataset, modelParam):
     known = {}
     with contextlib.suppress(Exception):  # it may be missing or broken
         known = dict(loadPickle(memory))
+    before = known.copy()
 
-    def isKnown(name):
+    def entryOf(path):
+        """The file's, as in `dataset.checked`, or a text that says why it cannot be used."""
         with contextlib.suppress(Exception):  # the file may be new, or gone
-            status = os.stat(os.path.join(folder, name))
-            return known[name][:2] == (status.st_size, status.st_mtime_ns)
-
-    def check(index):
+            status, entry = os.stat(path), known[os.path.basename(path)]
+            if entry[:2] == (status.st_size, status.st_mtime_ns):
+                return entry
         try:
-            image, stamp = loadImage(dataset.paths[index], dataset.features_shape)
+            image, stamp = loadImage(path, dataset.features_shape)
         except UserError as error:
-            return error
+            return str(error)
         captions = '\n'.join(' '.join(map(str, tokens)) for tokens in image['captionsAsTokens'])
         return (*stamp, image['imgPath'], captions)
 
     faults = []
     with ThreadPool(max(1, modelParam['numbOfCPUThreadsUsed'])) as pool:
-        same = pool.map(isKnown, dataset.names, FILES_AT_ONCE)
-        unknown = [index for index, is_known in enumerate(same) if not is_known]
-        if unknown:
-            found = pool.imap(check, unknown, FILES_AT_ONCE)
-            for index, entry in zip(progressBar(unknown, 'checking files', modelParam), found):
-                if isinstance(entry, UserError):
-                    faults.append(str(entry))
-                else:
-                    known[dataset.names[index]] = entry
-            with contextlib.suppress(UserError, OSError):
-                os.makedirs(modelParam['modelsDir'], exist_ok=True)
-                writePickle(memory, known)
+        entries = pool.imap(entryOf, dataset.paths, FILES_AT_ONCE)
+        bar = progressBar(entries, 'checking files', modelParam, len(dataset))
+        for entry, name in zip(bar, dataset.names):
+            if isinstance(entry, str):
+                faults.append(entry)
+            else:
+                known[name] = entry
+    if known != before:
+        with contextlib.suppress(UserError, OSError):
+            os.makedirs(modelParam['modelsDir'], exist_ok=True)
+            writePickle(memory, known)
     if faults:
         more = '\n…' if len(faults) > FAULTS_NAMED else ''
         raise UserError(f'{len(faults):,} of the {len(dataset):,} feature files in {folder} cannot '
