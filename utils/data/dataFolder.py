@@ -19,15 +19,14 @@ def dataDir():
 
     If utils/dataRoot.py is wrong, a sentence ends the script: scripts ask here before `runScript`.
     """
+    default = UNIVERSITY_ROOT if os.path.isdir(UNIVERSITY_ROOT) else DEMO_ROOT
     try:
         from utils.dataRoot import DATA_ROOT  # here, as people write in that file
-        chosen = inProject(DATA_ROOT) if DATA_ROOT else ''
+        return os.path.join(inProject(DATA_ROOT or default), '')
     except Exception as error:
         sys.exit(f'utils/dataRoot.py cannot be used: {type(error).__name__}: {error}. It must set '
                  "DATA_ROOT to a folder in quotes, such as DATA_ROOT = '/data/coco/', or to '' for "
                  'the built-in demo data.')
-    default = UNIVERSITY_ROOT if os.path.isdir(UNIVERSITY_ROOT) else DEMO_ROOT
-    return os.path.join(chosen or default, '')
 
 
 def isDemo(data_dir):
