@@ -68,8 +68,9 @@ class PhotoFeatures:
         mergeLayers(self.net)
         cells = torch.zeros(len(REGIONS), CELLS, CELLS)
         for region, (x1, y1, x2, y2) in zip(cells, REGIONS):
-            region[y1:y2, x1:x2] = 1 / ((x2 - x1) * (y2 - y1))
-        self.cells = cells.flatten(1).t().to(device)  # [81, 10], each column sums to one
+            region[y1:y2, x1:x2] = 1
+        # [81, 10], each column sums to one
+        self.cells = F.normalize(cells.flatten(1), p=1).t().to(device)
 
     def __call__(self, squares):
         """The features of photos that `squareOf` has read.
@@ -101,10 +102,11 @@ def mergeLayers(net):
     what they are given.
     """
     for layer in net, *net._blocks:
+        parts = layer._modules  # by their names
         for conv, norm in CONV_AND_NORM:
-            if hasattr(layer, conv):
-                setattr(layer, conv, fuse_conv_bn_eval(getattr(layer, conv), getattr(layer, norm)))
-                setattr(layer, norm, torch.nn.Identity())
+            if conv in parts:
+                parts[conv] = fuse_conv_bn_eval(parts[conv], parts[norm])
+                parts[norm] = torch.nn.Identity()
     for layer in net.modules():
         if isinstance(layer, torch.nn.ReLU6):
             layer.inplace = True
