@@ -1,6 +1,7 @@
 """Drawn scenes and true sentences about them, for the built-in demo data."""
 import collections
 import random
+from dataclasses import dataclass
 
 from PIL import Image, ImageColor, ImageDraw
 
@@ -224,6 +225,7 @@ SKIES = {
 }
 
 
+@dataclass
 class Group:
     """One to three things of the same kind and colour.
 
@@ -232,14 +234,15 @@ class Group:
         boxes: a (left, top, right, bottom) for each thing, in pixels.
     """
 
-    def __init__(self, rng, name, colour, count, scale):
-        self.rng = rng
-        self.name = name
-        self.kind = KINDS[name]
-        self.inSky = name in SKY_KINDS
-        self.colour = colour
-        self.count = count
-        self.scale = scale
+    rng: random.Random
+    name: str
+    colour: str
+    count: int
+    scale: float
+
+    def __post_init__(self):
+        self.kind = KINDS[self.name]
+        self.inSky = self.name in SKY_KINDS
         self.boxes = []
 
     def phrase(self):
