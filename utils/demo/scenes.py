@@ -247,23 +247,21 @@ class Group:
 
     def phrase(self):
         """Words for the group, such as 'two red cars', 'a small bird' or 'a person in blue'."""
-        rng = self.rng
-        words = []
+        rng, size = self.rng, ''
         if self.count == 1 and abs(self.scale - 1) > .25 and rng.random() < .5:
-            words.append(rng.choice(['big', 'large'] if self.scale > 1 else ['small', 'little']))
+            size = rng.choice(['big ', 'large '] if self.scale > 1 else ['small ', 'little '])
         coloured = rng.random() < .85
-        noun = rng.choice([self.name, *self.kind.synonyms])
+        words = rng.choice([self.name, *self.kind.synonyms])
         if self.count > 1:
-            noun = WITH_S.get(noun, noun + 's')
-            number = rng.choice(NUMBERS[self.count])
+            words = WITH_S.get(words, f'{words}s')
         if coloured and self.name == 'person':
-            noun += f' in {self.colour}'
+            words = f'{words} in {self.colour}'
         elif coloured:
-            words.append(self.colour)
-        words.append(noun)
-        if self.count == 1:
-            number = 'an' if words[0][0] in 'aeiou' else 'a'
-        return ' '.join([number] + words)
+            words = f'{self.colour} {words}'
+        if self.count > 1:
+            return f'{rng.choice(NUMBERS[self.count])} {words}'
+        words = size + words
+        return f'an {words}' if words[0] in 'aeiou' else f'a {words}'
 
     def middle(self):
         return sum(box[0] + box[2] for box in self.boxes) / 2 / self.count
@@ -394,7 +392,7 @@ class Scene:
     def _doing(self, group):
         they = self.rng.choice(group.kind.verbs.split())
         phrase = group.phrase()
-        verb = they if group.count > 1 else WITH_S.get(they, they + 's')
+        verb = they if group.count > 1 else WITH_S.get(they, f'{they}s')
         verb = self.rng.choice([verb, VERBS[they]])
         return f'{phrase} {verb} {self._where(group)}'
 
