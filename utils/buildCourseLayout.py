@@ -242,9 +242,9 @@ def report(root, about, images, left_out):
               for mode in MODES]
     about += [f'Left out, {reason}: {len(names):,}, such as {names[0]}.'
               for reason, names in skipped.items()]
-    text = '\n'.join(map(printable, about)) + '\n'
-    print(text, end='')
-    writeAtomically(os.path.join(root, 'about.txt'), text.encode())
+    text = '\n'.join(map(printable, about))
+    print(text)
+    writeAtomically(os.path.join(root, 'about.txt'), f'{text}\n'.encode())
     writeJson(os.path.join(root, 'skipped.json'), skipped)
     for mode in MODES:
         if left[mode] == given[mode]:

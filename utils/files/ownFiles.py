@@ -122,8 +122,8 @@ def writeJson(path, value):
     if isinstance(value, dict):
         text = json.dumps(value, ensure_ascii=False, indent=0)
     else:
-        lines = (json.dumps(item, ensure_ascii=False) for item in value)
-        text = '[\n' + ',\n'.join(lines) + '\n]'
+        items = ',\n'.join(json.dumps(item, ensure_ascii=False) for item in value)
+        text = f'[\n{items}\n]'
     writeAtomically(path, f'{text}\n'.encode('utf-8', 'replace'))
 
 

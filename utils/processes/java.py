@@ -152,7 +152,7 @@ def runJava(doing, lines, *arguments):
     """
     java = JavaProcess(doing, *arguments)
     with java.conversation():
-        output, _ = java.process.communicate(''.join(line + '\n' for line in lines))
+        output, _ = java.process.communicate(''.join(f'{line}\n' for line in lines))
         answers = output.splitlines()
         if len(answers) != len(lines):
             raise ValueError(f'it wrote {len(answers)} lines for {len(lines)}')
