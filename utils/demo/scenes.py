@@ -173,16 +173,14 @@ DRAWINGS = {
         rectangle own .54 .84 .68 .87
         rectangle own .8 .84 .94 .87''',
 }
-# What can be in a scene: its usual size in pixels, keys of VERBS, its possible colours, and other
+# What can be in a scene: its usual size in pixels, plural verbs, its possible colours, and other
 # nouns for it than its name.
 Kind = collections.namedtuple('Kind', 'width height verbs colours synonyms', defaults=[PAINTS, ()])
 # plurals of nouns, singulars of verbs; the others get an s
 WITH_S = {'bus': 'buses', 'person': 'people', 'fly': 'flies'}
 NUMBERS = {2: ['two', 'two', 'a pair of'], 3: ['three', 'three', 'a group of']}
-# Plural verb → participle.
-VERBS = {'drive': 'driving', 'stop': 'parked', 'stand': 'standing', 'sit': 'sitting',
-         'fly': 'flying', 'float': 'floating', 'sail': 'sailing', 'grow': 'growing',
-         'run': 'running', 'wait': 'waiting'}
+# participles of verbs; the others get an ing
+PARTICIPLES = {'drive': 'driving', 'stop': 'parked', 'sit': 'sitting', 'run': 'running'}
 # The detector is surest of the first.
 KINDS = {
     'house': Kind(62, 62, 'stand', synonyms=['building']),
@@ -393,7 +391,7 @@ class Scene:
         they = self.rng.choice(group.kind.verbs.split())
         phrase = group.phrase()
         verb = they if group.count > 1 else WITH_S.get(they, f'{they}s')
-        verb = self.rng.choice([verb, VERBS[they]])
+        verb = self.rng.choice([verb, PARTICIPLES.get(they, f'{they}ing')])
         return f'{phrase} {verb} {self._where(group)}'
 
     def _thereIs(self, group):
