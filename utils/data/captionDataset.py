@@ -75,7 +75,7 @@ class CaptionDataset(Dataset):
             its imgPath, and the tokens to learn.
         """
         if self.checked is not None:
-            index, _, _ = fullKey(key)
+            index = fullKey(key)[0]
             *stamp, imgPath, captions = self.checked[index]
             with contextlib.suppress(OSError):  # which `load` says in a sentence
                 if readRaw(self.paths[index], stamp, features):

@@ -83,7 +83,7 @@ def _featuresInFile(path):
     if path.endswith('.npy'):
         return arrays, None, None
     with arrays:
-        if not set(FEATURE_KEYS) & set(arrays):
+        if set(FEATURE_KEYS).isdisjoint(arrays):
             raise ValueError(f'none of {", ".join(FEATURE_KEYS)} among {", ".join(arrays)[:80]}')
         return [next((arrays[key] for key in keys if key in arrays), None)
                 for keys in (FEATURE_KEYS, BOX_KEYS, SCORE_KEYS)]

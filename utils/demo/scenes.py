@@ -377,7 +377,7 @@ class Scene:
             caption = rng.choice(sentences)(group)
             if rng.random() < .25:
                 caption += ' ' + rng.choice(SKIES[self.sky][3].split(', '))
-            caption = caption[0].upper() + caption[1:] + rng.choice(['.', '.', ''])
+            caption = caption.capitalize() + rng.choice(['.', '.', ''])
             if caption not in captions:
                 captions.append(caption)
         return captions
