@@ -24,8 +24,10 @@ OPTIONS = (
 IGNORED_VARIABLES = ('_JAVA_OPTIONS', 'JAVA_TOOL_OPTIONS', 'JDK_JAVA_OPTIONS')  # would add options
 PR_SET_PDEATHSIG = 1
 
-if sys.platform == 'linux':
-    _prctl = ctypes.CDLL(None).prctl  # found before a fork, after which this might wait for ever
+_endWithPython = None
+if sys.platform == 'linux':  # it kills a program when the thread that started it ends
+    # found before a fork, after which this might wait for ever
+    _endWithPython = functools.partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class JavaError(RuntimeError):
@@ -35,11 +37,8 @@ class JavaError(RuntimeError):
 def _settings():
     """Arguments for `subprocess`: Java gets no Ctrl-C from the terminal, and ends with Python."""
     variables = {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
-    settings = {'env': variables, 'stdout': subprocess.PIPE, 'encoding': 'utf-8',
-                'errors': 'replace', 'start_new_session': True}
-    if sys.platform == 'linux':  # it kills a program when the thread that started it ends
-        settings['preexec_fn'] = functools.partial(_prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
-    return settings
+    return {'env': variables, 'stdout': subprocess.PIPE, 'encoding': 'utf-8',
+            'errors': 'replace', 'start_new_session': True, 'preexec_fn': _endWithPython}
 
 
 @functools.cache
