@@ -57,7 +57,7 @@ def featureNames(folder):
     if not os.path.isdir(folder):
         return []
     return sorted(entry.name for entry in os.scandir(folder)
-                  if not entry.name.startswith('.') and not entry.is_dir())
+                  if entry.name[0] != '.' and not entry.is_dir())
 
 
 def imageNames(data_dir, mode):
