@@ -74,7 +74,7 @@ def loadImage(path, shape):
         image = checked(RestrictedUnpickler(io.BytesIO(data)).load(), shape)
     raw = image['cnn_features'].numpy().tobytes()
     offset = data.find(raw[:BYTES_LOOKED_FOR])  # all of them would take as long as all the rest
-    if data[offset:offset + len(raw)] != raw:
+    if not data.startswith(raw, offset):
         offset = data.find(raw)  # where they begin with zeros, as do the bytes before them
     return image, (len(data), status.st_mtime_ns, offset)
 
