@@ -220,8 +220,8 @@ class SaverRestorer:
             model.history = list(checkpoint.get('history', []))
         if newestCheckpoint(runFolder(self.modelParam), 'best'):  # it may be moved away
             self.best = checkpoint.get('best')
-        print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}. To begin anew, "
-              'move its folder away.')
+        print(f"Going on from {checkpoint['path']}, after epoch {model.start_epoch}. To begin "
+              'anew, move its folder away.')
 
     def _loadWeights(self, model, checkpoint):
         if 'vocabulary' not in checkpoint:
