@@ -10,6 +10,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from utils import buildCourseLayout as script
 from utils.buildCourseLayout import bestRegions, buildCourseLayout
@@ -140,13 +141,13 @@ def test_every_form(form, captions, folder, tmp_path):
         features, boxes, scores = detections(image_id)
         best = np.argsort(-scores)[:10] if has_scores else range(10)
         unpooled, pooled = (image(out, name, stub) for stub in ('', 'max'))
-        np.testing.assert_array_equal(unpooled['cnn_features'], features[best])
-        np.testing.assert_array_equal(pooled['cnn_features'], features[best].max(0))
+        assert_array_equal(unpooled['cnn_features'], features[best])
+        assert_array_equal(pooled['cnn_features'], features[best].max(0))
         assert unpooled['cnn_features'].dtype == pooled['cnn_features'].dtype == np.float32
         for record in (unpooled, pooled):
             assert ('boxes' in record) == has_boxes
             if has_boxes:
-                np.testing.assert_array_equal(record['boxes'], boxes[best])
+                assert_array_equal(record['boxes'], boxes[best])
 
 
 @pytest.mark.parametrize('regions', [3, 10, 36])
@@ -162,15 +163,15 @@ def test_what_is_built_is_read(regions, captions, tmp_path, config, model_param)
             assert batch['cnn_features'].shape == (len(ids), *shape)
             assert {int(path[:-4]) for path in batch['imgPaths']} == set(ids)
             for name, boxes in zip(batch['imgPaths'], batch['boxes']):
-                np.testing.assert_array_equal(boxes, detections(int(name[:-4]))[1][chosen])
+                assert_array_equal(boxes, detections(int(name[:-4]))[1][chosen])
 
 
 def test_fewer_boxes_are_repeated_the_likeliest_first():
     features, boxes, scores = (values[:4] for values in detections(1))
     order = np.argsort(-scores).tolist()
     chosen, chosen_boxes = bestRegions(features, boxes, scores, 10)
-    np.testing.assert_array_equal(chosen, features[order + order + order[:2]])
-    np.testing.assert_array_equal(chosen_boxes, boxes[order + order + order[:2]])
+    assert_array_equal(chosen, features[order + order + order[:2]])
+    assert_array_equal(chosen_boxes, boxes[order + order + order[:2]])
 
 
 def test_boxes_that_are_not_in_pixels_are_left_out():
@@ -196,7 +197,7 @@ def test_what_is_left_out_is_said(captions, tmp_path, capsys):
                  'Left out, no features: 1, such as 000000581929.jpg.'):
         assert line in printed
     assert read(out, 'about.txt') in printed
-    np.testing.assert_array_equal(image(out, NAMES[25])['cnn_features'], detections(25)[0][:10])
+    assert_array_equal(image(out, NAMES[25])['cnn_features'], detections(25)[0][:10])
 
 
 @pytest.mark.parametrize('features, scores, reason', [

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from test_build_course_layout import build, captions_folder, image, make_fifo, skipped_in
 from test_photo_features import MeanColours
@@ -235,9 +236,9 @@ def test_a_data_folder_from_photos(folder, capsys):
     for name, split in (('1_a', 'train'), ('3_c', 'val')):
         unpooled, pooled = image(out, name), image(out, name, 'max')
         expected = (COLOURS[f'{name}.jpg'] - training.mean(0)) / training.std(0)
-        np.testing.assert_allclose(unpooled['cnn_features'][:, [0, 700, 1400]],
-                                   np.tile(expected, (10, 1)), atol=.2)
-        np.testing.assert_array_equal(unpooled['cnn_features'].max(0), pooled['cnn_features'])
+        assert_allclose(unpooled['cnn_features'][:, [0, 700, 1400]],
+                        np.tile(expected, (10, 1)), atol=.2)
+        assert_array_equal(unpooled['cnn_features'].max(0), pooled['cnn_features'])
         with Image.open(os.path.join(out, f'{split}2017', f'{name}.jpg')) as photo:
             assert unpooled['boxes'][0].tolist() == [0, 0, *photo.size]
     assert 'photos, by EfficientNet-Lite2' in capsys.readouterr().out
@@ -297,7 +298,7 @@ def test_features_are_made_of_wanted_photos_alone_and_once(folder, monkeypatch):
     os.remove(f'{out}.partial/Train2017_detectron2_lim10maxfeatures/2_b.pickle')
     built(folder)
     assert seen == [['1_a.jpg', '2_b.jpg', '3_c.jpg'], ['2_b.jpg']]  # never 4_d, of the test split
-    np.testing.assert_array_equal(image(out, '2_b')['cnn_features'], before)  # by one standard
+    assert_array_equal(image(out, '2_b')['cnn_features'], before)  # by one standard
 
 
 def test_links_that_lead_nowhere(folder):

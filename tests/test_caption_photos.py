@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from test_photo_features import MeanColours, drawn
 
@@ -92,7 +93,7 @@ def test_photos_become_captions(network, photos, checkpoint, capsys):
         assert sorted(map(int, shares), reverse=True) == list(map(int, shares))
         if network is AttentionModel:
             assert np.shape(image['attention']) == (len(words), 10)
-            np.testing.assert_allclose(np.sum(image['attention'], axis=1), 1, atol=.01)
+            assert_allclose(np.sum(image['attention'], axis=1), 1, atol=.01)
         else:
             assert 'attention' not in image
     out = capsys.readouterr().out
@@ -112,7 +113,7 @@ def test_the_captions_are_those_of_standardised_features(network, expected, chec
     regions = 100 + 50 * np.arange(10, dtype=np.float32)
     captionsOf([regions[:, None].repeat(N_FEATURES, axis=1)] * 2, model, saved)
     assert seen[0].numel() == 2 * len(expected) * N_FEATURES
-    np.testing.assert_array_equal(np.unique(seen[0]), np.subtract(expected, .5))
+    assert_array_equal(np.unique(seen[0]), np.subtract(expected, .5))
 
 
 def test_which_models_are_taken(checkpoint, tmp_path):

@@ -2,6 +2,7 @@
 import pytest
 import torch
 from test_models import D, V, config_for
+from torch.testing import assert_close
 
 import cocoSource_task4_attention
 from cocoSource_task4_attention import ContentAttention, ImageCaptionModel
@@ -42,11 +43,11 @@ def test_it_is_the_equations(heads, K):
                                     states.clone().requires_grad_())
     for word, image in enumerate((0, 1, 2, 0, 1, 0)):
         expected, expected_weights = plainly(layer, states[word], regions[image])
-        torch.testing.assert_close(attended[word], expected)
-        torch.testing.assert_close(weights[word], expected_weights)
+        assert_close(attended[word], expected)
+        assert_close(weights[word], expected_weights)
     without_state = layer.attend(0 * states, *others)
     layer.train().dropout.p = 1.0
-    torch.testing.assert_close(layer.attend(states, *others), without_state)
+    assert_close(layer.attend(states, *others), without_state)
 
 
 def model_for(K, **changes):
@@ -64,11 +65,11 @@ def test_step_by_step_is_all_at_once():
         prepared, state = net.prepare(net.process_features(features)), None
         for step in range(5):
             of_step, state = net.logits_of_words(prepared, tokens[:, step], [3], state)
-            torch.testing.assert_close(of_step, logits[:, step])
-        torch.testing.assert_close(state, last)
+            assert_close(of_step, logits[:, step])
+        assert_close(state, last)
         weights = net.attention_over(features, tokens)
         assert weights.shape == (3, 5, 36)
-        torch.testing.assert_close(weights.sum(2), torch.ones(3, 5))
+        assert_close(weights.sum(2), torch.ones(3, 5))
         start = torch.ones(3, dtype=torch.int64)
         greedy, (beam, _) = greedyTokens(net, features, start), beamSearch(net, features, start, 1)
     assert torch.equal(greedy, beam[:, 0, :greedy.shape[1]])

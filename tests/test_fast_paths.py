@@ -6,6 +6,7 @@ import importlib
 import pytest
 import torch
 from test_models import TASKS, V, build, every_model, every_task
+from torch.testing import assert_close
 
 from utils.data.captionDataset import Collate
 from utils.data.captionWords import END, START
@@ -66,7 +67,7 @@ def test_losses_and_gradients(task, lengths, truncated):
         results.append([torch.stack(losses).detach(), *(p.grad for p in each.parameters())])
     *found, expected = results
     for each in found:
-        torch.testing.assert_close(each, expected, rtol=1e-5, atol=1e-5)
+        assert_close(each, expected, rtol=1e-5, atol=1e-5)
 
 
 @every_task
@@ -87,7 +88,7 @@ def test_greedy_words_and_beams(task):
         (beams, log_p), (other_beams, other_log_p) = (
             beamSearch(each, features, start, 3) for each in (net, plain(net)))
     assert torch.equal(beams, other_beams) and beams.shape[:2] == (16, 3)
-    torch.testing.assert_close(log_p, other_log_p)
+    assert_close(log_p, other_log_p)
 
 
 def test_batch_norm_sees_the_same_images_in_every_part():
@@ -100,4 +101,4 @@ def test_batch_norm_sees_the_same_images_in_every_part():
         batch = batch_of(features, [2, 4, 9], 4)
         assert len(list(model_of(each, TASKS[3][0]).lossOfParts(batch))) == 3
         statistics.append(each.inputLayer[3].running_var)
-    torch.testing.assert_close(*statistics)
+    assert_close(*statistics)

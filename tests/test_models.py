@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 import cocoSource_task2_gru
 import cocoSource_task3_lstm
@@ -78,10 +79,10 @@ def test_the_layers_are_their_cells_step_by_step(task):
     second, last = net(features, tokens[:, 2:], True, between)
     assert first.is_contiguous() and second.shape == (B, T - 2, V)
     logits = torch.cat([first, second], dim=1), torch.stack(expected, dim=1)
-    torch.testing.assert_close(*logits)
-    torch.testing.assert_close(last, torch.stack(states))
-    torch.testing.assert_close(*(torch.autograd.grad(each.square().sum(), [*net.parameters()])
-                                 for each in logits))
+    assert_close(*logits)
+    assert_close(last, torch.stack(states))
+    assert_close(*(torch.autograd.grad(each.square().sum(), [*net.parameters()])
+                   for each in logits))
 
 
 @every_model
@@ -93,9 +94,9 @@ def test_free_running_feeds_back_the_most_likely_word(task):
         word, state = tokens[:, :1], None
         for step in range(40):
             expected, state = net(features, word, True, state)
-            torch.testing.assert_close(logits[:, step], expected[:, 0])
+            assert_close(logits[:, step], expected[:, 0])
             word = expected.argmax(dim=2)
-    torch.testing.assert_close(last, state)
+    assert_close(last, state)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -105,7 +106,7 @@ def test_the_gpu_gives_what_the_cpu_gives(task):
     expected, _ = net(features, tokens, True)
     logits, state = net.cuda()(features.cuda(), tokens.cuda(), True)
     assert state.is_cuda
-    torch.testing.assert_close(logits.cpu(), expected, rtol=1e-3, atol=1e-3)
+    assert_close(logits.cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_an_attention_layer_may_change_its_input_in_place():
@@ -162,8 +163,8 @@ def test_loss_is_the_weighted_cross_entropy():
     expected = sum(
         weights[b, t] * (logits[b, t].exp().sum().log() - logits[b, t, tokens[b, t]])
         for b in range(B) for t in range(T))
-    torch.testing.assert_close(sum_loss, expected)
-    torch.testing.assert_close(mean_loss, expected / (weights.sum() + 1e-7), rtol=1e-12, atol=0)
+    assert_close(sum_loss, expected)
+    assert_close(mean_loss, expected / (weights.sum() + 1e-7), rtol=1e-12, atol=0)
     sum_loss.backward()
     assert not logits.grad[:, 4:].any() and logits.grad[:, :4].any()
     assert cocoSource_xcnnfused.loss_fn(logits, tokens, 0 * weights) == (0, 0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from leftovers import python
+from numpy.testing import assert_allclose
 from PIL import Image
 
 from utils.data import photoFeatures, pictures
@@ -77,8 +78,8 @@ def test_features_are_those_of_the_reference(maker):
     assert features.shape == (2, 10, N_FEATURES) and features.dtype == np.float32
     with open(REFERENCE) as f:
         expected = json.load(f)
-    np.testing.assert_allclose(features[:, :, CHANNELS], expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(maker(squares[1:])[0], features[1], atol=1e-4)  # a batch of one
+    assert_allclose(features[:, :, CHANNELS], expected, rtol=1e-4, atol=1e-4)
+    assert_allclose(maker(squares[1:])[0], features[1], atol=1e-4)  # a batch of one
 
 
 @pytest.mark.parametrize('width, height', [(300, 200), (20, 900), (1, 1)])
@@ -88,7 +89,7 @@ def test_boxes_are_in_pixels_of_the_photo(width, height, tmp_path):
     assert square.shape == (PIXELS, PIXELS, 3) and boxes.shape == (10, 4)
     ninths = boxes * 9 / np.tile((width, height), 2)
     for region, box in ((0, [0, 0, 9, 9]), (3, [4, 0, 9, 5]), (9, [0, 4, 9, 9])):
-        np.testing.assert_allclose(ninths[region], box, rtol=1e-6)
+        assert_allclose(ninths[region], box, rtol=1e-6)
 
 
 def test_a_large_photo_is_squeezed_to_a_square(tmp_path):
@@ -302,8 +303,8 @@ def test_the_standard_brings_the_channels_to_one_size(photos, monkeypatch):
     features = np.stack([features for _, features, _ in features_of(photos)[0]])
     standardised = applyStandard(standard, features)
     assert standardised.dtype == np.float32
-    np.testing.assert_allclose(standardised.mean((0, 1)), 0, atol=1e-4)
-    np.testing.assert_allclose(standardised.std((0, 1)), 1, atol=1e-3)
+    assert_allclose(standardised.mean((0, 1)), 0, atol=1e-4)
+    assert_allclose(standardised.std((0, 1)), 1, atol=1e-3)
     monkeypatch.setattr(photoFeatures, 'PHOTOS_FOR_STANDARD', 1)  # then no channel differs
     photos = photos[:4]
     one, same = (makeStandard(MeanColours(), order) for order in (photos, photos[::-1]))

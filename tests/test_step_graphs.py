@@ -3,6 +3,7 @@ import pytest
 import torch
 from test_fast_paths import batch_of
 from test_models import D, config_for
+from torch.testing import assert_close
 
 import cocoSource_task2_gru
 import cocoSource_task3_lstm
@@ -122,8 +123,8 @@ def test_they_learn_the_same(setting, monkeypatch, capsys):
     for batch in batches(setting):
         words = float(batch['yWeights'].sum())
         losses, recorded = (torch.stack(model.learn(batch, words)).sum() for model in models)
-        torch.testing.assert_close(recorded, losses)
-    torch.testing.assert_close(*(model.net.state_dict() for model in models), rtol=1e-4, atol=1e-4)
+        assert_close(recorded, losses)
+    assert_close(*(model.net.state_dict() for model in models), rtol=1e-4, atol=1e-4)
     steps = models[1].graphs
     assert steps.possible
     assert [key[2:] for key in steps.graphs] == [(1, LONGEST), (1, 10), (1, 8), (2, LONGEST),
@@ -228,7 +229,7 @@ def test_what_differs_or_fails_is_not_used(record, reason, setting, capsys, monk
             torch.manual_seed(1)
             captions.append(captions_of(model, batch, *DECODERS[1]))
         assert captions[0] == captions[1]
-    torch.testing.assert_close(*(model.net.state_dict() for model in models), rtol=0, atol=0)
+    assert_close(*(model.net.state_dict() for model in models), rtol=0, atol=0)
     sentences = capsys.readouterr().out.splitlines()
     assert len(sentences) == 2
     for sentence in sentences:
@@ -254,5 +255,5 @@ def test_a_graph_is_its_function(setting, precision, monkeypatch):
             assert model.graphs.possible and model.captionGraphs.possible
         weights.append(model.net.state_dict())
         captions.append(found)
-    torch.testing.assert_close(*weights, rtol=0, atol=0)
+    assert_close(*weights, rtol=0, atol=0)
     assert captions[0] == captions[1]
