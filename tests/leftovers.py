@@ -16,6 +16,7 @@ MARK = 'CAPTIONING_STARTED_BY'  # an environment variable, which all descendants
 
 needs_proc = pytest.mark.skipif(not os.path.isdir('/proc/self'),
                                 reason='processes are looked up in /proc')
+posix_only = pytest.mark.skipif(os.name != 'posix', reason='it needs signals, pipes, sh or sleep')
 
 
 def python(*arguments, **options):

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 from test_fast_paths import plain
-from test_models import TASKS, V, build
+from test_models import TASKS, V, build, needs_gpu
 from test_training import read
 
 from utils.data.captionDataset import Collate
@@ -139,7 +139,7 @@ def test_looks_every_eight_steps_find_the_same(learned, monkeypatch):
         assert torch.equal(found, torch.nn.functional.pad(expected, (0, longer)))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@needs_gpu
 def test_the_gpu_finds_what_the_cpu_finds(learned):
     net, features, start = learned
     expected = best_of_beam(net, features, start, 3)

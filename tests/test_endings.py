@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from leftovers import python
+from leftovers import posix_only, python
 
 from utils.files.ownFiles import PROJECT
 from utils.processes import progress
@@ -29,14 +29,14 @@ runScript(main)
 '''
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
+@posix_only
 def test_signals_end_a_script_in_one_sentence():
     """A person's, a batch system's and a closed terminal's; all of them at once."""
     done = python('-c', STOPPED)
     assert done.stderr.strip() == f'Stopped. {KEPT}' and done.returncode == 1
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
+@posix_only
 @pytest.mark.parametrize('fault', ['misses', 'hangs'])
 def test_a_script_that_does_not_stop_is_ended(fault):
     code = f'''
@@ -66,7 +66,7 @@ endings.runScript({fault})
         assert python('-c', code).returncode == 0  # after its end nothing is ended
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='these signals are POSIX')
+@posix_only
 def test_a_script_goes_on_where_nohup_ignores_the_hangup():
     code = ('import os, signal; from utils.scripts.endings import runScript\n'
             'signal.signal(signal.SIGHUP, signal.SIG_IGN)\n'

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from leftovers import python
+from leftovers import posix_only, python
 
 from utils.files.errors import UserError, foreignFile, openRegular
 from utils.files.ownFiles import (
@@ -71,7 +71,7 @@ def test_names_of_any_length_are_written(tmp_path):
         assert (tmp_path / name).read_bytes() == b'new'
 
 
-@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='the system has no named pipes')
+@posix_only
 def test_a_pipe_is_not_waited_for(tmp_path):
     path = str(tmp_path / 'a')
     os.mkfifo(path)
@@ -100,7 +100,7 @@ def test_json_is_read_back(value, lines, tmp_path):
     assert readJson(str(tmp_path / 'file.json'), 'nothing') == value
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='the program that lives on is `sleep`')
+@posix_only
 def test_a_lock_ends_with_its_process(tmp_path):
     """Though a program that the process has started, as METEOR is, lives on.
 

@@ -6,7 +6,7 @@ import time
 from contextlib import closing
 
 import pytest
-from leftovers import marked_environment, python, seconds_until_gone
+from leftovers import marked_environment, needs_proc, posix_only, python, seconds_until_gone
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor import meteor as meteor_module
@@ -18,8 +18,6 @@ from utils.metrics import METEOR, scoreCaptions, tokenize
 from utils.processes import java
 from utils.processes.java import JavaError, findJava
 from utils.validate_metrics import imageId
-
-posix_only = pytest.mark.skipif(os.name == 'nt', reason='a shell script plays Java')
 
 CAPTIONS = {  # image id → the predicted caption, and what people wrote
     139: ['A woman is cooking in a small kitchen.',
@@ -276,7 +274,7 @@ def test_java_ends_with_the_object(playJava):
     assert process.poll() is not None
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere Java ends when it reads again')
+@needs_proc
 def test_java_ends_with_a_killed_python(playJava):
     playJava('exec sleep 100')
     environment = marked_environment()

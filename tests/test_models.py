@@ -15,6 +15,7 @@ import cocoSource_xcnnfused
 B, T, V, E, D, H = 3, 6, 23, 5, 11, 7
 TASKS = [('cocoSource_xcnnfused', 'RNN', 1), ('cocoSource_task2_gru', 'GRU', 2),
          ('cocoSource_task3_lstm', 'LSTM', 2), ('cocoSource_task4_attention', 'LSTM', 2)]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 every_task = pytest.mark.parametrize('task', TASKS)
 every_model = pytest.mark.parametrize('task', [
     *TASKS, ('cocoSource_task2_gru', 'RNN', 3), ('cocoSource_task3_lstm', 'GRU', 1),
@@ -99,7 +100,7 @@ def test_free_running_feeds_back_the_most_likely_word(task):
     assert_close(last, state)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@needs_gpu
 @every_task
 def test_the_gpu_gives_what_the_cpu_gives(task):
     net, features, tokens = build(*task)

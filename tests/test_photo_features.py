@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from leftovers import python
+from leftovers import needs_proc, python
 from numpy.testing import assert_allclose
 from PIL import Image
 
@@ -263,7 +263,7 @@ with ThreadPoolExecutor(4) as pool:
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='it reads /proc')
+@needs_proc
 def test_threads_do_not_keep_the_memory_of_large_photos(photos, tmp_path):
     large = str(tmp_path / 'large.png')
     Image.new('RGBA', (5000, 2400)).save(large, compress_level=1)  # twice 48 MB of memory

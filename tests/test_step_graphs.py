@@ -2,7 +2,7 @@
 import pytest
 import torch
 from test_fast_paths import batch_of
-from test_models import D, config_for
+from test_models import D, config_for, needs_gpu
 from torch.testing import assert_close
 
 import cocoSource_task2_gru
@@ -236,7 +236,7 @@ def test_what_differs_or_fails_is_not_used(record, reason, setting, capsys, monk
         assert sentence.startswith(f'The run goes on without CUDA graphs: {reason}')
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+@needs_gpu
 @pytest.mark.parametrize('precision', ['float32', 'bfloat16', 'float16'])
 @every_setting
 def test_a_graph_is_its_function(setting, precision, monkeypatch):
