@@ -63,9 +63,7 @@ def load(config, model_param):
     return make
 
 
-def test_a_batch_has_the_keys_and_shapes_of_the_course(root, config, load):
-    """Also with the hand-out's configuration, which has none of our keys."""
-    del config['seed'], config['learningRecipe']
+def test_a_batch_has_the_keys_and_shapes_of_the_course(root, load):
     batch = next(iter(load(check=True).myDataDicts['val']))
     assert set(pickle.loads(pickle.dumps(batch))) == set(batch) == {
         'cnn_features', 'xTokens', 'yTokens', 'yWeights', 'numbOfTruncatedSequences',

@@ -117,10 +117,8 @@ class AttentionModel(ImageCaptionModel):
 @pytest.mark.parametrize('model, changes', [
     (ImageCaptionModel, {'learningRecipe': 'regularised'}),
     (AttentionModel, {'featurepathstub': 'detectron2_lim10features'})])
-def test_trained_left_resumed_and_validated(model, changes, new_trainer, config,
-                                            validation_param):
+def test_trained_left_resumed_and_validated(model, changes, new_trainer, validation_param):
     """With captions that come in parts."""
-    del config['seed']                                                # which the hand-out lacks
     settings = {'cellType': 'LSTM', 'truncated_backprop_length': 4, **changes}
 
     def make(**more):
@@ -180,8 +178,6 @@ def test_a_file_that_is_loaded_by_its_path_is_no_module(new_trainer):
 
 def test_the_courses_config_lacks_our_keys(new_trainer, config):
     trainer = new_trainer()
-    for key in ('seed', 'learningRecipe'):
-        del config[key]
     config['vocabulary_size'] = trainer.config['vocabulary_size']
     model = Model(config, trainer.modelParam, GruModel)
     saver = SaverRestorer(config, trainer.modelParam)
