@@ -44,6 +44,7 @@ CAPTIONS = [
      'one boat ' + 'far away and ' * 20 + 'gone'],
     ['A tree.', 'a green tree', 'the tree', 'tall tree', 'big tree'],
 ]
+TOKENS = {}  # by caption, of all that `shared_meteor` has had tokenized
 
 
 def marked(caption):
@@ -168,14 +169,8 @@ def running_meteor():
         yield meteor
 
 
-@pytest.fixture(scope='session')
-def known_tokens():
-    """Dict caption → its tokens, of all captions that have been tokenized."""
-    return {}
-
-
 @pytest.fixture
-def shared_meteor(monkeypatch, running_meteor, known_tokens):
+def shared_meteor(monkeypatch, running_meteor):
     """One METEOR process, which takes seconds to start, for all tests that ask for this.
 
     The tokenizer, a new process at every call, is asked once for each caption.
@@ -184,10 +179,10 @@ def shared_meteor(monkeypatch, running_meteor, known_tokens):
 
     def tokenize(captions):
         unknown = {caption: [caption] for of_image in captions.values() for caption in of_image
-                   if caption not in known_tokens}
+                   if caption not in TOKENS}
         if unknown:
-            known_tokens.update((caption, tokens) for caption, [tokens] in ask(unknown).items())
-        return {image: [known_tokens[caption] for caption in of_image]
+            TOKENS.update((caption, tokens) for caption, [tokens] in ask(unknown).items())
+        return {image: [TOKENS[caption] for caption in of_image]
                 for image, of_image in captions.items()}
 
     monkeypatch.setattr(metrics, 'tokenize', tokenize)
