@@ -1,6 +1,5 @@
 """Layers, states, gradients and decoding of the four models; all sizes are small and unequal."""
 import importlib
-import math
 
 import pytest
 import torch
@@ -42,7 +41,7 @@ def linear(inputs, outputs):
 
 @every_task
 def test_the_layers_are_the_assignments(task):
-    net, _, _ = build(*task)
+    net, features, tokens = build(*task)
     dropout, activation = 'Dropout(p=0.25, inplace=False)', 'LeakyReLU(negative_slope=0.01)'
     expected = [dropout, linear(D, 512), activation]
     if 'attention' in task[0]:
@@ -53,6 +52,7 @@ def test_the_layers_are_the_assignments(task):
     assert list(map(str, net.inputLayer)) == expected
     assert str(net.embedding_layer) == f'Embedding({V}, {E})'
     assert str(net.output_layer) == linear(H, V)
+    assert net(features, tokens, True)[0].std() < 1  # at first all words are about as likely
 
 
 @every_model
@@ -138,24 +138,6 @@ def test_any_module_may_be_the_attention_layer():
     assert torch.equal(net(features, tokens, True)[0], expected)
 
 
-@every_task
-def test_one_batch_is_learned_by_heart_from_log_V(task):
-    net, features, tokens = build(*task, hidden=64)
-    tokens[:, 0] = 1
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    losses = []
-    for _ in range(120):
-        logits, _ = net(features, tokens[:, :-1], True)
-        _, mean_loss = cocoSource_xcnnfused.loss_fn(logits, tokens[:, 1:], torch.ones(B, T - 1))
-        optimizer.zero_grad()
-        mean_loss.backward()
-        optimizer.step()
-        losses.append(mean_loss.item())
-    assert abs(losses[0] - math.log(V)) < 1
-    assert losses[-1] < 0.05
-    assert torch.equal(net(features, tokens, False)[0][:, :T - 1].argmax(2), tokens[:, 1:])
-
-
 def test_loss_is_the_weighted_cross_entropy():
     logits = torch.randn(B, T, V, dtype=torch.float64, requires_grad=True)
     tokens, weights = torch.randint(0, V, (B, T)), torch.rand(B, T, dtype=torch.float64)
@@ -166,8 +148,9 @@ def test_loss_is_the_weighted_cross_entropy():
         for b in range(B) for t in range(T))
     assert_close(sum_loss, expected)
     assert_close(mean_loss, expected / (weights.sum() + 1e-7), rtol=1e-12, atol=0)
-    sum_loss.backward()
-    assert not logits.grad[:, 4:].any() and logits.grad[:, :4].any()
+    for loss in sum_loss, mean_loss:
+        gradient, = torch.autograd.grad(loss, logits, retain_graph=True)
+        assert not gradient[:, 4:].any() and gradient[:, :4].any()
     assert cocoSource_xcnnfused.loss_fn(logits, tokens, 0 * weights) == (0, 0)
 
 
