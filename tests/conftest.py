@@ -17,7 +17,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR  # n
 from cocoSource_task2_gru import ImageCaptionModel as GruModel  # noqa: E402
 from cocoSource_task4_attention import ImageCaptionModel as AttentionModel  # noqa: E402
 from utils import metrics  # noqa: E402
-from utils.data.captionWords import wordsOfCaption  # noqa: E402
+from utils.data.captionWords import END, wordsOfCaption  # noqa: E402
 from utils.data.dataFolder import (  # noqa: E402
     POOLED,
     UNPOOLED,
@@ -126,11 +126,12 @@ def new_trainer(course_folder, config, model_param):
     """A function that makes a trainer on the tiny data, as a script does that is started (again).
 
     Its keyword arguments are settings, of `model_param` or of `config`. Without `curves` it draws
-    none, which would take longer than its epochs.
+    none, which would take longer than its epochs. A new network that is `wordy` does not end every
+    caption at once.
     """
     course_folder()
 
-    def make(network=GruModel, curves=False, **changes):
+    def make(network=GruModel, curves=False, wordy=False, **changes):
         if network is AttentionModel:  # the only one of task 4's settings
             changes = {'cellType': 'LSTM', 'featurepathstub': UNPOOLED, **changes}
         param = {key: changes.pop(key, value) for key, value in model_param.items()}
@@ -142,6 +143,8 @@ def new_trainer(course_folder, config, model_param):
         trainer = Trainer(model, param, loader.config, loader, saver)
         if not curves:
             trainer.plotter = mock.Mock()
+        if wordy and model.start_epoch == 0:
+            model.net.output_layer.bias.data[END] = -5
         return trainer
 
     return make

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import D
-from test_training import check_resumed
+from test_training import check_resumed, read
 
 from cocoSource_task3_lstm import ImageCaptionModel as LSTMModel
 from cocoSource_task4_attention import ImageCaptionModel as AttentionModel
@@ -82,15 +82,22 @@ def test_it_is_the_plain_model_with_another_bias(new_model):
 
 @pytest.mark.parametrize('recipe', ['informedStart', 'regularised'])
 def test_a_run_goes_on_and_is_validated_as_it_was(recipe, new_trainer, validation_param):
-    make = functools.partial(new_trainer, AttentionModel, numbOfEpochs=2, learningRecipe=recipe)
+    make = functools.partial(new_trainer, AttentionModel, numbOfEpochs=2, learningRecipe=recipe,
+                             learningRate={'lr': .025}, wordy=True)
     statistics = DataLoaderWrapper.trainingStatistics
     with mock.patch.object(DataLoaderWrapper, 'trainingStatistics', autospec=True,
                            side_effect=statistics) as asked:
         whole = check_resumed(make)
     assert asked.call_count == 2  # a resumed run has those of the checkpoint
     model, loader = restoredModel(validation_param, AttentionModel)
+    assert not hasattr(model, 'optimizer') and set(loader.myDataDicts) == {'val'}
     scores = validateCaptions(model, validation_param, loader.config, loader)
-    assert scores['loss'] == whole.model.history[model.start_epoch - 1]['val_loss']
+    best = max(whole.model.history, key=lambda entry: entry['meteor'])
+    assert scores['loss'] == best['val_loss'] and best['epoch'] == 1
+    for key in ('meteor', 'bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'cider', 'rouge'):
+        assert scores[key] == best[key] > 0
+    captions = read(whole, f"captions_epoch{best['epoch']}.json")
+    assert read(whole, 'captions_validation.json') == captions
 
 
 def test_runs_of_two_recipes_do_not_mix(new_trainer):

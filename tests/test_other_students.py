@@ -120,13 +120,7 @@ class AttentionModel(ImageCaptionModel):
 def test_trained_left_resumed_and_validated(model, changes, new_trainer, validation_param):
     """With captions that come in parts."""
     settings = {'cellType': 'LSTM', 'truncated_backprop_length': 4, **changes}
-
-    def make(**more):
-        trainer = new_trainer(model, **settings, **more)
-        if trainer.model.start_epoch == 0:
-            trainer.model.net.output_layer.bias.data[0] = -5          # so that captions have words
-        return trainer
-
+    make = functools.partial(new_trainer, model, wordy=True, **settings)
     whole = check_resumed(make)
     assert whole.model.history[-1]['val_loss'] < whole.model.history[0]['val_loss']
 
@@ -144,9 +138,8 @@ def test_trained_left_resumed_and_validated(model, changes, new_trainer, validat
 
 @pytest.mark.parametrize('path', ['', 'rnn'])
 def test_a_forward_of_ones_own_is_called(path, new_trainer):
-    trainer = new_trainer(AttentionLstm)
+    trainer = new_trainer(AttentionLstm, wordy=True)
     model, batch = trainer.model, next(iter(trainer.dataLoader.myDataDicts['val']))
-    model.net.output_layer.bias.data[0] = -5                          # so that captions have words
     part = model.net.get_submodule(path)
     ours, calls = type(part), []
 

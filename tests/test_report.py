@@ -91,8 +91,7 @@ def test_scores_of_another_model_are_not_taken(tmp_path):
 
 def test_deliver_then_validate_then_report(new_trainer, validation_param, delivered, tmp_path,
                                            texts, capsys, monkeypatch):
-    trainer = new_trainer(AttentionModel, attention='content', numbOfEpochs=1)
-    trainer.model.net.output_layer.bias.data[0] = -2  # captions have words
+    trainer = new_trainer(AttentionModel, attention='content', numbOfEpochs=1, wordy=True)
     trainer.train()
     monkeypatch.setattr(submitter, 'SUBMITTER', 'Åse')
     own, _ = runs.ownAndDelivered(validation_param)
