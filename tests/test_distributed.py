@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import pathlib
 import random
 import signal
 import socket
@@ -107,13 +108,12 @@ def output_of(process):
 
 def run_folder(case):
     models, name = case['model_param']['modelsDir'], case['model_param']['modelName'].rstrip('/')
-    folder, = (folder for folder in os.listdir(models) if folder.startswith(f'{name}_data-'))
-    return os.path.join(models, folder)
+    folder, = pathlib.Path(models).glob(f'{name}_data-*')
+    return folder
 
 
 def history(case):
-    with open(os.path.join(run_folder(case), 'history.json')) as f:
-        return json.load(f)
+    return json.loads((run_folder(case) / 'history.json').read_text())
 
 
 def assert_close(history, other):
@@ -169,8 +169,8 @@ def test_two_processes_train_as_one_does(case, tmp_path, capsys):
                               ('attention', 'both with attention', 'alone with attention')):
         assert_close(history(case(kind, name)), history(case(kind, other)))
     assert history(resumed) == history(whole) and 'reward' in history(whole)[1]
-    weights, others = (torch.load(os.path.join(run_folder(run), 'last_epoch3.pt'))
-                       ['model_state_dict'] for run in (whole, resumed))
+    weights, others = (torch.load(run_folder(run) / 'last_epoch3.pt')['model_state_dict']
+                       for run in (whole, resumed))
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
