@@ -33,21 +33,23 @@ def loss_fn(logits, yTokens, yWeights):
     return losses.sum(), losses.sum() / (yWeights.sum() + 1e-7)
 
 
+GATES = '_f', '_i', '_o', ''
+
+
 class LSTM(nn.Module):
     def __init__(self, H, D):
         super().__init__()
         self.H = H
-        for gate in ('_f', '_i', '_o', ''):
+        for gate in GATES:
             setattr(self, 'weight' + gate, nn.Parameter(torch.randn(D + H, H) / (D + H) ** 0.5))
             setattr(self, 'bias' + gate, nn.Parameter(torch.zeros(1, H)))
 
     def forward(self, x, state):
         both = torch.cat((x, state[:, :self.H]), dim=1)
-        f = torch.sigmoid(both.mm(self.weight_f) + self.bias_f)
-        i = torch.sigmoid(both.mm(self.weight_i) + self.bias_i)
-        o = torch.sigmoid(both.mm(self.weight_o) + self.bias_o)
-        memory = f * state[:, self.H:] + i * torch.tanh(both.mm(self.weight) + self.bias)
-        return torch.cat((o * torch.tanh(memory), memory), dim=1)
+        f, i, o, new = (both.mm(getattr(self, 'weight' + gate)) + getattr(self, 'bias' + gate)
+                        for gate in GATES)
+        memory = f.sigmoid() * state[:, self.H:] + i.sigmoid() * new.tanh()
+        return torch.cat((o.sigmoid() * memory.tanh(), memory), dim=1)
 
 
 class RNN(nn.Module):
