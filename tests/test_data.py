@@ -84,8 +84,9 @@ def test_a_batch_has_the_keys_and_shapes_of_the_course(root, load):
 
 
 def test_every_caption_is_learned_to_its_end(root, load):
-    missing = 0
-    for batch in load().myDataDicts['val']:
+    missing, loader = 0, load().myDataDicts['val']
+    assert loader.dataset.tokensToLearn([1, 5, 0, 0, 0]) == [1, 5, 0]  # padding is not learned
+    for batch in loader:
         for y, weights, tokens in zip(batch['yTokens'], batch['yWeights'],
                                       batch['captionsAsTokens']):
             if tokens[-1] != 0:
@@ -236,12 +237,6 @@ def test_empty_words_are_not_learned_and_white_space_is_no_part_of_others(root, 
     assert captionOf(loader.vocabulary, tokens) == 'red house'
     assert wordPositions(loader.vocabulary, tokens) == [1, 3]
     assert loader.vocabulary['wordToToken']['red'] == red
-
-
-def test_padding_is_not_learned(load, course_folder):
-    course_folder()
-    dataset = load().myDataDicts['val'].dataset
-    assert dataset.tokensToLearn([1, 5, 0, 0, 0]) == [1, 5, 0]
 
 
 def test_a_network_may_have_more_words_than_the_vocabulary():
