@@ -117,11 +117,20 @@ def image(out, name, stub=''):
     return loadPickle(str(path))
 
 
-def build(captions, features, tmp_path, **settings):
-    out = str(tmp_path / 'out')
-    captions = captions if isinstance(captions, list) else [captions]
+def build_folder(folder, captions, features, **settings):
+    """Builds the data folder `out` in a folder; returns its path."""
+    out = str(folder / 'out')
     buildCourseLayout(list(map(str, captions)), list(map(str, features)), out, **settings)
     return out
+
+
+@pytest.fixture
+def build(captions, tmp_path):
+    """A function that builds a data folder of features, with COCO's captions or others."""
+    def make(*features, captions=(captions,), **settings):
+        return build_folder(tmp_path, captions, features, **settings)
+
+    return make
 
 
 def read(out, name):
@@ -133,9 +142,9 @@ def skipped_in(out):
 
 
 @pytest.mark.parametrize('form', FORMS)
-def test_every_form(form, captions, folder, tmp_path):
+def test_every_form(form, build, folder):
     write, has_boxes, has_scores = FORMS[form]
-    out = build(captions, [write(folder)], tmp_path)
+    out = build(write(folder))
     assert skipped_in(out) == {}
     for image_id, name in NAMES.items():
         features, boxes, scores = detections(image_id)
@@ -151,8 +160,8 @@ def test_every_form(form, captions, folder, tmp_path):
 
 
 @pytest.mark.parametrize('regions', [3, 10, 36])
-def test_what_is_built_is_read(regions, captions, tmp_path, config, model_param):
-    out = build(captions, [write_tsv(tmp_path)], tmp_path, regions=regions)
+def test_what_is_built_is_read(regions, build, tmp_path, config, model_param):
+    out = build(write_tsv(tmp_path), regions=regions)
     chosen = np.resize(np.arange(min(regions, 12)), regions)  # without scores the first ones
     for stub, shape in (('', (regions, 2048)), ('max', (2048,))):
         stub = f'detectron2_lim10{stub}features'
@@ -182,12 +191,12 @@ def test_boxes_that_are_not_in_pixels_are_left_out():
         assert bestRegions(features, other, None, 10)[1] is None
 
 
-def test_what_is_left_out_is_said(captions, tmp_path, capsys):
+def test_what_is_left_out_is_said(build, tmp_path, capsys):
     lines = [tsv_line(9, features=detections(9)[0] * np.nan), tsv_line(77), tsv_line(30),
              'nobody' + '\t1' * 5 + '\n', tsv_line(25), tsv_line(25, num_boxes=6),
              tsv_line(139)[:50] + '\n']
     (tmp_path / 'some.tsv').write_text(''.join(lines))
-    out = build(captions, [tmp_path / 'some.tsv'], tmp_path)
+    out = build(tmp_path / 'some.tsv')
     reasons = {name: reason for reason, names in skipped_in(out).items() for name in names}
     assert reasons.pop('000000581929.jpg') == 'no features'
     assert 'not finite' in reasons.pop('000000000009.jpg')
@@ -215,12 +224,12 @@ def test_features_of_an_image_that_cannot_be_used(features, scores, reason):
     ({'boxes': np.zeros((3, 4))}, 'none of features, feat, x, arr_0 among boxes'),
     ({'feat': np.array([print], dtype=object)}, 'Object arrays cannot be loaded'),
     ({}, 'BadZipFile')])
-def test_a_file_that_cannot_be_used(arrays, reason, captions, folder, tmp_path):
+def test_a_file_that_cannot_be_used(arrays, reason, build, folder):
     write_npz('{}.npz', feat='features')(folder)
     np.savez(folder / '9.npz', **arrays)
     if not arrays:
         os.truncate(folder / '9.npz', 5)
-    (why, names), = skipped_in(build(captions, [folder], tmp_path)).items()
+    (why, names), = skipped_in(build(folder)).items()
     assert reason in why and names == ['000000000009.jpg']
 
 
@@ -260,44 +269,44 @@ def contents(root):
             for path in root.glob('**/*') if path.is_file()}
 
 
-def test_nothing_is_overwritten_nor_mixed(captions, tmp_path):
-    features = [write_tsv(tmp_path)]
-    out = build(captions, features, tmp_path)
+def test_nothing_is_overwritten_nor_mixed(build, tmp_path):
+    features = write_tsv(tmp_path)
+    out = build(features)
     with pytest.raises(UserError, match='exists already'):
-        build(captions, features, tmp_path)
+        build(features)
     os.rename(out, out + '.partial')
     for settings, changed in (({'regions': 36}, 'REGIONS'), ({'minimumCount': 2}, 'MINIMUM_COUNT')):
         with pytest.raises(UserError, match=f'begun with other {changed}[.] Set that back'):
-            build(captions, features, tmp_path, **settings)
+            build(features, **settings)
     captions_folder(tmp_path, {'val': {30: ['another caption']}})
     with pytest.raises(UserError, match='begun with other captions[.]'):
-        build(captions, features, tmp_path)
+        build(features)
     captions_folder(tmp_path, CAPTIONS)
-    build(captions, features, tmp_path)
+    build(features)
 
 
-def test_features_of_another_network_are_not_mixed(captions, folder, tmp_path):
-    out = build(captions, [write_npy(folder)], tmp_path)
+def test_features_of_another_network_are_not_mixed(build, folder, tmp_path):
+    out = build(write_npy(folder))
     os.rename(out, out + '.partial')
     os.remove(next(pathlib.Path(out + '.partial').glob(f'*max*/{NAMES[9]}.pickle')))
     (tmp_path / 'a.tsv').write_text(tsv_line(9, features=detections(1)[0]))
     with pytest.raises(UserError, match='begun with other FEATURES[.]'):
-        build(captions, [tmp_path], tmp_path)
-    build(captions, [folder, tmp_path], tmp_path)
+        build(tmp_path)
+    build(folder, tmp_path)
     os.rename(out, out + '.partial')
     np.save(folder / '30.jpg.npy', detections(1)[0])
     with pytest.raises(UserError, match='begun with other FEATURES[.]'):
-        build(captions, [folder], tmp_path)
+        build(folder)
 
 
-def test_several_sources_become_one_folder(captions, folder, tmp_path):
+def test_several_sources_become_one_folder(captions, build, folder, tmp_path):
     """With one vocabulary; a photo that two of them have is refused."""
     table = tmp_path / 'own.csv'
     table.write_text(''.join(f'own{number}.jpg,a zebra {number}\n' for number in range(20)))
     write_npy(folder)
     for number in range(20):
         np.save(folder / f'own{number}.npy', detections(number)[0])
-    out = build([captions, table], [folder], tmp_path)
+    out = build(folder, captions=[captions, table])
     vocabulary = loadPickle(os.path.join(out, 'vocabulary', 'vocabulary.pickle'))
     assert {'zebra', 'boat'} <= set(vocabulary['wordToToken'])
     about = read(out, 'about.txt')
@@ -306,30 +315,30 @@ def test_several_sources_become_one_folder(captions, folder, tmp_path):
     assert len(list(pathlib.Path(out).glob('Train*max*/own*'))) == 18
     table.write_text(f'{NAMES[9]}.jpg,a zebra\nb.jpg,a cat\n')
     with pytest.raises(UserError, match='own.csv cannot be used: .* count as the same photo'):
-        build([captions, table], [folder], tmp_path / 'other')
+        build_folder(tmp_path / 'other', [captions, table], [folder])
 
 
-def test_a_broken_file_may_be_replaced(captions, folder, tmp_path):
+def test_a_broken_file_may_be_replaced(build, folder):
     features = write_npy(folder)
     whole = (folder / '30.jpg.npy').read_bytes()
     (folder / '30.jpg.npy').write_bytes(whole[:-9])
-    out = build(captions, [features], tmp_path)
+    out = build(features)
     assert '30.jpg' in str(skipped_in(out))
     os.rename(out, out + '.partial')
     (folder / '30.jpg.npy').write_bytes(whole)
-    build(captions, [features], tmp_path)
+    build(features)
     assert skipped_in(out) == {}
 
 
-def test_one_split_alone_is_kept_until_the_other_comes(captions, folder, tmp_path):
-    features = [write_tsv(tmp_path, CAPTIONS['train'])]
+def test_one_split_alone_is_kept_until_the_other_comes(build, folder, tmp_path):
+    features = write_tsv(tmp_path, CAPTIONS['train'])
     with pytest.raises(UserError, match='no usable features of val images'):
-        build(captions, features, tmp_path)
-    out = build(captions, [*features, write_tsv(folder, CAPTIONS['val'])], tmp_path)
+        build(features)
+    out = build(features, write_tsv(folder, CAPTIONS['val']))
     assert all(image(out, name) for name in NAMES.values())
 
 
-def test_what_training_would_refuse_is_left_out(captions, tmp_path, config, model_param):
+def test_what_training_would_refuse_is_left_out(build, tmp_path, config, model_param):
     """By name, and the rest is trained on."""
     lines = [tsv_line(1).replace('1', str(name), 1)
              for name in (*NAMES, '.a', 'b' * 250, 'c\0', 'd')]
@@ -342,7 +351,7 @@ def test_what_training_would_refuse_is_left_out(captions, tmp_path, config, mode
                for name, texts in odd.items()]
     images[0]['sentences'] = [{'raw': '.'}, {'raw': ' '}]
     (tmp_path / 'dataset_coco.json').write_text(json.dumps({'images': images}))
-    out = build(tmp_path / 'dataset_coco.json', [tmp_path / 'a.tsv'], tmp_path)
+    out = build(tmp_path / 'a.tsv', captions=[tmp_path / 'dataset_coco.json'])
     assert {name for names in skipped_in(out).values() for name in names} == {
         images[0]['filename'], *odd} - {'\ud800.jpg'} | {'?.jpg'}
     for stub in ('', 'max'):
@@ -352,11 +361,11 @@ def test_what_training_would_refuse_is_left_out(captions, tmp_path, config, mode
         assert [len(loader.myDataDicts[mode].dataset) for mode in CAPTIONS] == [2, 2]
 
 
-def test_validation_captions_without_words_are_refused(tmp_path):
+def test_validation_captions_without_words_are_refused(build, tmp_path):
     """Scores cannot be had from them."""
-    captions = captions_folder(tmp_path, {'train': CAPTIONS['train'], 'val': {30: ['.', '']}})
+    captions_folder(tmp_path, {'train': CAPTIONS['train'], 'val': {30: ['.', '']}})
     with pytest.raises(UserError, match='no usable features of val images'):
-        build(captions, [write_tsv(tmp_path)], tmp_path)
+        build(write_tsv(tmp_path))
 
 
 @pytest.mark.parametrize('block', [
@@ -364,13 +373,13 @@ def test_validation_captions_without_words_are_refused(tmp_path):
     lambda out: os.symlink('nowhere', out + '.partial'),
     lambda out: open(out + '.partial', 'w').close(),
     lambda out: os.makedirs(out + '.partial/madeOf.json')])
-def test_a_place_that_cannot_be_written_is_named_at_once(block, captions, tmp_path):
+def test_a_place_that_cannot_be_written_is_named_at_once(block, build, tmp_path):
     block(str(tmp_path / 'out'))
     with pytest.raises(UserError, match='out(.partial(/madeOf.json)?)? (exists|cannot be used)'):
-        build(captions, [write_tsv(tmp_path)], tmp_path)
+        build(write_tsv(tmp_path))
 
 
-def test_two_builds_of_one_folder(captions, tmp_path, monkeypatch):
+def test_two_builds_of_one_folder(build, tmp_path, monkeypatch):
     code = ('import sys; from utils.files.ownFiles import lockFolder\n'
             'lockFolder(sys.argv[1]); print(flush=True); sys.stdin.read()')
     (tmp_path / 'out.partial').mkdir()
@@ -378,17 +387,17 @@ def test_two_builds_of_one_folder(captions, tmp_path, monkeypatch):
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         with pytest.raises(UserError, match='Another run works in .*out.partial.* another OUT'):
-            build(captions, [write_tsv(tmp_path)], tmp_path)
+            build(write_tsv(tmp_path))
         other.stdin.close()
-    build(captions, [write_tsv(tmp_path)], tmp_path)
+    build(write_tsv(tmp_path))
 
 
-def test_names_of_features_steer_no_terminal(captions, tmp_path, capsys):
+def test_names_of_features_steer_no_terminal(build, tmp_path, capsys):
     features = write_tsv(tmp_path)
     folder = tmp_path / 'red \x1b[31m\udce5'
     folder.mkdir()
     os.rename(features, folder / 'a.tsv')
-    build(captions, [folder], tmp_path)
+    build(folder)
     printed = capsys.readouterr().out
     assert 'red  [31m ' in printed and '\x1b' not in printed and printed.encode()
 
@@ -429,9 +438,9 @@ def write_fifo(folder):
     (lambda folder: folder / 'missing', 'no photos or features at .*missing; .* Set FEATURES'),
     (write_fifo, 'no photos or features at .*features; .* Set FEATURES'),
 ])
-def test_features_that_cannot_be_used(write, sentence, captions, folder, tmp_path):
+def test_features_that_cannot_be_used(write, sentence, build, folder):
     with pytest.raises(UserError, match=sentence):
-        build(captions, [write(folder)], tmp_path)
+        build(write(folder))
 
 
 @pytest.mark.parametrize('name', ['REGIONS', 'MINIMUM_COUNT'])
@@ -442,9 +451,9 @@ def test_numbers_at_the_top_that_are_none(name, monkeypatch):
         script.main()
 
 
-def test_a_vocabulary_without_words_is_refused(captions, tmp_path):
+def test_a_vocabulary_without_words_is_refused(build, tmp_path):
     with pytest.raises(UserError, match='no word 9 times or more. Set MINIMUM_COUNT .* lower'):
-        build(captions, [write_tsv(tmp_path)], tmp_path, minimumCount=9)
+        build(write_tsv(tmp_path), minimumCount=9)
 
 
 def test_the_script_started_elsewhere_ends_in_a_sentence(tmp_path, monkeypatch):

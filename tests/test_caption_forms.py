@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
-from test_build_course_layout import build, captions_folder, image, make_fifo, skipped_in
+from test_build_course_layout import build_folder, captions_folder, image, make_fifo, skipped_in
 from test_photo_features import MeanColours
 
 from utils import buildCourseLayout as script
@@ -224,7 +224,7 @@ def test_captions_that_cannot_be_used(write, sentence, folder):
 
 
 def built(folder, **settings):
-    return build(folder, [folder], folder.parent, **settings)
+    return build_folder(folder.parent, [folder], [folder], **settings)
 
 
 def test_a_data_folder_from_photos(folder, capsys):
@@ -307,7 +307,7 @@ def test_links_that_lead_nowhere(folder):
     other.mkdir()
     (other / '1_a.jpg').symlink_to('nowhere')
     with pytest.raises(UserError, match='no photos with the name of a training image that can be'):
-        build(folder, [other], folder.parent)
+        build_folder(folder.parent, [folder], [other])
 
 
 def test_rare_words_are_unknown_and_marks_are_no_words(folder):
