@@ -4,10 +4,10 @@ import json
 import os
 import pathlib
 import runpy
-import subprocess
 import sys
 import tracemalloc
 
+import filelock
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -379,16 +379,11 @@ def test_a_place_that_cannot_be_written_is_named_at_once(block, build, tmp_path)
         build(write_tsv(tmp_path))
 
 
-def test_two_builds_of_one_folder(build, tmp_path, monkeypatch):
-    code = ('import sys; from utils.files.ownFiles import lockFolder\n'
-            'lockFolder(sys.argv[1]); print(flush=True); sys.stdin.read()')
+def test_two_builds_of_one_folder(build, tmp_path):
     (tmp_path / 'out.partial').mkdir()
-    with subprocess.Popen([sys.executable, '-c', code, tmp_path / 'out.partial'], cwd=PROJECT,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
+    with filelock.FileLock(tmp_path / 'out.partial' / 'lock'):  # as another process has it
         with pytest.raises(UserError, match='Another run works in .*out.partial.* another OUT'):
             build(write_tsv(tmp_path))
-        other.stdin.close()
     build(write_tsv(tmp_path))
 
 
