@@ -177,9 +177,7 @@ def test_two_processes_train_as_one_does(case, tmp_path, capsys):
 @needs_proc
 def test_sigterm_to_torchrun_ends_all_in_a_sentence(case, tmp_path):
     process = torchrun([case('endless')], tmp_path)
-    for line in process.stdout:
-        if line.startswith('epoch 1/'):
-            break
+    next(line for line in process.stdout if line.startswith('epoch 1/'))
     process.send_signal(signal.SIGTERM)
     _, errors = output_of(process)
     assert process.returncode and errors.count('Stopped. ') == 1

@@ -134,9 +134,7 @@ def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, to_all, c
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8',
                                env=environment, start_new_session=True, cwd=tmp_path)
     try:
-        for line in process.stdout:
-            if line.startswith('epoch 1/'):
-                break
+        next(line for line in process.stdout if line.startswith('epoch 1/'))
         send = os.killpg if to_all else os.kill
         send(process.pid, getattr(signal, name))
         _, errors = process.communicate(timeout=60)
