@@ -82,7 +82,7 @@ def new_model(setting, recorded=False, use_cuda=False, **others):
     torch.manual_seed(1)
     module, cell, layers, changes = setting
     config = {**config_for(cell, layers), 'truncated_backprop_length': LONGEST,
-              'optimizer': 'SGD', 'learningRate': {'lr': .1}, 'weight_decay': 0, 'seed': 1,
+              'optimizer': 'SGD', 'learningRate': {'lr': .1}, 'weight_decay': 0,
               'scheduler_milestones': [], 'scheduler_factor': 1, **changes, **others}
     model = Model(config, {'cuda': {'use_cuda': use_cuda, 'device_idx': 0}, 'inference': False,
                            'batch_size': IMAGES},
