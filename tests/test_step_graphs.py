@@ -115,14 +115,18 @@ def captions_of(model, batch, decoder, options):
     return model._tokens(decoder, batch, *options)
 
 
+def learned(model, batch):
+    """The losses of a step."""
+    return model.learn(batch, float(batch['yWeights'].sum()))
+
+
 @every_setting
 def test_they_learn_the_same(setting, monkeypatch, capsys):
     monkeypatch.setattr('utils.model.droppedWords', lambda words: words)
     monkeypatch.setattr('utils.networks.learningRecipe.HIDDEN_DROPOUT', 0.)
     models = [new_model(setting, recorded) for recorded in (False, True)]
     for batch in batches(setting):
-        words = float(batch['yWeights'].sum())
-        losses, recorded = (torch.stack(model.learn(batch, words)).sum() for model in models)
+        losses, recorded = (torch.stack(learned(model, batch)).sum() for model in models)
         assert_close(recorded, losses)
     assert_close(*(model.net.state_dict() for model in models), rtol=1e-4, atol=1e-4)
     steps = models[1].graphs
@@ -139,7 +143,7 @@ def test_gradients_that_overflow_or_are_missing(capsys):
     model.net.unused = torch.nn.Linear(1, 1)
     model.scaler.scale = lambda loss: loss * float('inf')
     batch = next(batches(SETTINGS[1]))
-    model.learn(batch, float(batch['yWeights'].sum()))
+    learned(model, batch)
     assert len(model.graphs.graphs) == 2 and capsys.readouterr().out == ''
 
 
@@ -225,7 +229,7 @@ def test_what_differs_or_fails_is_not_used(record, reason, setting, capsys, monk
     for batch in batches(setting):
         captions = []
         for model in models:
-            model.learn(batch, float(batch['yWeights'].sum()))
+            learned(model, batch)
             torch.manual_seed(1)
             captions.append(captions_of(model, batch, *DECODERS[1]))
         assert captions[0] == captions[1]
@@ -250,7 +254,7 @@ def test_a_graph_is_its_function(setting, precision, monkeypatch):
         found = []
         for number, batch in enumerate(batches(setting)):
             torch.manual_seed(number)
-            model.learn(batch, float(batch['yWeights'].sum()))
+            learned(model, batch)
             found += [captions_of(model, batch, *decoder) for decoder in DECODERS]
             assert model.graphs.possible and model.captionGraphs.possible
         weights.append(model.net.state_dict())
