@@ -46,8 +46,9 @@ def checkpoint(config, tmp_path):
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
-    """The folder of photos and of results, and a fast maker of features."""
+def photos(checkpoint, tmp_path, monkeypatch):
+    """The folder of photos and of results, a fast maker of features, and a model."""
+    checkpoint()
     for name, folder in (('PHOTOS', 'photos'), ('RESULTS', 'photos'), ('MODEL', 'mine')):
         monkeypatch.setattr(script, name, str(tmp_path / folder))
     monkeypatch.setattr(script, 'PhotoFeatures', lambda device: MeanColours())
@@ -154,8 +155,7 @@ def test_no_word_is_said_twice_but_small_ones(checkpoint):
     assert len(words) == len(set(words) - {'UNK'}) == 3
 
 
-def test_no_photos_end_in_a_sentence(photos, checkpoint):
-    checkpoint()
+def test_no_photos_end_in_a_sentence(photos):
     for name in ('notes.txt', 'broken.jpg'):
         (photos / name).write_text('no photo')
         with pytest.raises(SystemExit, match=r'no photos in .* Put some there \(JPEG, .*PHOTOS'):
@@ -163,8 +163,7 @@ def test_no_photos_end_in_a_sentence(photos, checkpoint):
     assert sorted(os.listdir(photos)) == ['broken.jpg', 'notes.txt']
 
 
-def test_a_broken_photo_among_many_is_named(photos, checkpoint, capsys, monkeypatch, tmp_path):
-    checkpoint()
+def test_a_broken_photo_among_many_is_named(photos, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(script, 'SHOWN', 3)
     results = tmp_path / 'results'
     monkeypatch.setattr(script, 'RESULTS', str(results))
@@ -191,8 +190,7 @@ def test_a_broken_photo_among_many_is_named(photos, checkpoint, capsys, monkeypa
         'captions.html', 'captions.json', 'captions_2.html', 'captions_mine.html']
 
 
-def test_names_of_all_kinds(photos, checkpoint, capsys):
-    checkpoint()
+def test_names_of_all_kinds(photos, capsys):
     names = [b'caf\xe9.png', b'new\nline\x1b[31m.png', 'ø².png'.encode(), b'7' * 240 + b'.png']
     for name in names + [b'broken\n\xe9.png']:
         path = os.path.join(os.fsencode(photos), name)
@@ -221,8 +219,7 @@ class Stopping(MeanColours):
         return super().__call__(squares)
 
 
-def test_what_is_captioned_before_ctrl_c_is_written(photos, checkpoint, monkeypatch, tmp_path):
-    checkpoint()
+def test_what_is_captioned_before_ctrl_c_is_written(photos, monkeypatch, tmp_path):
     monkeypatch.setattr(script, 'PhotoFeatures', lambda device: Stopping())
     monkeypatch.setattr(script, 'BATCH', 4)
     monkeypatch.setattr(script, 'SHOWN', 10)
@@ -235,9 +232,8 @@ def test_what_is_captioned_before_ctrl_c_is_written(photos, checkpoint, monkeypa
     assert [len(page['images']) for page in pages] == [10, 6]
 
 
-def test_a_photo_is_opened_once(photos, checkpoint, monkeypatch):
+def test_a_photo_is_opened_once(photos, monkeypatch):
     """It may be gone afterwards."""
-    checkpoint()
     for name in ('1.png', '2.png'):
         drawn(1, 30, 20).save(photos / name)
     made = script.featuresOfPhotos
@@ -252,8 +248,7 @@ def test_a_photo_is_opened_once(photos, checkpoint, monkeypatch):
     assert ids_in(photos) == [1, 2]
 
 
-def test_results_that_cannot_be_written_are_noticed_at_once(photos, checkpoint, monkeypatch):
-    checkpoint()
+def test_results_that_cannot_be_written_are_noticed_at_once(photos, monkeypatch):
     monkeypatch.setattr(script, 'RESULTS', '/proc')  # where no user can write
     monkeypatch.setattr(script, 'photosIn', None)    # it does not come so far
     with pytest.raises(UserError, match='/proc cannot be used: .* Set RESULTS at the top'):
