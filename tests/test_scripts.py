@@ -65,20 +65,20 @@ def test_torch_finds_how_its_threads_wait():
 @pytest.mark.usefixtures('shared_meteor')
 @pytest.mark.parametrize('task', [1, 2, 3, 4])
 def test_train_and_validate(task, scripts, course_folder, tmp_path, capsys):
-    root = course_folder(n_train=8, n_val=4)
+    root = course_folder()
     training, validation = scripts(task, root)
     with pytest.raises(UserError, match='Train the model first'):
         validation.main()
     capsys.readouterr()
     training.main()
     out = capsys.readouterr().out.splitlines()
-    assert '8 training and 4 validation images. Device: ' in out[0] and root in out[0]
+    assert '10 training and 5 validation images. Device: ' in out[0] and root in out[0]
     assert len(list((tmp_path / 'models').glob('checkedFiles_*'))) == 2
     assert out[-3].startswith('epoch 1/1') and out[-1].startswith('The best METEOR is')
     assert os.path.isfile(out[-2].split('Curves: ')[1])
     validation.main()
     out = capsys.readouterr().out
-    assert '4 validation images' in out.splitlines()[0] and 'greedy   beam of 3' in out
+    assert '5 validation images' in out.splitlines()[0] and 'greedy   beam of 3' in out
     run, = filter(os.path.isdir, (tmp_path / 'models').iterdir())
     name = training.modelParam['modelName'].rstrip('/')
     assert run.name.startswith(f'{name}_data-')
@@ -90,19 +90,19 @@ def test_train_and_validate(task, scripts, course_folder, tmp_path, capsys):
 
 @pytest.mark.usefixtures('shared_meteor')
 def test_the_lines_for_a_notebook_in_the_readme(scripts, course_folder):
-    training, _ = scripts(4, course_folder(n_train=8, n_val=4))
+    training, _ = scripts(4, course_folder())
     training.main()
     with open(inProject('README.md'), encoding='utf-8') as f:
         section = f.read().split('## In a notebook')[1].split('\n## ')[0]
     names = {}
     exec('\n'.join(line[4:] for line in section.splitlines() if line.startswith('    ')), names)
-    assert len(names['captions']) == 4
-    assert torch.allclose(names['attention'].sum(2), torch.ones(4, len(names['tokens'][0])))
+    assert len(names['captions']) == 5
+    assert torch.allclose(names['attention'].sum(2), torch.ones(5, len(names['tokens'][0])))
 
 
 def test_without_an_own_model_the_delivered_one_is_validated(scripts, course_folder, tmp_path,
                                                              monkeypatch, capsys):
-    demo, other = (course_folder(n_train=8, n_val=4, name=name) for name in ('demo', 'other'))
+    demo, other = (course_folder(name=name) for name in ('demo', 'other'))
     for module in (dataFolder, validate):
         monkeypatch.setattr(module, 'DEMO_ROOT', demo)
     training, validation = scripts(1, demo)
@@ -113,7 +113,7 @@ def test_without_an_own_model_the_delivered_one_is_validated(scripts, course_fol
     validation.main()
     out = capsys.readouterr().out
     assert f'No model has been trained yet on the data in {other}' in out
-    assert 'Model, delivered: ' in out and f'Data: {demo}, 4 validation' in out
+    assert 'Model, delivered: ' in out and f'Data: {demo}, 5 validation' in out
 
 
 @needs_proc
@@ -124,7 +124,7 @@ def test_a_signal_ends_a_run_in_a_sentence_and_leaves_no_process(name, to_all, c
 
     The script is started from another folder, and there are spaces in its path.
     """
-    root = course_folder(n_train=8, n_val=4, name='my øl data')
+    root = course_folder(name='my øl data')
     project = tmp_path / 'my project'
     copy_of_project(project, root)
     write_driver(project, 'train.py', 'Exercise_Train_task1', SMALL, numbOfEpochs=10000,
