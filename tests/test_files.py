@@ -30,17 +30,17 @@ def raising(number):
 @pytest.mark.parametrize('step', ['fsync', 'replace'])
 def test_an_interrupted_write_keeps_the_old_file(step, tmp_path, monkeypatch):
     path = tmp_path / 'file.json'
-    writeAtomically(str(path), b'old')
+    writeAtomically(path, b'old')
     monkeypatch.setattr(os, step, raising(errno.ENOSPC))
     with pytest.raises(UserError, match=r'file.json cannot be written: .* 1,200,000 bytes'):
-        writeAtomically(str(path), b'x' * 1200000)
+        writeAtomically(path, b'x' * 1200000)
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['file.json']
 
 
 def test_what_a_killed_process_leaves(tmp_path):
     """The old checkpoint, and a part of the new one, which the next training removes."""
     path = tmp_path / 'last_epoch1.pt'
-    writeAtomically(str(path), b'old')
+    writeAtomically(path, b'old')
     code = ('import os, signal, sys; from utils.files.ownFiles import writeAtomically\n'
             'os.fsync = lambda f: os.kill(os.getpid(), signal.SIGKILL)\n'
             'writeAtomically(sys.argv[1], b"new")')
@@ -59,15 +59,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 @pytest.mark.parametrize('data', [b'', b'{"a": 1', b'\xff\xfe'])
 def test_a_broken_json_file_is_named(data, tmp_path):
-    (tmp_path / 'history.json').write_bytes(data)
+    path = tmp_path / 'history.json'
+    path.write_bytes(data)
     with pytest.raises(UserError, match=r'history\.json cannot be used: .* Move it away'):
-        readJson(str(tmp_path / 'history.json'), None)
+        readJson(path, None)
 
 
 def test_names_of_any_length_are_written(tmp_path):
     """Also those that are as long as the system allows."""
     for name in ('x' * 255, 'å' * 127):
-        writeAtomically(str(tmp_path / name), b'new')
+        writeAtomically(tmp_path / name, b'new')
         assert (tmp_path / name).read_bytes() == b'new'
 
 
@@ -94,10 +95,11 @@ def test_what_a_foreign_file_leads_to_is_one_line():
     ({'words': 'blåbær "og" \n', 'image_id': 7}, 4), ([{'epoch': 1, 'rows': [[0.1] * 9] * 9}], 3)])
 def test_json_is_read_back(value, lines, tmp_path):
     """Each item or key has a line of its own."""
-    assert readJson(str(tmp_path / 'file.json'), 'nothing') == 'nothing'
-    writeJson(str(tmp_path / 'file.json'), value)
-    assert (tmp_path / 'file.json').read_bytes().count(b'\n') == lines
-    assert readJson(str(tmp_path / 'file.json'), 'nothing') == value
+    path = tmp_path / 'file.json'
+    assert readJson(path, 'nothing') == 'nothing'
+    writeJson(path, value)
+    assert path.read_bytes().count(b'\n') == lines
+    assert readJson(path, 'nothing') == value
 
 
 @posix_only
