@@ -407,7 +407,7 @@ def test_a_tsv_is_streamed(tmp_path):
         tracemalloc.stop()
 
 
-def write_text(name, text):
+def file(name, text):
     def write(folder):
         (folder / name).write_text(text)
         return folder / name
@@ -428,8 +428,8 @@ def write_fifo(folder):
 
 
 @pytest.mark.parametrize('write, sentence', [
-    (write_text('a.tsv', '1\t2\t3\n'), 'a.tsv cannot be used: .*3 columns .* known are 6, 10'),
-    (write_text('a.lmdb', ''), 'no photos or features at .*a.lmdb; .* Set FEATURES'),
+    (file('a.tsv', '1\t2\t3\n'), 'a.tsv cannot be used: .*3 columns .* known are 6, 10'),
+    (file('a.lmdb', ''), 'no photos or features at .*a.lmdb; .* Set FEATURES'),
     (lambda folder: folder / 'missing', 'no photos or features at .*missing; .* Set FEATURES'),
     (write_fifo, 'no photos or features at .*features; .* Set FEATURES'),
 ])

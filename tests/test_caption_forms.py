@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
-from test_build_course_layout import build_folder, captions_folder, image, make_fifo, skipped_in
+from test_build_course_layout import (
+    build_folder,
+    captions_folder,
+    file,
+    image,
+    make_fifo,
+    skipped_in,
+)
 from test_photo_features import MeanColours
 
 from utils import buildCourseLayout as script
@@ -36,11 +43,11 @@ def write_tokens(name, train, val):
         (folder / name).write_text(''.join(
             f'{image}#{place}\t{caption}\n' for image, captions in CAPTIONS.items()
             for place, caption in enumerate(captions)))
-        for mode, file in (('train', train), ('val', val), ('test', 'testImages.txt')):
+        for mode, listing in (('train', train), ('val', val), ('test', 'testImages.txt')):
             listed = [image for image in CAPTIONS if SPLIT[image] == mode]
-            if file == 'val.txt':
+            if listing == 'val.txt':
                 listed = [image[:-4] for image in listed]
-            (folder / file).write_text('\n'.join(listed) + '\n')
+            (folder / listing).write_text('\n'.join(listed) + '\n')
 
     return write
 
@@ -178,10 +185,6 @@ def two_forms(folder):
 def only_training(folder):
     write_coco(folder)
     os.remove(folder / 'annotations' / 'captions_val2017.json')
-
-
-def file(name, content):
-    return lambda folder: (folder / name).write_text(content)
 
 
 def karpathy(**image):
