@@ -186,10 +186,10 @@ def test_the_page_in_a_browser(written, tmp_path):
     Image.new('RGB', (20, 10)).save(tmp_path / 'data' / 'val2017' / '1.jpg')
     evil = '<img src=x onerror="window.acted = 1"></script><script>window.acted = 1</script>'
     page, _ = written([
-        {**detail(1, 0.3), 'caption': 'a dog', 'references': ['A dog.', evil],
-         'attention': [[.2, .8], [.75, .25]], 'boxes': [[0, 0, 10, 10], [5, 5, 20, 10]]},
-        {**detail(2, 0.9), 'caption': 'two trees', 'references': ['One cat.']},
-        {**detail(3, 0.1), 'caption': '', 'references': []}])
+        detail(1, 0.3, caption='a dog', references=['A dog.', evil],
+               attention=[[.2, .8], [.75, .25]], boxes=[[0, 0, 10, 10], [5, 5, 20, 10]]),
+        detail(2, 0.9, caption='two trees', references=['One cat.']),
+        detail(3, 0.1, caption='', references=[])])
     seen = seenIn(page, READER, tmp_path)
     best = ['two trees', 'a dog', '(no word)']
     assert seen['best'] == best and seen['worst'] == best[::-1]
