@@ -219,7 +219,7 @@ class Stopping(MeanColours):
         return super().__call__(squares)
 
 
-def test_what_is_captioned_before_ctrl_c_is_written(photos, monkeypatch, tmp_path):
+def test_what_is_captioned_before_ctrl_c_is_written(photos, monkeypatch):
     monkeypatch.setattr(script, 'PhotoFeatures', lambda device: Stopping())
     monkeypatch.setattr(script, 'BATCH', 4)
     monkeypatch.setattr(script, 'SHOWN', 10)

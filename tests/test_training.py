@@ -242,9 +242,8 @@ def test_details_of_the_validation_images(new_trainer, running_meteor):
         assert detail['references'] == CAPTIONS[detail['image_id'] % len(CAPTIONS)]
         assert all(len(row) == 10 and abs(sum(row) - 1) < 0.01 for row in detail['attention'])
     assert details[0]['boxes'][1] == [4, 5, 6, 7] and 'boxes' not in details[1]
-    references, captions = (
-        metrics.tokenize({detail['image_id']: texts(detail) for detail in details})
-        for texts in (lambda detail: detail['references'], lambda detail: [detail['caption']]))
+    references = metrics.tokenize({detail['image_id']: detail['references'] for detail in details})
+    captions = metrics.tokenize({detail['image_id']: [detail['caption']] for detail in details})
     meteors = [detail['meteor'] for detail in details]
     assert (scores['meteor'], meteors) == running_meteor.compute_score(references, captions)
     assert scores['meteor'] > 0
