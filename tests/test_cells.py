@@ -41,8 +41,8 @@ def test_the_simple_cell():
 def gru(cell, x, h):
     """u = σ([x,h]W_u+b_u), r = σ([x,h]W_r+b_r), h' = u·h + (1-u)·tanh([x, r·h]W+b)"""
     xh = torch.cat([x, h], dim=1)
-    u = 1 / (1 + torch.exp(-(xh @ cell.weight_u + cell.bias_u)))
-    r = 1 / (1 + torch.exp(-(xh @ cell.weight_r + cell.bias_r)))
+    u = torch.sigmoid(xh @ cell.weight_u + cell.bias_u)
+    r = torch.sigmoid(xh @ cell.weight_r + cell.bias_r)
     candidate = torch.tanh(torch.cat([x, r * h], dim=1) @ cell.weight + cell.bias)
     return u * h + (1 - u) * candidate
 
@@ -58,9 +58,9 @@ def lstm(cell, x, state):
     """f,i,o = σ([x,h]W_f,i,o+b_f,i,o), c' = f·c + i·tanh([x,h]W+b), h' = o·tanh(c')"""
     h, c = state[:, :HIDDEN], state[:, HIDDEN:]
     xh = torch.cat([x, h], dim=1)
-    f = 1 / (1 + torch.exp(-(xh @ cell.weight_f + cell.bias_f)))
-    i = 1 / (1 + torch.exp(-(xh @ cell.weight_i + cell.bias_i)))
-    o = 1 / (1 + torch.exp(-(xh @ cell.weight_o + cell.bias_o)))
+    f = torch.sigmoid(xh @ cell.weight_f + cell.bias_f)
+    i = torch.sigmoid(xh @ cell.weight_i + cell.bias_i)
+    o = torch.sigmoid(xh @ cell.weight_o + cell.bias_o)
     c = f * c + i * torch.tanh(xh @ cell.weight + cell.bias)
     return torch.cat([o * torch.tanh(c), c], dim=1)
 
