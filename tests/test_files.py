@@ -3,6 +3,7 @@ import errno
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from leftovers import posix_only, python
@@ -20,18 +21,11 @@ from utils.files.ownFiles import (
 from utils.files.safePickle import loadCheckpoint, loadPickle
 
 
-def raising(number):
-    def broken(*_):
-        raise OSError(number, os.strerror(number))
-
-    return broken
-
-
 @pytest.mark.parametrize('step', ['fsync', 'replace'])
 def test_an_interrupted_write_keeps_the_old_file(step, tmp_path, monkeypatch):
     path = tmp_path / 'file.json'
     writeAtomically(path, b'old')
-    monkeypatch.setattr(os, step, raising(errno.ENOSPC))
+    monkeypatch.setattr(os, step, mock.Mock(side_effect=OSError(errno.ENOSPC, 'no room')))
     with pytest.raises(UserError, match=r'file.json cannot be written: .* 1,200,000 bytes'):
         writeAtomically(path, b'x' * 1200000)
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['file.json']
