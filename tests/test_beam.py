@@ -13,6 +13,7 @@ from utils.data.captionDataset import Collate
 from utils.data.captionWords import END, START, UNKNOWN
 from utils.networks import decoding
 from utils.networks.decoding import beamSearch, greedyTokens, sampledTokens
+from utils.networks.selfCritical import upToEnd
 from utils.validate_metrics import scoreTable, validateCaptions
 
 
@@ -52,13 +53,9 @@ def best_of_beam(net, features, start, K):
     return captions[:, 0]
 
 
-def until_end(tokens):
-    return tokens[:tokens.index(END) + 1] if END in tokens else tokens
-
-
 def captions_of(tokens):
     """Lists of tokens up to the end token, which must fill the rest."""
-    captions = [until_end(caption) for caption in tokens.tolist()]
+    captions = [upToEnd(caption) for caption in tokens.tolist()]
     for caption, short in zip(tokens.tolist(), captions):
         assert not any(caption[len(short):])
     return captions
@@ -189,7 +186,7 @@ def test_words_that_do_not_repeat(learned):
     for beam_size in (1, 3):
         before, after = (beamSearch(net, features, start, beam_size, rule)[0].flatten(0, 1)
                          for rule in (None, may_repeat))
-        before, after = (list(map(until_end, captions.tolist())) for captions in (before, after))
+        before, after = (list(map(upToEnd, captions.tolist())) for captions in (before, after))
         assert not any(repeats(words, may_repeat) or UNKNOWN in words for words in after)
         assert any(repeats(words, may_repeat) for words in before)
         if beam_size == 1:
