@@ -53,8 +53,7 @@ def train(module, config, model_param, last_epoch=None, breaks=False):
         breaks: whether the loss of process 1 is not finite in epoch 2.
     """
     net_class = importlib.import_module(module).ImageCaptionModel
-    replaced = [(start, 'lockFolder', mock.Mock()), (start, 'findJava', mock.Mock()),
-                (Plotter, 'plot', mock.Mock()), (metrics, 'METEOR', mock.Mock()),
+    replaced = [(start, 'lockFolder'), (start, 'findJava'), (Plotter, 'plot'), (metrics, 'METEOR'),
                 (metrics, 'tokenize', dict),
                 (metrics, 'scoreCaptions', lambda *_: ({'meteor': 0.5, 'bleu_4': 0.0}, {}))]
     if 'selfCriticalEpochs' not in config:
@@ -64,8 +63,8 @@ def train(module, config, model_param, last_epoch=None, breaks=False):
     if breaks:
         replaced.append((model.Model, 'lossOfParts', brokenLosses))
     with contextlib.ExitStack() as stack:
-        for owner, name, value in replaced:
-            stack.enter_context(mock.patch.object(owner, name, value))
+        for what in replaced:
+            stack.enter_context(mock.patch.object(*what))
         trainer.train(config, model_param, net_class)
 
 
