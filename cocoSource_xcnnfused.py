@@ -3,7 +3,7 @@
 Order of calls: `ImageCaptionModel.forward` maps the image to one vector and passes it on with the
 words (`RecurrentLayers.forward`, `decode`). `over_words` runs the layers, `over_time` runs one cell
 over all words, and `equations` is one step of a cell. Our training and decoding call what `forward`
-consists of, `process_features`, `prepare` and `logits_of_words`.
+consists of: `process_features`, `prepare` and `logits_of_words`.
 
 Letters in the comments: B = batch, T = time steps, V = vocabulary_size, E = embedding_size,
 D = number_of_cnn_features, M = nnmapsize, H = hidden_state_size, L = number of layers,
@@ -37,10 +37,6 @@ class RecurrentCell(nn.Module):
         super().__init__()
         self.hidden_state_size = hidden_state_size
         self.input_size = input_size
-
-    def __init_subclass__(cls):
-        if 'forward' in vars(cls) and 'equations' not in vars(cls):
-            raise TypeError(f'{cls.__name__} needs `equations`: layers do not call its `forward`.')
 
     def new_weight(self):
         """A weight [input_size + H, H], zero mean, variance 1/rows: x's rows, then the state's."""

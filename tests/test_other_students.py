@@ -16,6 +16,7 @@ from torch import nn
 from cocoSource_task2_gru import GRUCell
 from cocoSource_task2_gru import ImageCaptionModel as GruModel
 from cocoSource_task4_attention import ImageCaptionModel as AttentionLstm
+from utils.files.errors import UserError
 from utils.files.ownFiles import PROJECT
 from utils.model import Model
 from utils.saverRestorer import SaverRestorer, loadForValidation
@@ -158,9 +159,23 @@ def test_a_forward_of_ones_own_is_called(path, new_trainer):
     assert model.attentionOver(batch, found[0][1]) is None
 
 
-def test_a_cell_with_a_forward_alone():
-    with pytest.raises(TypeError, match='MyCell needs `equations`'):
-        type('MyCell', (GRUCell,), {'forward': lambda self, x, hidden_state: x})
+class OwnCell(GRUCell):
+    def forward(self, x, hidden_state):
+        return x
+
+
+@pytest.mark.parametrize('cell', [OwnCell, LSTM])
+def test_a_cell_with_a_forward_alone_is_refused(cell, new_trainer, monkeypatch):
+    build = GruModel.build_rnn
+
+    def with_own_cell(net, config):
+        layers = build(net, config)
+        layers.cells[1] = cell(layers.hidden_state_size, layers.hidden_state_size)
+        return layers
+
+    monkeypatch.setattr(GruModel, 'build_rnn', with_own_cell)
+    with pytest.raises(UserError, match=f'{cell.__name__} needs a method equations'):
+        new_trainer()
 
 
 def test_a_file_that_is_loaded_by_its_path_is_no_module(new_trainer):

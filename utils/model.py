@@ -10,7 +10,7 @@ import torch
 from utils.files.errors import UserError
 from utils.networks import decoding
 from utils.networks.learningRecipe import REGULARISED, dropHiddenStates, droppedWords, smoothedLoss
-from utils.networks.otherNetworks import wordwise
+from utils.networks.otherNetworks import checkCells, wordwise
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.networks.stepGraphs import StepGraphs
 from utils.processes.cores import availableCores
@@ -87,6 +87,7 @@ class Model:
         module = imageCaptionModel.__module__
         try:
             self.net = imageCaptionModel(config).to(self.device)
+            checkCells(self.net)
         except ValueError as error:
             raise UserError(f'{module}.py cannot build this network: {error}.') from error
         # a file that was loaded by its path may be no module, but its functions know it

@@ -9,6 +9,16 @@ def wordwise(net):
     return net if fast else ThroughForward(net)
 
 
+def checkCells(net):
+    """Raises a ValueError where layers would not call a cell's `forward`."""
+    layers = getattr(net, 'rnn', None)
+    if isFast(layers, 'over_words'):
+        for cell in getattr(layers, 'cells', ()):
+            if not isFast(cell, 'equations'):
+                raise ValueError(f'{type(cell).__name__} needs a method equations, as '
+                                 'RecurrentCell has: the layers call that, not its forward')
+
+
 def isFast(module, method):
     """Whether a module's class has a method, and no subclass a `forward` without it."""
     for kind in type(module).__mro__:
