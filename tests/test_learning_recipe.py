@@ -84,7 +84,8 @@ def test_a_run_goes_on_and_is_validated_as_it_was(recipe, new_trainer, validatio
         whole = check_resumed(make)
     assert asked.call_count == 2  # a resumed run has those of the checkpoint
     model, loader = restoredModel(validation_param, AttentionModel)
-    assert not hasattr(model, 'optimizer') and set(loader.myDataDicts) == {'val'}
+    assert not model.net.training and not hasattr(model, 'optimizer')
+    assert set(loader.myDataDicts) == {'val'}
     scores = validateCaptions(model, validation_param, loader.config, loader)
     best = max(whole.model.history, key=lambda entry: entry['meteor'])
     assert scores['loss'] == best['val_loss'] and best['epoch'] == 1

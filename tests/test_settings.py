@@ -25,8 +25,8 @@ IMPOSSIBLE = {
         ('learningRate', 0.001), ('learningRate', {'lr': -1}), ('optimizer', 'AdamW'),
         ('hidden_state_sizes', 512.0), ('scheduler_milestones', [90, 75]),
         ('scheduler_milestones', 75), ('scheduler_milestones', range(5, 9)),
-        ('weight_decay', float('nan')), ('vocabulary_size', True), ('cellType', 3),
-        ('learning_rate', 0.1)],
+        ('scheduler_milestones', [2.5]), ('weight_decay', float('nan')),
+        ('vocabulary_size', True), ('cellType', 3), ('learning_rate', 0.1)],
     (Exercise_Train_task3, 'modelParam'): [
         ('batch_size', 0), ('cuda', {'use_cuda': True}), ('modelName', '../'), ('modelName', 'a/b'),
         ('img_dir', ' '),

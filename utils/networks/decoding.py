@@ -89,7 +89,7 @@ def _wordByWord(net, processed, start_tokens, choose):
         number = going.sum()
         if (step + 1) % between_checks == 0:
             yield (step + 1 < CAPTION_STEPS and number), tokens[:, :step + 1]
-        if between_checks == 1 and number <= len(rows) // 2:              # leave out the others
+        if between_checks == 1 and number <= len(rows) // 2:             # leave out the others
             rows, word, state = rows[going], word[going], state[:, going]
             prepared = net.prepare(processed[rows])
 
@@ -171,7 +171,7 @@ def beamSearch(net, cnn_features, start_tokens, beam_size, may_repeat=None):
             yield (step + 1 < CAPTION_STEPS and number), (captions[:, :, :step + 1], scores)
         first_rows = K * torch.arange(len(rows), device=rows.device)     # of each image's captions
         state_rows = parents + first_rows.unsqueeze(1)                   # [b, K]
-        if between_checks == 1 and number <= len(rows) // 2:              # leave out the others
+        if between_checks == 1 and number <= len(rows) // 2:             # leave out the others
             rows, word, state_rows = rows[going], word[going], state_rows[going]
             prepared = net.prepare(processed[rows].repeat_interleave(K, dim=0))
         word, state = word.flatten(), state[:, state_rows.flatten()]

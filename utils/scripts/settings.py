@@ -44,7 +44,8 @@ CONFIG = {
     'cellType': (REQUIRED, (lambda value: value.strip() != '', "a cell's name, such as 'GRU'")),
     'scheduler_milestones': ([75, 90],
                              (lambda value: value is None or isinstance(value, (list, tuple)) and
-                              sorted(value) == list(value) and all(map(SIZE[0], value)),
+                              sorted(value) == list(value) and
+                              all(epoch >= 1 and epoch % 1 == 0 for epoch in value),
                               'a rising list of epochs such as [75, 90], or None')),
     'scheduler_factor': (0.2, (lambda value: 0 <= value <= 1, 'a number from 0 to 1')),
     'attention': ('assignment', oneOf('assignment', 'content')),
