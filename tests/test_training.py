@@ -225,6 +225,21 @@ def test_a_checkpoint_that_cannot_be_used_ends_in_a_sentence(new_trainer, valida
     assert checkpoints(trainer) == ['best_epoch2.pt', 'last_epoch2.pt'] and not scores.exists()
 
 
+def test_validation_takes_every_size_from_the_checkpoint(new_trainer, validation_param):
+    trainer = new_trainer(wordy=True)
+    trainer.train()
+    model, loader = restoredModel(validation_param, GruModel)
+    assert not model.net.training and not hasattr(model, 'optimizer')
+    assert set(loader.myDataDicts) == {'val'}
+    scores = validateCaptions(model, validation_param, model.config, loader)
+    best = max(read(trainer, 'history.json'), key=lambda entry: entry['meteor'])
+    for key in ('meteor', 'bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'cider', 'rouge'):
+        assert scores[key] == best[key] > 0
+    assert abs(scores['loss'] - best['val_loss']) < 1e-5
+    captions = read(trainer, f"captions_epoch{best['epoch']}.json")
+    assert read(trainer, 'captions_validation.json') == captions
+
+
 def test_details_of_the_validation_images(new_trainer, running_meteor):
     """Captions as scored, references, a row of attention per word, the boxes of the file."""
     trainer = new_trainer(AttentionModel, wordy=True)
