@@ -198,6 +198,19 @@ def test_the_courses_config_lacks_our_keys(new_trainer, config):
     assert model.history == trainer.model.history
 
 
+def test_a_network_that_was_built_before_the_data_were_read_is_validated(new_trainer, config,
+                                                                         validation_param):
+    """In the hand-out's order, with more words than the vocabulary has."""
+    trainer = new_trainer(numbOfEpochs=1)
+    trainer.model = Model(config, trainer.modelParam, GruModel)
+    trainer.saveRestorer = SaverRestorer(config, trainer.modelParam)
+    trainer.train()
+    model, loader = restoredModel(validation_param, GruModel)
+    assert model.net.vocabulary_size == 10000 > len(loader.vocabulary['TokenToWord'])
+    scores = validateCaptions(model, validation_param, loader.config, loader)
+    assert scores['loss'] == pytest.approx(trainer.model.history[0]['val_loss'])
+
+
 @pytest.mark.parametrize('model, changes', [
     (AttentionModel, {'cellType': 'LSTM', 'featurepathstub': 'detectron2_lim10features'}),
     (GruModel, {})])

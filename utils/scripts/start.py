@@ -70,7 +70,10 @@ def load(config, modelParam, imageCaptionModel):
         `SaverRestorer`.
     """
     dataLoader = DataLoaderWrapper(config, modelParam)
-    model = Model(dataLoader.config, modelParam, imageCaptionModel)
+    sizes = dataLoader.config
+    if modelParam['inference']:  # a network of the hand-out may have more words than the data
+        sizes = {**sizes, 'vocabulary_size': config['vocabulary_size']}
+    model = Model(sizes, modelParam, imageCaptionModel)
     images = ' and '.join(f'{len(loader.dataset):,} {MODES[mode]}'
                           for mode, loader in dataLoader.myDataDicts.items())
     device = describeDevice(model.device)
