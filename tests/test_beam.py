@@ -119,8 +119,8 @@ def test_images_whose_captions_have_ended_are_computed_no_more(learned):
     assert computed[0] == 3 * len(features) >= 2 * computed[-1]
 
 
-def test_looks_every_eight_steps_find_the_same(learned, monkeypatch):
-    """As on a GPU, where each look is a wait."""
+def test_checks_every_eight_steps_find_the_same(learned, monkeypatch):
+    """As on a GPU, where each check is a wait."""
     net, features, start = learned
     ways = [functools.partial(greedyTokens, net, features, start),
             lambda: best_of_beam(net, features, start, 3),

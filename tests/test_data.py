@@ -330,6 +330,9 @@ def test_a_damaged_memory_of_a_check_costs_a_new_one(root, load, model_param):
         with open(path, 'wb') as f:
             f.write(memory)
         assert load(check=True).myDataDicts['train'].dataset.checked == whole
+    written = os.stat(path).st_mtime_ns
+    load(check=True)
+    assert os.stat(path).st_mtime_ns == written  # where nothing is new
     for make in (make_fifo, os.makedirs):
         os.remove(path)
         make(path)

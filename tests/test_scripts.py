@@ -100,6 +100,7 @@ def test_the_lines_for_a_notebook_in_the_readme(scripts, course_folder):
     assert torch.allclose(names['attention'].sum(2), torch.ones(5, len(names['tokens'][0])))
 
 
+@pytest.mark.usefixtures('shared_meteor')
 def test_without_an_own_model_the_delivered_one_is_validated(scripts, course_folder, tmp_path,
                                                              monkeypatch, capsys):
     demo, other = (course_folder(name=name) for name in ('demo', 'other'))

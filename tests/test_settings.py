@@ -49,12 +49,14 @@ def test_what_is_impossible_is_named(script, name, key, value):
 
 
 @pytest.mark.parametrize('script', [Exercise_Train_task3, Exercise_Train_task4])
-def test_the_demo_data_are_trained_less(script):
+def test_the_demo_data_are_trained_less(script, capsys):
     """With milestones at the same shares of the training."""
     modelParam = {**script.modelParam, 'data_dir': DEMO_ROOT}
     config, modelParam = fitToDemo(script.config, modelParam)
     assert config['scheduler_milestones'] == [15, 18]
     assert (modelParam['numbOfEpochs'], modelParam['batch_size']) == (20, 64)
+    assert capsys.readouterr().out == ('For the demo data numbOfEpochs is 20, batch_size 64, and '
+                                       'scheduler_milestones [15, 18].\n')
     assert fitToDemo(script.config, {**modelParam, 'data_dir': '/'})[0] is script.config
 
 

@@ -101,6 +101,8 @@ def test_what_each_epoch_learns(new_trainer, monkeypatch):
     assert paths[:3] != paths[3:6] and len(set(seeds)) == 3
     optimizer = trainer.model.optimizer
     assert type(optimizer) is torch.optim.AdamW and optimizer.defaults['weight_decay'] == .1
+    other = new_trainer(modelName='m2/', learningRate={'lr': 1, 'weight_decay': 2})
+    assert other.model.optimizer.defaults['weight_decay'] == 2
 
 
 def test_a_run_leaves_what_the_readme_says_and_is_kept(new_trainer, capsys):
@@ -209,6 +211,7 @@ def test_a_checkpoint_that_cannot_be_used_ends_in_a_sentence(new_trainer, valida
     check('cannot be used: AttributeError', feature_mean='ragged')
     check("cannot be used: it has no 'optimizer_state_dict'", ['train'], optimizer_state_dict=None)
     check("cannot be used: TypeError: 'int' object is not iterable", ['train'], history=5)
+    check('cannot be used: AttributeError', ['train'], modelParam='ragged')
     for data in (b'', pickle.dumps({'epoch': 1}, 2)):
         path.write_bytes(data)
         with pytest.raises(UserError, match=r'last_epoch1\.pt cannot be used: .* Move it away'):

@@ -10,7 +10,7 @@ import torch
 from utils.files.errors import UserError
 from utils.networks import decoding
 from utils.networks.learningRecipe import REGULARISED, dropHiddenStates, droppedWords, smoothedLoss
-from utils.networks.otherNetworks import checkCells, wordwise
+from utils.networks.otherNetworks import isFast, warnOfForwards, wordwise
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.networks.stepGraphs import StepGraphs
 from utils.processes.cores import availableCores
@@ -87,9 +87,9 @@ class Model:
         module = imageCaptionModel.__module__
         try:
             self.net = imageCaptionModel(config).to(self.device)
-            checkCells(self.net)
         except ValueError as error:
             raise UserError(f'{module}.py cannot build this network: {error}.') from error
+        warnOfForwards(self.net)
         # a file that was loaded by its path may be no module, but its functions know it
         self.loss_fn = (getattr(sys.modules.get(module), 'loss_fn', None)
                         or imageCaptionModel.forward.__globals__['loss_fn'])
@@ -265,9 +265,10 @@ class Model:
 
         Returns:
             [B, T, K], the attention's weights at each token; None where the network has no
-            `attention_over`, or a `forward` of its own.
+            `attention_over`, or a subclass of it or of its layers has a `forward` of its own.
         """
-        if not hasattr(self.net, 'attention_over') or wordwise(self.net) is not self.net:
+        replaced = hasattr(self.net, 'logits_of_words') and wordwise(self.net) is not self.net
+        if replaced or not isFast(self.net, 'attention_over'):
             return None
         tokens = torch.tensor(captions)                                  # [B, T]
         words_before = torch.cat([batch['xTokens'][:, :1, 0], tokens[:, :-1]], dim=1)

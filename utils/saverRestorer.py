@@ -193,10 +193,11 @@ class SaverRestorer:
 
     def _goOn(self, model, checkpoint):
         changes = []
-        for name in ('config', 'modelParam'):
-            then = checkpoint.get(name, {})
-            changes += [f'{name}[{key!r}] was {then.get(key)!r} and is {now!r}'
-                        for key, now in self.run[name].items() if now != then.get(key)]
+        with foreignFile(checkpoint['path'], MOVE_AWAY):
+            for name in ('config', 'modelParam'):
+                then = checkpoint.get(name, {})
+                changes += [f'{name}[{key!r}] was {then.get(key)!r} and is {now!r}'
+                            for key, now in self.run[name].items() if now != then.get(key)]
         forced = self.modelParam['restoreModelLast'] or self.modelParam['restoreModelBest']
         if changes and not forced:
             wayOn = ''
@@ -224,9 +225,13 @@ class SaverRestorer:
               'anew, move its folder away.')
 
     def _loadWeights(self, model, checkpoint):
-        if 'vocabulary' not in checkpoint:
+        ofOtherCode = 'vocabulary' not in checkpoint
+        if ofOtherCode:
             print(f"{checkpoint['path']}: {ORDER_OF_ROWS}")
-        elif checkpoint['vocabulary'] != self.run['vocabulary']:
+            isOther = checkpoint['config']['vocabulary_size'] > len(self.run['words'])
+        else:
+            isOther = checkpoint['vocabulary'] != self.run['vocabulary']
+        if isOther:
             raise UserError(f"The checkpoint {checkpoint['path']} was trained with another "
                             f"vocabulary than that in {self.modelParam['data_dir']}. Set DATA_ROOT "
                             'in utils/dataRoot.py to the data that it was trained on, or move the '

@@ -9,14 +9,12 @@ def wordwise(net):
     return net if fast else ThroughForward(net)
 
 
-def checkCells(net):
-    """Raises a ValueError where layers would not call a cell's `forward`."""
-    layers = getattr(net, 'rnn', None)
-    if isFast(layers, 'over_words'):
-        for cell in getattr(layers, 'cells', ()):
-            if not isFast(cell, 'equations'):
-                raise ValueError(f'{type(cell).__name__} needs a method equations, as '
-                                 'RecurrentCell has: the layers call that, not its forward')
+def warnOfForwards(net):
+    """Names the cells whose own `forward` our layers would not call."""
+    for cell in getattr(getattr(net, 'rnn', None), 'cells', ()):
+        if hasattr(cell, 'equations') and not isFast(cell, 'equations'):
+            print(f'{type(cell).__name__} has a forward, but no equations of its own. Layers that '
+                  'call equations, as those of cocoSource_*.py do, will not use its forward.')
 
 
 def isFast(module, method):

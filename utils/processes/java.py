@@ -25,7 +25,7 @@ IGNORED_VARIABLES = ('_JAVA_OPTIONS', 'JAVA_TOOL_OPTIONS', 'JDK_JAVA_OPTIONS')  
 PR_SET_PDEATHSIG = 1
 
 _endWithPython = None
-if sys.platform == 'linux':  # it kills a program when the thread that started it ends
+if sys.platform == 'linux':  # the system kills Java when the thread that started it ends
     # found before a fork, after which this might wait for ever
     _endWithPython = functools.partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
 
