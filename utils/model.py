@@ -62,7 +62,7 @@ class Model:
     """What is trained and validated.
 
     Attributes:
-        net: the `imageCaptionModel`, on `device`; in evaluation mode with `modelParam['inference']`.
+        net: the `imageCaptionModel`, on `device`; in evaluation mode if it is only used.
         loss_fn: the `loss_fn` of the file that defines `imageCaptionModel`.
         optimizer, scheduler: absent when `modelParam['inference']`; the scheduler counts epochs.
         scaler: torch's scaler of the loss, which does nothing except with precision 'float16'.
